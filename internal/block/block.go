@@ -70,7 +70,7 @@ func (r Range) Key(i uint32) Key { return Key{Layer: r.Layer, Index: r.First + i
 // String formats the range as an abbreviated diffID and the first and last block.
 func (r Range) String() string {
 	if r.Count == 0 {
-		return fmt.Sprintf("%s/none", r.Layer.Short())
+		return r.Layer.Short() + "/none"
 	}
 	return fmt.Sprintf("%s/%d-%d", r.Layer.Short(), r.First, r.End()-1)
 }

@@ -14,43 +14,43 @@ import (
 const EnvStrict = "BRISK_REQUIRE_ROOT"
 
 // Root needs the test to run as root.
-func Root(t testing.TB) {
-	t.Helper()
+func Root(tb testing.TB) {
+	tb.Helper()
 	if os.Geteuid() != 0 {
-		missing(t, "needs root: mounts, device nodes and ownership")
+		missing(tb, "needs root: mounts, device nodes and ownership")
 	}
 }
 
 // FUSE needs root and the FUSE device.
-func FUSE(t testing.TB) {
-	t.Helper()
-	Root(t)
+func FUSE(tb testing.TB) {
+	tb.Helper()
+	Root(tb)
 	if _, err := os.Stat("/dev/fuse"); err != nil {
-		missing(t, "needs FUSE: "+err.Error())
+		missing(tb, "needs FUSE: "+err.Error())
 	}
 }
 
 // NetNS needs root and the ip command to make network namespaces.
-func NetNS(t testing.TB) {
-	t.Helper()
-	Root(t)
-	Tool(t, "ip")
+func NetNS(tb testing.TB) {
+	tb.Helper()
+	Root(tb)
+	Tool(tb, "ip")
 }
 
 // Tool needs a program on the PATH and returns its path.
-func Tool(t testing.TB, name string) string {
-	t.Helper()
+func Tool(tb testing.TB, name string) string {
+	tb.Helper()
 	path, err := exec.LookPath(name)
 	if err != nil {
-		missing(t, "needs the program "+name+"; \"make deps\" installs it")
+		missing(tb, "needs the program "+name+"; \"make deps\" installs it")
 	}
 	return path
 }
 
-func missing(t testing.TB, reason string) {
-	t.Helper()
+func missing(tb testing.TB, reason string) {
+	tb.Helper()
 	if os.Getenv(EnvStrict) != "" {
-		t.Fatalf("%s (and %s is set)", reason, EnvStrict)
+		tb.Fatalf("%s (and %s is set)", reason, EnvStrict)
 	}
-	t.Skip(reason)
+	tb.Skip(reason)
 }

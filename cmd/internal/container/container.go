@@ -59,7 +59,7 @@ func Run(ctx context.Context, spec Spec, stdout, stderr io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("starting container: encoding its description: %w", err)
 	}
-	cmd := exec.CommandContext(ctx, self, InitCommand, string(encoded)) //nolint:gosec // starts this very program
+	cmd := exec.CommandContext(ctx, self, InitCommand, string(encoded))
 	cmd.Stdout, cmd.Stderr = stdout, stderr
 	cmd.WaitDelay = stopDelay
 	cmd.SysProcAttr = &syscall.SysProcAttr{

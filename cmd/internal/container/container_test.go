@@ -2,6 +2,7 @@ package container_test
 
 import (
 	"bytes"
+	"log"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,7 +17,7 @@ import (
 func TestMain(m *testing.M) {
 	if len(os.Args) == 3 && os.Args[1] == container.InitCommand {
 		if err := container.Init(os.Args[2]); err != nil {
-			os.Stderr.WriteString(err.Error() + "\n")
+			log.Print(err)
 		}
 		os.Exit(1)
 	}

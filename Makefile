@@ -1,0 +1,67 @@
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+GO ?= go
+BIN := bin
+TOOLS := $(BIN)/tools
+# What the tests and the demo use beyond Go: Debian package and, after the colon,
+# a program of it that shows whether it is there.
+DEPS := erofs-utils:fsck.erofs iproute2:ip busybox-static:busybox attr:setfattr acl:setfacl libcap2-bin:setcap
+FUZZTIME ?= 60s
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build the programs into bin/
+	$(GO) build -trimpath -o $(BIN)/ ./cmd/...
+
+.PHONY: demo
+demo: build ## Run the demo: one image, a plain pull beside three lazy nodes (needs root)
+	$(BIN)/brisk demo $(DEMO_FLAGS)
+
+.PHONY: test
+test: deps ## Run all tests under the race detector (as root: real mounts)
+	$(GO) test -race -timeout 20m $(TEST_FLAGS) ./...
+
+.PHONY: lint
+lint: $(TOOLS)/golangci-lint ## Check style, layering and formatting
+	$(TOOLS)/golangci-lint run ./...
+
+.PHONY: fmt
+fmt: $(TOOLS)/golangci-lint ## Format the code
+	$(TOOLS)/golangci-lint fmt ./...
+
+.PHONY: verify
+verify: ## Check that go.mod is tidy
+	$(GO) mod tidy -diff
+	$(GO) mod verify
+
+.PHONY: fuzz
+fuzz: ## Fuzz every parser for FUZZTIME each
+	@for pkg in $$($(GO) list ./...); do \
+	  for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+	    echo "$$pkg $$target"; $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg; \
+	  done; \
+	done
+
+.PHONY: bench
+bench: deps ## Run the benchmarks and print their figures
+	$(GO) test -run '^$$' -bench . -benchmem -timeout 60m ./...
+
+.PHONY: deps
+deps: ## Install the Debian packages that tests need and that are missing
+	@missing=; for dep in $(DEPS); do command -v "$${dep#*:}" >/dev/null || missing="$$missing $${dep%%:*}"; done; \
+	if [ -n "$$missing" ]; then \
+	  echo "installing$$missing (undo: apt-get remove$$missing)"; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	fi
+
+.PHONY: clean
+clean: ## Remove what the build made
+	rm -rf $(BIN)
+
+$(TOOLS)/golangci-lint: go.tools.mod go.tools.sum
+	$(GO) build -modfile=go.tools.mod -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
