@@ -20,16 +20,16 @@ const patience = 60 * time.Second
 // comes twice, calls of the sink do not overlap and end with the fetch. It
 // returns the blocks delivered, those not asked for included, and the error of
 // the fetch.
-func Fetch(ctx context.Context, t testing.TB, fx *Fixture, src block.Source, r block.Range) (map[block.Key]bool, error) {
-	t.Helper()
-	c := newCollector(t, fx, r)
+func Fetch(ctx context.Context, tb testing.TB, fx *Fixture, src block.Source, r block.Range) (map[block.Key]bool, error) {
+	tb.Helper()
+	c := newCollector(tb, fx, r)
 	err := c.fetch(ctx, src)
 	return c.got, err
 }
 
 // collector is the sink of the suite.
 type collector struct {
-	t   testing.TB
+	tb  testing.TB
 	fx  *Fixture
 	req block.Request
 	// then is called with every block delivered, if not nil; its error is that of
@@ -44,14 +44,14 @@ type collector struct {
 	failed bool
 }
 
-func newCollector(t testing.TB, fx *Fixture, r block.Range) *collector {
-	t.Helper()
-	return &collector{t: t, fx: fx, req: block.Request{Range: r}, got: make(map[block.Key]bool)}
+func newCollector(tb testing.TB, fx *Fixture, r block.Range) *collector {
+	tb.Helper()
+	return &collector{tb: tb, fx: fx, req: block.Request{Range: r}, got: make(map[block.Key]bool)}
 }
 
 // fetch runs the fetch, checks that it ends in time, and that nil means complete.
 func (c *collector) fetch(ctx context.Context, src block.Source) error {
-	c.t.Helper()
+	c.tb.Helper()
 	done := make(chan error, 1)
 	go func() {
 		err := src.Fetch(ctx, c.req, c.sink)
@@ -67,17 +67,17 @@ func (c *collector) fetch(ctx context.Context, src block.Source) error {
 		}
 		return err
 	case <-timer.C:
-		c.t.Errorf("fetch of %s has not returned after %s", c.req.Range, patience)
+		c.tb.Errorf("fetch of %s has not returned after %s", c.req.Range, patience)
 		return context.DeadlineExceeded
 	}
 }
 
 func (c *collector) requireComplete() {
-	c.t.Helper()
+	c.tb.Helper()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if missing := c.missingLocked(); len(missing) > 0 {
-		c.t.Errorf("fetch of %s returned nil without delivering %d blocks, the first of them %s",
+		c.tb.Errorf("fetch of %s returned nil without delivering %d blocks, the first of them %s",
 			c.req.Range, len(missing), missing[0])
 	}
 }
@@ -107,10 +107,10 @@ func (c *collector) asked() int {
 
 func (c *collector) sink(k block.Key, data []byte) error {
 	if c.closed.Load() {
-		c.t.Errorf("block %s delivered after the fetch of %s had returned", k, c.req.Range)
+		c.tb.Errorf("block %s delivered after the fetch of %s had returned", k, c.req.Range)
 	}
 	if c.inside.Swap(true) {
-		c.t.Errorf("calls of the sink overlap at block %s", k)
+		c.tb.Errorf("calls of the sink overlap at block %s", k)
 	}
 	defer c.inside.Store(false)
 	c.check(k, data)
@@ -129,19 +129,19 @@ func (c *collector) check(k block.Key, data []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.failed {
-		c.t.Errorf("block %s delivered after the sink had returned an error", k)
+		c.tb.Errorf("block %s delivered after the sink had returned an error", k)
 	}
 	if c.got[k] {
-		c.t.Errorf("block %s delivered twice", k)
+		c.tb.Errorf("block %s delivered twice", k)
 	}
 	c.got[k] = true
 	want := c.fx.Content(k)
 	switch {
 	case want == nil:
-		c.t.Errorf("block %s delivered, which no layer has", k)
+		c.tb.Errorf("block %s delivered, which no layer has", k)
 	case len(data) != len(want):
-		c.t.Errorf("block %s has %d bytes, want %d", k, len(data), len(want))
+		c.tb.Errorf("block %s has %d bytes, want %d", k, len(data), len(want))
 	case !bytes.Equal(data, want):
-		c.t.Errorf("block %s has wrong bytes", k)
+		c.tb.Errorf("block %s has wrong bytes", k)
 	}
 }

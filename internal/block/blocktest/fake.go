@@ -133,7 +133,7 @@ func (s *Source) Fetch(ctx context.Context, req block.Request, sink block.Sink) 
 	buf := make([]byte, block.Size)
 	missing := uint64(req.First)+uint64(req.Count) > end
 	for i := s.frameStart(req.First); i < s.frameEnd(end, size); i++ {
-		k := block.Key{Layer: req.Layer, Index: uint32(i)} //nolint:gosec // below the block count, which fits
+		k := block.Key{Layer: req.Layer, Index: uint32(i)}
 		held, err := s.deliver(ctx, k, buf, sink)
 		if err != nil {
 			return err

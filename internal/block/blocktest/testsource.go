@@ -49,18 +49,21 @@ func mustFetch(t *testing.T, fx *Fixture, src block.Source, r block.Range) {
 }
 
 func testWholeLayers(t *testing.T, fx *Fixture, src block.Source) {
+	t.Helper()
 	for _, l := range fx.Layers() {
 		mustFetch(t, fx, src, l.Range())
 	}
 }
 
 func testSingleBlocks(t *testing.T, fx *Fixture, src block.Source) {
+	t.Helper()
 	for k := range fx.Keys() {
 		mustFetch(t, fx, src, block.Range{Layer: k.Layer, First: k.Index, Count: 1})
 	}
 }
 
 func testSubRanges(t *testing.T, fx *Fixture, src block.Source) {
+	t.Helper()
 	for _, l := range fx.Layers() {
 		all := l.Range()
 		for first := uint32(0); first < all.Count; first += 3 {
@@ -74,6 +77,7 @@ func testSubRanges(t *testing.T, fx *Fixture, src block.Source) {
 }
 
 func testPastEnd(t *testing.T, fx *Fixture, src block.Source) {
+	t.Helper()
 	for _, l := range fx.Layers() {
 		end := l.Range().Count
 		first := end - min(end, 2)
@@ -106,6 +110,7 @@ func requireNotFound(t *testing.T, r block.Range, err error) {
 }
 
 func testUnknownLayer(t *testing.T, fx *Fixture, src block.Source) {
+	t.Helper()
 	for _, layer := range []block.Digest{{}, block.Sum([]byte("no such layer"))} {
 		r := block.Range{Layer: layer, Count: 2}
 		_, err := Fetch(t.Context(), t, fx, src, r)
@@ -114,6 +119,7 @@ func testUnknownLayer(t *testing.T, fx *Fixture, src block.Source) {
 }
 
 func testEmptyRange(t *testing.T, fx *Fixture, src block.Source) {
+	t.Helper()
 	layers := []block.Digest{block.Sum([]byte("no such layer"))}
 	for _, l := range fx.Layers() {
 		layers = append(layers, l.DiffID)
@@ -133,6 +139,7 @@ func testEmptyRange(t *testing.T, fx *Fixture, src block.Source) {
 }
 
 func testSinkError(t *testing.T, fx *Fixture, src block.Source) {
+	t.Helper()
 	l := fx.Largest()
 	for _, after := range []int{1, 2, int(l.Range().Count)} {
 		sinkErr := errors.New("sink has had enough")
@@ -151,6 +158,7 @@ func testSinkError(t *testing.T, fx *Fixture, src block.Source) {
 }
 
 func testContextEndedBefore(t *testing.T, fx *Fixture, src block.Source) {
+	t.Helper()
 	cause := errors.New("test ends the context")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(cause)
@@ -164,6 +172,7 @@ func testContextEndedBefore(t *testing.T, fx *Fixture, src block.Source) {
 // testContextEndsDuring ends the context in the middle of a delivery. A source
 // may have had everything at hand by then, so complete delivery is right as well.
 func testContextEndsDuring(t *testing.T, fx *Fixture, src block.Source) {
+	t.Helper()
 	r := fx.Largest().Range()
 	for _, after := range []int{1, 3} {
 		cause := errors.New("test ends the context")
@@ -184,6 +193,7 @@ func testContextEndsDuring(t *testing.T, fx *Fixture, src block.Source) {
 }
 
 func testEveryClass(t *testing.T, fx *Fixture, src block.Source) {
+	t.Helper()
 	for _, class := range []block.Class{block.ClassRead, block.ClassHead, block.ClassTail, block.ClassFill} {
 		c := newCollector(t, fx, fx.Largest().Range())
 		c.req.Class = class
@@ -195,6 +205,7 @@ func testEveryClass(t *testing.T, fx *Fixture, src block.Source) {
 
 // testConcurrent runs overlapping fetches at once, some of which give up.
 func testConcurrent(t *testing.T, fx *Fixture, src block.Source) {
+	t.Helper()
 	var wg sync.WaitGroup
 	for i := range 12 {
 		wg.Go(func() {
@@ -220,6 +231,7 @@ func testConcurrent(t *testing.T, fx *Fixture, src block.Source) {
 // testSlowSink holds one fetch up in its sink until another fetch of the same
 // blocks is complete.
 func testSlowSink(t *testing.T, fx *Fixture, src block.Source) {
+	t.Helper()
 	r := fx.Largest().Range()
 	c := newCollector(t, fx, r)
 	other := sync.OnceFunc(func() { mustFetch(t, fx, src, r) })

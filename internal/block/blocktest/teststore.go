@@ -1,6 +1,7 @@
 package blocktest
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"sync"
@@ -59,6 +60,7 @@ func requireHas(t *testing.T, s block.Store, k block.Key, want bool) {
 }
 
 func testEmpty(t *testing.T, fx *Fixture, s block.Store) {
+	t.Helper()
 	for k := range fx.Keys() {
 		r := block.Range{Layer: k.Layer, First: k.Index, Count: 1}
 		got, err := Fetch(t.Context(), t, fx, s, r)
@@ -71,6 +73,7 @@ func testEmpty(t *testing.T, fx *Fixture, s block.Store) {
 }
 
 func testPutThenFetch(t *testing.T, fx *Fixture, s block.Store) {
+	t.Helper()
 	for k := range fx.Keys() {
 		requireHas(t, s, k, false)
 		mustPut(t, s, k, fx.Content(k))
@@ -80,6 +83,7 @@ func testPutThenFetch(t *testing.T, fx *Fixture, s block.Store) {
 }
 
 func testPartlyHeld(t *testing.T, fx *Fixture, s block.Store) {
+	t.Helper()
 	for k := range fx.Keys() {
 		if k.Index%2 == 1 {
 			mustPut(t, s, k, fx.Content(k))
@@ -100,6 +104,7 @@ func testPartlyHeld(t *testing.T, fx *Fixture, s block.Store) {
 }
 
 func testPutDoesNotKeepData(t *testing.T, fx *Fixture, s block.Store) {
+	t.Helper()
 	for k := range fx.Keys() {
 		want := fx.Content(k)
 		data := slices.Clone(want)
@@ -115,6 +120,7 @@ func testPutDoesNotKeepData(t *testing.T, fx *Fixture, s block.Store) {
 }
 
 func testPutTwice(t *testing.T, fx *Fixture, s block.Store) {
+	t.Helper()
 	r := fx.Largest().Range()
 	for range 2 {
 		for k := range keys(r) {
@@ -127,28 +133,17 @@ func testPutTwice(t *testing.T, fx *Fixture, s block.Store) {
 // testPutWhileFetching looks for blocks that are visible half written, and for
 // blocks that are not visible at once to the one who has put them.
 func testPutWhileFetching(t *testing.T, fx *Fixture, s block.Store) {
+	t.Helper()
 	r := fx.Largest().Range()
-	done := make(chan struct{})
+	ctx, cancel := context.WithCancel(t.Context())
 	var readers, writers sync.WaitGroup
 	for range 2 {
-		readers.Go(func() {
-			for {
-				select {
-				case <-done:
-					return
-				default:
-				}
-				_, err := Fetch(t.Context(), t, fx, s, r)
-				if err != nil && !errors.Is(err, block.ErrNotFound) {
-					t.Errorf("fetch of %s while blocks are put: %v", r, err)
-				}
-			}
-		})
+		readers.Go(func() { fetchUntilEnd(ctx, t, fx, s) })
 	}
-	for i := range 2 {
+	for _, backwards := range []bool{false, true} { // they meet in the middle
 		writers.Go(func() {
 			for k := range keys(r) {
-				if i == 1 { // the second writer goes backwards: they meet in the middle
+				if backwards {
 					k.Index = r.Count - 1 - k.Index
 				}
 				if err := s.Put(t.Context(), k, fx.Content(k)); err != nil {
@@ -159,13 +154,25 @@ func testPutWhileFetching(t *testing.T, fx *Fixture, s block.Store) {
 		})
 	}
 	writers.Wait()
-	close(done)
+	cancel()
 	readers.Wait()
+}
+
+func fetchUntilEnd(ctx context.Context, t *testing.T, fx *Fixture, s block.Store) {
+	t.Helper()
+	r := fx.Largest().Range()
+	for ctx.Err() == nil {
+		_, err := Fetch(t.Context(), t, fx, s, r)
+		if err != nil && !errors.Is(err, block.ErrNotFound) {
+			t.Errorf("fetch of %s while blocks are put: %v", r, err)
+		}
+	}
 }
 
 // testPutFromSink puts a block into the store that is being read, as a chain of
 // stores may do.
 func testPutFromSink(t *testing.T, fx *Fixture, s block.Store) {
+	t.Helper()
 	r := fx.Largest().Range()
 	for k := range keys(r) {
 		mustPut(t, s, k, fx.Content(k))
