@@ -1,0 +1,28 @@
+package fusefs
+
+import (
+	"context"
+	"errors"
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+)
+
+// ErrKilled is the cause of a read that ended because its reader is being killed.
+var ErrKilled = errors.New("the reader is being killed")
+
+// Errno translates an error of the read path for the kernel. Whatever went wrong
+// with a block is EIO: readers know it, and the kernel keeps nothing of the failed
+// read, so the next one tries again.
+func Errno(err error) fuse.Status {
+	switch {
+	case err == nil:
+		return fuse.OK
+	case errors.Is(err, ErrKilled), errors.Is(err, context.Canceled):
+		return fuse.EINTR
+	case errors.Is(err, syscall.ENOMEM):
+		return fuse.Status(syscall.ENOMEM)
+	default:
+		return fuse.EIO
+	}
+}

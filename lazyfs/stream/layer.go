@@ -1,0 +1,196 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/brisk-project/brisk/internal/block"
+)
+
+// errIncomplete says that a source claimed success without having delivered.
+var errIncomplete = errors.New("source delivered fewer bytes than the range holds")
+
+// Layer is one layer stream. Create it with [Reader.Open].
+type Layer struct {
+	reader *Reader
+	id     block.Digest
+	size   int64
+
+	mu     sync.Mutex
+	seq    sequence  // guarded by mu
+	hot    recentSet // guarded by mu
+	failed failures  // guarded by mu
+}
+
+// ID returns the diffID of the layer.
+func (l *Layer) ID() block.Digest { return l.id }
+
+// Size returns the length of the layer stream in bytes.
+func (l *Layer) Size() int64 { return l.size }
+
+// ReadLocal fills p with the bytes from off on if the local cache holds all of
+// them, and reports whether it did. The range must lie within the stream.
+func (l *Layer) ReadLocal(p []byte, off int64) bool {
+	if !l.within(p, off) {
+		return false
+	}
+	l.advance(off, len(p))
+	start := time.Now()
+	if !l.readLocal(p, off) {
+		return false
+	}
+	l.reader.metrics.read(resultLocal, len(p), time.Since(start))
+	return true
+}
+
+func (l *Layer) readLocal(p []byte, off int64) bool {
+	if l.reader.cfg.Local == nil {
+		return false
+	}
+	n, err := l.reader.cfg.Local.ReadAt(l.id, p, off)
+	return err == nil && n == len(p)
+}
+
+// Fetch fills p with the bytes from off on, waiting for them until ctx ends or the
+// deadline of a read has passed. The range must lie within the stream. On an
+// error the content of p is undefined.
+func (l *Layer) Fetch(ctx context.Context, p []byte, off int64) error {
+	if !l.within(p, off) {
+		return fmt.Errorf("reading %d bytes at %d of layer %s, which has %d", len(p), off, l.id.Short(), l.size)
+	}
+	if len(p) == 0 {
+		return nil
+	}
+	r := l.reader
+	timeout := l.begin(off, len(p))
+	start := time.Now()
+	r.load.begin()
+	r.metrics.waiting(1)
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, ErrDeadline)
+	err := l.fetchUntilDone(ctx, p, off)
+	cancel()
+	r.metrics.waiting(-1)
+	r.load.end()
+	if errors.Is(err, ErrDeadline) {
+		l.fail(off, len(p))
+	}
+	if err != nil {
+		r.metrics.read(resultError, 0, time.Since(start))
+		return fmt.Errorf("reading %d bytes at %d of layer %s: %w", len(p), off, l.id.Short(), err)
+	}
+	r.metrics.read(resultFetched, len(p), time.Since(start))
+	return nil
+}
+
+// fetchUntilDone repeats fetches that failed for a reason that may pass.
+func (l *Layer) fetchUntilDone(ctx context.Context, p []byte, off int64) error {
+	pause, corrupt := firstPause, 0
+	for {
+		err := l.fetchOnce(ctx, p, off)
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			return errors.Join(context.Cause(ctx), err)
+		case errors.Is(err, block.ErrCorrupt) && corrupt == 0:
+			corrupt++ // the next attempt may go to another source
+		case !errors.Is(err, block.ErrUnavailable):
+			return err
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return errors.Join(context.Cause(ctx), err)
+		case <-timer.C:
+		}
+		pause = min(2*pause, lastPause)
+	}
+}
+
+func (l *Layer) fetchOnce(ctx context.Context, p []byte, off int64) error {
+	want := block.Covering(l.id, off, int64(len(p)))
+	copied := 0
+	err := l.reader.cfg.Source.Fetch(ctx, block.Request{Range: want, Class: block.ClassRead},
+		func(k block.Key, data []byte) error {
+			if !want.Contains(k) {
+				return nil
+			}
+			if len(data) != block.Length(l.size, k.Index) {
+				return &block.Error{
+					Source: "unknown", Op: "reading", Range: block.Range{Layer: k.Layer, First: k.Index, Count: 1},
+					Err: fmt.Errorf("%w: %d bytes instead of %d", block.ErrCorrupt, len(data), block.Length(l.size, k.Index)),
+				}
+			}
+			copied += overlap(p, off, data, k.Offset())
+			return nil
+		})
+	if err == nil && copied != len(p) {
+		err = errIncomplete
+	}
+	return err
+}
+
+// overlap copies to p, which begins at off, what data, which begins at dataOff, has
+// of it, and returns the number of bytes.
+func overlap(p []byte, off int64, data []byte, dataOff int64) int {
+	if dataOff >= off {
+		return copy(p[min(dataOff-off, int64(len(p))):], data)
+	}
+	return copy(p, data[min(off-dataOff, int64(len(data))):])
+}
+
+func (l *Layer) within(p []byte, off int64) bool {
+	return off >= 0 && off <= l.size && int64(len(p)) <= l.size-off
+}
+
+// advance tells the read-ahead of a read. What it asks for and finds no room in the
+// queue is asked for again by a later read.
+func (l *Layer) advance(off int64, n int) {
+	limit := uint32(l.reader.cfg.ReadAhead / block.Size)
+	if l.reader.cfg.ReadAhead < 0 || n == 0 {
+		return
+	}
+	read := block.Covering(l.id, off, int64(n))
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	run := l.seq.record(read)
+	for {
+		want, ok := run.next(l.id, block.Count(l.size), limit)
+		if !ok {
+			return
+		}
+		select {
+		case l.reader.ahead <- want:
+			run.ahead = want.End()
+		default:
+			return
+		}
+	}
+}
+
+// begin notes a read that has to wait, for the fill, and returns how long it may.
+func (l *Layer) begin(off int64, n int) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.hot.add(uint32(off / block.ExtentSize))
+	l.hot.add(uint32((off + int64(n) - 1) / block.ExtentSize))
+	return l.failed.timeout(block.Covering(l.id, off, int64(n)), l.reader.cfg.Timeout)
+}
+
+// fail notes that a read was given up.
+func (l *Layer) fail(off int64, n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.failed.add(block.Covering(l.id, off, int64(n)))
+}
+
+// takeHot returns the extent where a read waited most recently and forgets it.
+func (l *Layer) takeHot() (uint32, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.hot.take()
+}
