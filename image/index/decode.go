@@ -1,0 +1,84 @@
+package index
+
+import (
+	"errors"
+	"fmt"
+	"io"
+)
+
+// Decode decodes count frames from frame first on. blob delivers the stored bytes
+// from the first frame's BlobOffset to the end of the last frame; bytes after
+// that are not read. The result yields exactly the bytes of the frames in the
+// layer stream. When blob ends early or is corrupt, reading ends with an error,
+// never with io.EOF. The bytes are not verified: their digests are those of
+// [Layer.BlockDigest].
+//
+// The result is for one goroutine and must be closed. Closing it leaves blob open.
+func (l *Layer) Decode(first, count int, blob io.Reader) (io.ReadCloser, error) {
+	if first < 0 || count <= 0 || count > l.FrameCount()-first {
+		return nil, fmt.Errorf("decoding %d frames from frame %d on of a layer with %d", count, first, l.FrameCount())
+	}
+	from, err := l.Frame(first)
+	if err != nil {
+		return nil, err
+	}
+	last, err := l.Frame(first + count - 1)
+	if err != nil {
+		return nil, err
+	}
+	d := &decoder{
+		in:    &io.LimitedReader{R: blob, N: last.BlobOffset + last.BlobLength - from.BlobOffset},
+		left:  last.StreamOffset + last.StreamLength - from.StreamOffset,
+		first: first,
+	}
+	switch l.info.compression {
+	case CompressionGzip:
+		d.out, err = l.resumeGzip(first, d.in)
+	case CompressionZstd:
+		d.out, err = resumeZstd(d.in)
+	default:
+		d.out = io.NopCloser(d.in)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// decoder yields left bytes of out.
+type decoder struct {
+	in    *io.LimitedReader
+	out   io.ReadCloser
+	left  int64
+	first int
+}
+
+// Read implements [io.Reader].
+func (d *decoder) Read(p []byte) (int, error) {
+	if d.left == 0 {
+		return 0, io.EOF
+	}
+	n, err := d.out.Read(p[:min(int64(len(p)), d.left)])
+	d.left -= int64(n)
+	if err == nil || d.left == 0 {
+		return n, nil
+	}
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, fmt.Errorf("decoding frames from frame %d on, %d bytes short: %w", d.first, d.left, err)
+}
+
+// Close implements [io.Closer].
+func (d *decoder) Close() error {
+	d.left = 0
+	return d.out.Close()
+}
+
+func resumeZstd(blob io.Reader) (io.ReadCloser, error) {
+	dec, err := newZstdDecoder(blob)
+	if err != nil {
+		return nil, err
+	}
+	return dec.IOReadCloser(), nil
+}

@@ -1,0 +1,455 @@
+package index_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/klauspost/compress/zstd"
+	"go.uber.org/goleak"
+
+	"github.com/brisk-project/brisk/image/index"
+	"github.com/brisk-project/brisk/internal/block"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// build makes the index of a blob and opens it, checking what must hold for any.
+func build(t testing.TB, blob []byte, cfg index.BuildConfig) (*index.Layer, *index.Result) {
+	t.Helper()
+	res, err := index.Build(t.Context(), bytes.NewReader(blob), cfg)
+	if err != nil {
+		t.Fatalf("building: %v", err)
+	}
+	l, err := index.Open(bytes.NewReader(res.Encoded), int64(len(res.Encoded)))
+	if err != nil {
+		t.Fatalf("opening: %v", err)
+	}
+	if got, want := l.BlobDigest(), block.Sum(blob); got != want || res.BlobDigest != want {
+		t.Errorf("blob digest %v, %v, want %v", got, res.BlobDigest, want)
+	}
+	if l.BlobSize() != int64(len(blob)) || l.DiffID() != res.DiffID || l.StreamSize() != res.StreamSize ||
+		l.EntryCount() != res.Entries || l.FrameCount() != res.Frames || l.Compression() != res.Compression {
+		t.Errorf("layer and result differ: %+v", res)
+	}
+	return l, res
+}
+
+func entries(t testing.TB, l *index.Layer) []index.Entry {
+	t.Helper()
+	var all []index.Entry
+	for e, err := range l.Entries() {
+		if err != nil {
+			t.Fatalf("reading entries: %v", err)
+		}
+		all = append(all, *e)
+	}
+	if len(all) != l.EntryCount() {
+		t.Errorf("%d entries, the index says %d", len(all), l.EntryCount())
+	}
+	return all
+}
+
+// checkStream decodes every frame alone, all at once, and random ranges of them,
+// and compares with the stream.
+func checkStream(t *testing.T, l *index.Layer, blob, stream []byte) {
+	t.Helper()
+	if l.DiffID() != block.Sum(stream) || l.StreamSize() != int64(len(stream)) {
+		t.Fatalf("stream of %d bytes %v, want %d bytes %v", l.StreamSize(), l.DiffID(), len(stream), block.Sum(stream))
+	}
+	for i := range block.Count(int64(len(stream))) {
+		off := int(i) * block.Size
+		d, ok := l.BlockDigest(i)
+		if !ok || d != sha256.Sum256(stream[off:off+block.Length(int64(len(stream)), i)]) {
+			t.Errorf("digest of block %d is wrong", i)
+		}
+	}
+	if _, ok := l.BlockDigest(block.Count(int64(len(stream)))); ok {
+		t.Error("there is a digest for a block past the end")
+	}
+	n := l.FrameCount()
+	if n == 0 {
+		if len(stream) != 0 {
+			t.Error("no frames")
+		}
+		return
+	}
+	next := int64(0)
+	for i := range n {
+		f, err := l.Frame(i)
+		if err != nil || f.StreamOffset != next {
+			t.Fatalf("frame %d is %+v, %v, want it at %d", i, f, err, next)
+		}
+		for _, off := range []int64{f.StreamOffset, f.StreamOffset + f.StreamLength - 1} {
+			if at, err := l.FrameAt(off); err != nil || at != i {
+				t.Errorf("FrameAt(%d) = %d, %v, want %d", off, at, err, i)
+			}
+		}
+		checkRange(t, l, blob, stream, i, 1)
+		next = f.StreamOffset + f.StreamLength
+	}
+	if next != int64(len(stream)) {
+		t.Errorf("frames end at %d, the stream at %d", next, len(stream))
+	}
+	rng := rand.New(rand.NewPCG(1, 2))
+	checkRange(t, l, blob, stream, 0, n)
+	for range 8 {
+		first := rng.IntN(n)
+		checkRange(t, l, blob, stream, first, 1+rng.IntN(n-first))
+	}
+}
+
+func checkRange(t *testing.T, l *index.Layer, blob, stream []byte, first, count int) {
+	t.Helper()
+	from, err := l.Frame(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	last, err := l.Frame(first + count - 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stored := blob[from.BlobOffset : last.BlobOffset+last.BlobLength]
+	want := stream[from.StreamOffset : last.StreamOffset+last.StreamLength]
+	if got, err := decode(l, first, count, bytes.NewReader(stored)); err != nil || !bytes.Equal(got, want) {
+		t.Fatalf("frames %d+%d: %d bytes, equal %v, error %v", first, count, len(got), bytes.Equal(got, want), err)
+	}
+	if len(stored) > 0 {
+		cut := bytes.NewReader(stored[:len(stored)/2])
+		if got, err := decode(l, first, count, cut); err == nil {
+			t.Fatalf("frames %d+%d of half the bytes: %d bytes and no error", first, count, len(got))
+		}
+	}
+}
+
+func decode(l *index.Layer, first, count int, blob io.Reader) ([]byte, error) {
+	r, err := l.Decode(first, count, blob)
+	if err != nil {
+		return nil, err
+	}
+	got, err := io.ReadAll(r)
+	if closeErr := r.Close(); err == nil {
+		err = closeErr
+	}
+	return got, err
+}
+
+// compressions are the ways to store a stream that a layer may use.
+var compressions = map[string]func(testing.TB, []byte) []byte{
+	"plain": func(_ testing.TB, b []byte) []byte { return b },
+	"gzip":  func(t testing.TB, b []byte) []byte { return gzipped(t, b, len(b)+1) },
+	"gzip members": func(t testing.TB, b []byte) []byte {
+		return gzipped(t, b, 100_000)
+	},
+	"zstd":        func(t testing.TB, b []byte) []byte { return zstdFrames(t, b, len(b)+1) },
+	"zstd frames": func(t testing.TB, b []byte) []byte { return zstdFrames(t, b, 70_000) },
+	"zstd large frames": func(t testing.TB, b []byte) []byte {
+		return zstdFrames(t, b, 1_500_000)
+	},
+}
+
+func gzipped(t testing.TB, b []byte, member int) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	for first := true; first || len(b) > 0; first = false {
+		n := min(member, len(b))
+		w := gzip.NewWriter(&out)
+		if _, err := w.Write(b[:n]); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		b = b[n:]
+	}
+	return out.Bytes()
+}
+
+// zstdFrames compresses to independent frames with skippable ones between them,
+// in front and at the end.
+func zstdFrames(t testing.TB, b []byte, frame int) []byte {
+	t.Helper()
+	enc, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	skippable := []byte{0x51, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 'x', 'y', 'z'}
+	out := bytes.Clone(skippable)
+	for first := true; first || len(b) > 0; first = false {
+		n := min(frame, len(b))
+		out = append(enc.EncodeAll(b[:n], out), skippable...)
+		b = b[n:]
+	}
+	return out
+}
+
+// noise is n bytes that compress by about half.
+func noise(n int, seed uint64) []byte {
+	rng := rand.New(rand.NewPCG(seed, 7))
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = "0123456789abcdef"[rng.IntN(16)]
+	}
+	return b
+}
+
+// sample is a tar with every type of entry that archive/tar can write.
+func sample(t testing.TB) []byte {
+	t.Helper()
+	var buf bytes.Buffer
+	w := tar.NewWriter(&buf)
+	add := func(h tar.Header, data []byte) {
+		t.Helper()
+		h.Size = int64(len(data))
+		if err := w.WriteHeader(&h); err != nil {
+			t.Fatalf("%s: %v", h.Name, err)
+		}
+		if _, err := w.Write(data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	at := func(sec, nsec int64) time.Time { return time.Unix(sec, nsec) }
+	add(tar.Header{Typeflag: tar.TypeDir, Name: "./", Mode: 0o755, ModTime: at(1_600_000_000, 0)}, nil)
+	add(tar.Header{Typeflag: tar.TypeDir, Name: "etc/", Mode: 0o1777, Uid: 3, Gid: 4, ModTime: at(1_600_000_001, 0)}, nil)
+	add(tar.Header{Typeflag: tar.TypeXGlobalHeader, PAXRecords: map[string]string{"comment": "commit"}}, nil)
+	add(tar.Header{Name: "etc/empty", Mode: 0o600, ModTime: at(0, 0)}, nil)
+	add(tar.Header{
+		Name: "./etc/../etc/passwd", Mode: 0o4755, Uid: 70_000_000, Gid: 4_000_000_000,
+		ModTime: at(1_700_000_000, 123_456_789), Format: tar.FormatPAX,
+		PAXRecords: map[string]string{
+			"SCHILY.xattr.user.note":               "hello\x00world",
+			"SCHILY.xattr.security.capability":     "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",
+			"SCHILY.xattr.trusted.overlay.opaque":  "y",
+			"SCHILY.xattr.system.posix_acl_access": "\x02\x00\x00\x00\x01\x00\x06\x00",
+			"LIBARCHIVE.xattr.user.note":           "aGVsbG8",
+		},
+	}, noise(300_000, 1))
+	add(tar.Header{Typeflag: tar.TypeSymlink, Name: "etc/link", Linkname: "../x//y", Mode: 0o755, ModTime: at(5, 0)}, nil)
+	add(tar.Header{Typeflag: tar.TypeLink, Name: "etc/hard", Linkname: "/etc/passwd", ModTime: at(5, 0)}, nil)
+	add(tar.Header{Typeflag: tar.TypeChar, Name: "dev/null", Devmajor: 1, Devminor: 3, Mode: 0o666, ModTime: at(5, 0)}, nil)
+	add(tar.Header{Typeflag: tar.TypeBlock, Name: "dev/sda", Devmajor: 8, Devminor: 300, Mode: 0o660, ModTime: at(5, 0)}, nil)
+	add(tar.Header{Typeflag: tar.TypeFifo, Name: "run/fifo", Mode: 0o644, ModTime: at(5, 0)}, nil)
+	add(tar.Header{Name: "../../outside", Mode: 0o644, ModTime: at(-5, 0), Format: tar.FormatGNU}, noise(513, 2))
+	long := strings.Repeat("long/", 60) + "name"
+	add(tar.Header{Name: long + "-pax", Mode: 0o644, ModTime: at(5, 0), Format: tar.FormatPAX}, noise(512, 3))
+	add(tar.Header{Name: long + "-gnu", Mode: 0o644, ModTime: at(5, 0), Format: tar.FormatGNU}, noise(1_200_000, 4))
+	add(tar.Header{Typeflag: tar.TypeSymlink, Name: "s", Linkname: long, ModTime: at(5, 0), Format: tar.FormatGNU}, nil)
+	add(tar.Header{Name: "etc/.wh.gone", ModTime: at(5, 0)}, nil)
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return buf.Bytes()
+}
+
+func wantSample() []index.Entry {
+	utc := func(sec, nsec int64) time.Time { return time.Unix(sec, nsec).UTC() }
+	one := func(at, n int64) []index.Segment { return []index.Segment{{StreamOffset: at, Length: n}} }
+	long := strings.Repeat("long/", 60) + "name"
+	return []index.Entry{
+		{Path: "", Type: index.TypeDir, Mode: 0o755, ModTime: utc(1_600_000_000, 0)},
+		{Path: "etc", Type: index.TypeDir, Mode: 0o1777, UID: 3, GID: 4, ModTime: utc(1_600_000_001, 0)},
+		{Path: "etc/empty", Type: index.TypeReg, Mode: 0o600, ModTime: utc(0, 0)},
+		{
+			Path: "etc/passwd", Type: index.TypeReg, Mode: 0o4755, UID: 70_000_000, GID: 4_000_000_000, Size: 300_000,
+			ModTime: utc(1_700_000_000, 123_456_789),
+			Xattrs: []index.Xattr{
+				{Name: "security.capability", Value: "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"},
+				{Name: "system.posix_acl_access", Value: "\x02\x00\x00\x00\x01\x00\x06\x00"},
+				{Name: "user.note", Value: "hello\x00world"},
+			},
+			Segments: one(4096, 300_000),
+		},
+		{Path: "etc/link", Type: index.TypeSymlink, Mode: 0o777, Link: "../x//y", ModTime: utc(5, 0)},
+		{Path: "etc/hard", Type: index.TypeLink, Link: "etc/passwd", ModTime: utc(5, 0)},
+		{Path: "dev/null", Type: index.TypeChar, Mode: 0o666, Major: 1, Minor: 3, ModTime: utc(5, 0)},
+		{Path: "dev/sda", Type: index.TypeBlock, Mode: 0o660, Major: 8, Minor: 300, ModTime: utc(5, 0)},
+		{Path: "run/fifo", Type: index.TypeFifo, Mode: 0o644, ModTime: utc(5, 0)},
+		{Path: "outside", Type: index.TypeReg, Mode: 0o644, Size: 513, ModTime: utc(0, 0), Segments: one(307_200, 513)},
+		{Path: long + "-pax", Type: index.TypeReg, Mode: 0o644, Size: 512, ModTime: utc(5, 0), Segments: one(309_760, 512)},
+		{Path: long + "-gnu", Type: index.TypeReg, Mode: 0o644, Size: 1_200_000, ModTime: utc(5, 0), Segments: one(311_808, 1_200_000)},
+		{Path: "s", Type: index.TypeSymlink, Mode: 0o777, Link: long, ModTime: utc(5, 0)},
+		{Path: "etc/.wh.gone", Type: index.TypeReg, ModTime: utc(5, 0)},
+	}
+}
+
+func TestEveryTypeInEveryCompression(t *testing.T) {
+	stream := sample(t)
+	want := wantSample()
+	for name, pack := range compressions {
+		t.Run(name, func(t *testing.T) {
+			blob := pack(t, stream)
+			l, res := build(t, blob, index.BuildConfig{Spacing: 100_000})
+			checkStream(t, l, blob, stream)
+			got := entries(t, l)
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("entries (-want +got):\n%s", diff)
+			}
+			for _, e := range got {
+				if e.Type == index.TypeReg && e.Size > 0 && len(e.Segments) == 0 {
+					t.Errorf("%s has no data", e.Path)
+				}
+			}
+			slow, err := index.Build(t.Context(), iotest.OneByteReader(bytes.NewReader(blob)), index.BuildConfig{Spacing: 100_000})
+			if err != nil || !bytes.Equal(slow.Encoded, res.Encoded) {
+				t.Errorf("reading byte by byte gives another index, or an error: %v", err)
+			}
+		})
+	}
+}
+
+func TestDataLiesWhereSegmentsSay(t *testing.T) {
+	stream := sample(t)
+	l, _ := build(t, stream, index.BuildConfig{})
+	contents := map[string][]byte{}
+	for _, e := range entries(t, l) {
+		contents[e.Path] = content(&e, stream)
+	}
+	for name, want := range map[string][]byte{"etc/passwd": noise(300_000, 1), "outside": noise(513, 2)} {
+		if !bytes.Equal(contents[name], want) {
+			t.Errorf("content of %s differs", name)
+		}
+	}
+}
+
+// content assembles what a reader of e sees.
+func content(e *index.Entry, stream []byte) []byte {
+	out := make([]byte, e.Size)
+	for _, s := range e.Segments {
+		copy(out[s.FileOffset:s.FileOffset+s.Length], stream[s.StreamOffset:])
+	}
+	for _, l := range e.Literals {
+		copy(out[l.FileOffset:], l.Data)
+	}
+	return out
+}
+
+func TestEnds(t *testing.T) {
+	var buf bytes.Buffer
+	w := tar.NewWriter(&buf)
+	if err := w.WriteHeader(&tar.Header{Name: "file", Size: 300_000}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(noise(300_000, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	stream := buf.Bytes()
+	marker := make([]byte, 1024)
+	body := bytes.TrimSuffix(stream, marker)
+	const n = 1
+	for name, c := range map[string]struct {
+		stream  []byte
+		entries int
+	}{
+		"no end marker":       {body, n},
+		"half an end marker":  {stream[:len(body)+512], n},
+		"data after the end":  {append(bytes.Clone(stream), noise(100_000, 9)...), n},
+		"zeros after the end": {append(bytes.Clone(stream), make([]byte, 600_000)...), n},
+		"only an end marker":  {marker, 0},
+		"nothing":             {nil, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, packing := range []string{"plain", "gzip members", "zstd frames"} {
+				blob := compressions[packing](t, c.stream)
+				l, _ := build(t, blob, index.BuildConfig{})
+				checkStream(t, l, blob, c.stream)
+				if got := len(entries(t, l)); got != c.entries {
+					t.Errorf("%s: %d entries, want %d", packing, got, c.entries)
+				}
+			}
+		})
+	}
+}
+
+func TestBuildErrors(t *testing.T) {
+	stream := sample(t)
+	odd := func(h tar.Header) []byte {
+		var buf bytes.Buffer
+		w := tar.NewWriter(&buf)
+		if err := w.WriteHeader(&h); err != nil {
+			t.Fatal(err)
+		}
+		return buf.Bytes()
+	}
+	for name, c := range map[string]struct {
+		blob []byte
+		want string
+	}{
+		"not a tar":       {noise(5000, 1), "tar header at byte 0"},
+		"truncated data":  {stream[:200_000], "unexpected EOF"},
+		"truncated gzip":  {compressions["gzip"](t, stream)[:100_000], "unexpected EOF"},
+		"truncated zstd":  {compressions["zstd"](t, stream)[:100_000], "unexpected EOF"},
+		"zstd then noise": {append(compressions["zstd"](t, stream), noise(100, 1)...), "no frame starts at byte"},
+		"unknown type":    {odd(tar.Header{Name: "x", Typeflag: 'Z', Format: tar.FormatUSTAR}), `type 'Z'`},
+		"long name":       {odd(tar.Header{Name: strings.Repeat("n", 300), Typeflag: tar.TypeDir}), "name longer than 255"},
+		"long path":       {odd(tar.Header{Name: strings.Repeat("n/", 2100), Typeflag: tar.TypeDir}), "longer than 4095 bytes"},
+		"large value": {
+			odd(tar.Header{Name: "x", PAXRecords: map[string]string{"SCHILY.xattr.user.x": strings.Repeat("v", 65537)}}),
+			`attribute "user.x"`,
+		},
+		"device number": {
+			odd(tar.Header{Name: "x", Typeflag: tar.TypeChar, Devmajor: 1 << 40, Format: tar.FormatGNU}), "device number",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := index.Build(t.Context(), bytes.NewReader(c.blob), index.BuildConfig{})
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("error %v, want one with %q", err, c.want)
+			}
+		})
+	}
+}
+
+func TestBuildStops(t *testing.T) {
+	blob := compressions["gzip"](t, sample(t))
+	failing := io.MultiReader(bytes.NewReader(blob[:len(blob)/2]), iotest.ErrReader(io.ErrClosedPipe))
+	if _, err := index.Build(t.Context(), failing, index.BuildConfig{}); err == nil || !strings.Contains(err.Error(), io.ErrClosedPipe.Error()) {
+		t.Errorf("error of the blob: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := index.Build(ctx, bytes.NewReader(blob), index.BuildConfig{}); err == nil || ctx.Err() == nil {
+		t.Error("no error although the context had ended")
+	}
+}
+
+func TestManyEntries(t *testing.T) {
+	const count = 100_000
+	var buf bytes.Buffer
+	w := tar.NewWriter(&buf)
+	for i := range count {
+		h := tar.Header{Name: fmt.Sprintf("node_modules/pkg-%d/lib/file-%d.js", i/20, i), Mode: 0o644, Size: 3, ModTime: time.Unix(1_600_000_000, 0)}
+		if err := w.WriteHeader(&h); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(w, "abc"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l, res := build(t, buf.Bytes(), index.BuildConfig{})
+	for i, e := range entries(t, l) {
+		want := fmt.Sprintf("node_modules/pkg-%d/lib/file-%d.js", i/20, i)
+		if e.Path != want || e.Segments[0].StreamOffset != int64(1024*i+512) {
+			t.Fatalf("entry %d is %+v, want %s", i, e, want)
+		}
+	}
+	t.Logf("%d entries take %d bytes: %+v", count, len(res.Encoded), res.Sections)
+	if len(res.Encoded) > 1<<20 {
+		t.Errorf("index of %d bytes", len(res.Encoded))
+	}
+}

@@ -1,0 +1,78 @@
+package index_test
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"runtime"
+	"syscall"
+	"testing"
+
+	"github.com/brisk-project/brisk/image/index"
+	"github.com/brisk-project/brisk/test/require"
+)
+
+// treeEnv names a directory to measure instead of the Go toolchain's own.
+const treeEnv = "BRISK_BENCH_TREE"
+
+// treeBlob is a tar of the Go toolchain, or of the directory that is asked for,
+// through the compressor.
+func treeBlob(b *testing.B, compressor ...string) (blob []byte, streamSize int64) {
+	b.Helper()
+	dir := runtime.GOROOT() //nolint:staticcheck // any large tree will do, and this one is where tests run
+	if d := os.Getenv(treeEnv); d != "" {
+		dir = d
+	}
+	stream, err := exec.Command(require.Tool(b, "tar"), "--sort=name", "-C", dir, "-cf", "-", ".").Output()
+	if err != nil {
+		b.Fatal(err)
+	}
+	if len(compressor) == 0 {
+		return stream, int64(len(stream))
+	}
+	cmd := exec.Command(require.Tool(b, compressor[0]), compressor[1:]...)
+	cmd.Stdin = bytes.NewReader(stream)
+	if blob, err = cmd.Output(); err != nil {
+		b.Fatal(err)
+	}
+	return blob, int64(len(stream))
+}
+
+// BenchmarkBuild indexes a real tree. It reports the size of the index as a share
+// of the blob, and CPU seconds per GB of the layer stream.
+func BenchmarkBuild(b *testing.B) {
+	for name, compressor := range map[string][]string{
+		"plain": nil, "gzip": {"gzip", "-6"}, "zstd": {"zstd", "-3"},
+	} {
+		b.Run(name, func(b *testing.B) {
+			blob, size := treeBlob(b, compressor...)
+			b.SetBytes(size)
+			var res *index.Result
+			before := cpuSeconds(b)
+			b.ResetTimer()
+			for b.Loop() {
+				var err error
+				if res, err = index.Build(b.Context(), bytes.NewReader(blob), index.BuildConfig{}); err != nil {
+					b.Fatal(err)
+				}
+			}
+			gb := float64(size) * float64(b.N) / 1e9
+			b.ReportMetric((cpuSeconds(b)-before)/gb, "cpu-s/GB")
+			b.ReportMetric(b.Elapsed().Seconds()/gb, "s/GB")
+			b.ReportMetric(100*float64(len(res.Encoded))/float64(len(blob)), "%blob")
+			for _, s := range res.Sections {
+				b.ReportMetric(100*float64(s.Stored)/float64(len(blob)), "%"+s.Name)
+			}
+			b.ReportMetric(float64(res.Frames), "frames")
+		})
+	}
+}
+
+func cpuSeconds(b *testing.B) float64 {
+	b.Helper()
+	var ru syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &ru); err != nil {
+		b.Fatal(err)
+	}
+	return float64(ru.Utime.Nano()+ru.Stime.Nano()) / 1e9
+}
