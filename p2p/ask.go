@@ -1,0 +1,102 @@
+package p2p
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"math/bits"
+	"time"
+
+	"github.com/brisk-project/brisk/internal/block"
+	"github.com/brisk-project/brisk/p2p/policy"
+	"github.com/brisk-project/brisk/p2p/wire"
+)
+
+// want asks for blocks and passes each that comes to deliver, as
+// [policy.Network].Ask says.
+func (l *lane) want(ctx context.Context, ask policy.Ask, deliver func(index uint32, data []byte) error) (policy.Reply, error) {
+	mask := uint64(ask.Mask)
+	c := &call{first: ask.First, left: mask, frames: make(chan frame, bits.OnesCount64(mask)+1)}
+	id, err := l.begin(wire.Header{
+		Type: wire.TypeWant, Class: ask.Class, First: ask.First, Count: uint32(bits.Len64(mask)),
+		Mask: mask, Millis: wire.Millis(ask.Patience),
+	}, ask.Layer, c)
+	if err != nil {
+		return policy.Reply{}, err
+	}
+	defer l.abandon(id, c)
+	for {
+		f, err := l.next(ctx, c)
+		if err != nil {
+			return policy.Reply{}, err
+		}
+		if f.header.Type == wire.TypeEnd {
+			if f.header.Status == wire.StatusDone || f.header.Status == wire.StatusMissing {
+				return policy.Reply{Missing: uint16(f.header.Mask & mask)}, nil
+			}
+			return policy.Reply{}, statusError(f.header)
+		}
+		err = deliver(f.header.First, f.payload())
+		l.pool.put(f.buf)
+		if err != nil {
+			return policy.Reply{}, err
+		}
+	}
+}
+
+const (
+	// MaxObject is the largest object in bytes that peers exchange. Objects are
+	// held in memory; larger things are layer streams.
+	MaxObject = 256 << 20
+	// objectPatience is how long a peer may be silent while it sends an object.
+	objectPatience = 2 * time.Second
+	// objectTime is how long a peer may take for an object in all: the largest
+	// one at 5 MB/s.
+	objectTime = time.Minute
+)
+
+var errSilent = errors.New("peer has been silent for too long")
+
+// object asks for an object of at most maxSize bytes and verifies it. The memory
+// it takes grows with what has come, whatever size the peer claims.
+func (l *lane) object(ctx context.Context, digest block.Digest, maxSize int64) ([]byte, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	timer := time.AfterFunc(objectPatience, func() { cancel(errSilent) })
+	defer timer.Stop()
+	c := &call{object: true, limit: uint64(maxSize), frames: make(chan frame, block.Count(maxSize)+1)}
+	id, err := l.begin(wire.Header{
+		Type: wire.TypeObject, Size: uint64(maxSize), Millis: wire.Millis(objectTime),
+	}, digest, c)
+	if err != nil {
+		return nil, err
+	}
+	defer l.abandon(id, c)
+	var data []byte
+	for {
+		f, err := l.next(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		timer.Reset(objectPatience)
+		if f.header.Type == wire.TypeEnd {
+			return verifyObject(f.header, digest, data)
+		}
+		data = append(data, f.payload()...)
+		l.pool.put(f.buf)
+	}
+}
+
+func verifyObject(end wire.Header, digest block.Digest, data []byte) ([]byte, error) {
+	switch end.Status {
+	case wire.StatusDone:
+	case wire.StatusMissing:
+		return nil, block.ErrNotFound
+	default:
+		return nil, statusError(end)
+	}
+	if got := block.Digest(sha256.Sum256(data)); got != digest {
+		return nil, &policy.CorruptError{Want: digest, Got: got, GotBytes: len(data)}
+	}
+	return data, nil
+}
