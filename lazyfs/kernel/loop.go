@@ -28,8 +28,9 @@ func (l *Loop) Close() error {
 	return nil
 }
 
-// AttachLoop puts a file behind a free loop device.
-func AttachLoop(file string) (*Loop, error) {
+// AttachLoop puts a file behind a free loop device. With direct, reads bypass the page
+// cache of the file if it allows that.
+func AttachLoop(file string, direct bool) (*Loop, error) {
 	backing, err := unix.Open(file, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("opening %s: %w", file, err)
@@ -41,7 +42,7 @@ func AttachLoop(file string) (*Loop, error) {
 	}
 	defer closeFD(control)
 	for range loopAttempts {
-		l, err := attachNext(control, backing)
+		l, err := attachNext(control, backing, direct)
 		if err == nil {
 			return l, nil
 		}
@@ -52,7 +53,7 @@ func AttachLoop(file string) (*Loop, error) {
 	return nil, fmt.Errorf("attaching %s: every loop device found free was taken at once", file)
 }
 
-func attachNext(control, backing int) (*Loop, error) {
+func attachNext(control, backing int, direct bool) (*Loop, error) {
 	number, err := unix.IoctlRetInt(control, unix.LOOP_CTL_GET_FREE)
 	if err != nil {
 		return nil, fmt.Errorf("asking for a free loop device: %w", err)
@@ -66,6 +67,9 @@ func attachNext(control, backing int) (*Loop, error) {
 		Fd:   uint32(backing),
 		Size: 512, // bytes of a block, as in the metadata
 		Info: unix.LoopInfo64{Flags: unix.LO_FLAGS_READ_ONLY | unix.LO_FLAGS_AUTOCLEAR},
+	}
+	if direct {
+		config.Info.Flags |= unix.LO_FLAGS_DIRECT_IO
 	}
 	if err := unix.IoctlLoopConfigure(fd, &config); err != nil {
 		closeFD(fd)

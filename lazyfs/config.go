@@ -1,0 +1,109 @@
+package lazyfs
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/brisk-project/brisk/image/index"
+	"github.com/brisk-project/brisk/internal/block"
+	"github.com/brisk-project/brisk/lazyfs/kernel"
+	"github.com/brisk-project/brisk/lazyfs/stream"
+)
+
+// Backend is a way to mount an image.
+type Backend string
+
+// The backends, in order of preference.
+const (
+	Erofs Backend = "erofs" // EROFS on plain files
+	Loop  Backend = "loop"  // EROFS on loop devices
+	Tree  Backend = "tree"  // a FUSE filesystem
+)
+
+// Backends returns all backends in order of preference.
+func Backends() []Backend { return []Backend{Erofs, Loop, Tree} }
+
+// Pinner is implemented by local caches that keep each layer stream in one plain file.
+//
+// If the layer is complete, Pin returns the path of its file and what to call when the
+// file is not used any more; until then the cache evicts nothing of the layer. If the
+// layer is incomplete it returns an error wrapping [block.ErrNotFound].
+type Pinner interface {
+	Pin(layer block.Digest) (path string, release func(), err error)
+}
+
+// Config configures an [FS].
+type Config struct {
+	// StateDir is an absolute path of the directory for metadata images and mount
+	// points. It is made if it does not exist, and must be on a filesystem that
+	// is not itself an overlay.
+	StateDir string
+	// Source delivers blocks that are not local. It must keep what it delivers,
+	// or else read-ahead and fill are in vain.
+	Source block.Source
+	// Local reads what the local cache holds; nil if there is none. If it is a
+	// [Pinner], complete layers are mounted as plain files.
+	Local stream.Local
+	// Backend is the backend to use; empty means the first that [Probe] finds.
+	Backend Backend
+	// ReadTimeout is how long a read may wait for its blocks; zero means 30 s.
+	ReadTimeout time.Duration
+	// ReadAhead is the most bytes fetched ahead of a sequential reader; zero means
+	// 16 MiB, a negative value none.
+	ReadAhead int64
+	// Logger may be nil.
+	Logger *slog.Logger
+	// Registerer receives the metrics; nil means none.
+	Registerer prometheus.Registerer
+}
+
+// longestName is the length of the longest path below a state directory.
+const longestName = len("/rootfs/.erofs") + 64 + 16
+
+func (c *Config) validate() error {
+	switch {
+	case !filepath.IsAbs(c.StateDir):
+		return fmt.Errorf("state directory %q is not an absolute path", c.StateDir)
+	case len(c.StateDir)+longestName > kernel.MaxPath:
+		return fmt.Errorf("state directory %q is too long: mounts cannot refer to paths of more than %d bytes",
+			c.StateDir, kernel.MaxPath)
+	case c.Source == nil:
+		return errors.New("no source of blocks")
+	}
+	switch c.Backend {
+	case "", Erofs, Loop, Tree:
+		return nil
+	default:
+		return fmt.Errorf("backend %q is not one of %v", c.Backend, Backends())
+	}
+}
+
+// Image is what [FS.Mount] mounts.
+type Image struct {
+	// Name is what logs call the image. It may be empty.
+	Name string
+	// Layers are the layers of the image, the bottom one first.
+	Layers []*index.Layer
+}
+
+// Overlay puts a writable layer on top of a mount. Both directories must exist, on
+// the same filesystem, which must not be an overlay.
+type Overlay struct {
+	Upper string // what has been changed
+	Work  string // scratch space of the kernel, empty
+}
+
+// MountConfig configures one mount. The zero value mounts read-only and fills.
+type MountConfig struct {
+	// Overlay, if set, makes the mount writable.
+	Overlay *Overlay
+	// NoFill leaves out the background fill: only what is read is fetched.
+	NoFill bool
+	// Fill configures the background fill.
+	Fill stream.FillConfig
+}

@@ -1,0 +1,196 @@
+package lazyfs_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/brisk-project/brisk/image/index"
+	"github.com/brisk-project/brisk/internal/block"
+	"github.com/brisk-project/brisk/internal/block/blocktest"
+	"github.com/brisk-project/brisk/lazyfs"
+	"github.com/brisk-project/brisk/lazyfs/kernel"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// node is the part of a node below the mounts: a source that can fail, and a store
+// that keeps what the source delivers.
+type node struct {
+	*blocktest.Source
+
+	fx *blocktest.Fixture
+
+	mu   sync.Mutex
+	held map[block.Key]bool
+}
+
+func newNode(streams ...[]byte) *node {
+	layers := make([]blocktest.Layer, 0, len(streams))
+	for _, s := range streams {
+		layers = append(layers, blocktest.Layer{Data: s})
+	}
+	fx := blocktest.New(layers...)
+	return &node{Source: blocktest.NewSource(fx), fx: fx, held: make(map[block.Key]bool)}
+}
+
+func (n *node) Fetch(ctx context.Context, req block.Request, sink block.Sink) error {
+	return n.Source.Fetch(ctx, req, func(k block.Key, data []byte) error {
+		n.mu.Lock()
+		n.held[k] = true
+		n.mu.Unlock()
+		return sink(k, data)
+	})
+}
+
+// forget empties the store.
+func (n *node) forget() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	clear(n.held)
+}
+
+// Has implements [block.Holder].
+func (n *node) Has(k block.Key) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.held[k]
+}
+
+// ReadAt implements what the mounts want of a local cache.
+func (n *node) ReadAt(layer block.Digest, p []byte, off int64) (int, error) {
+	want := block.Covering(layer, off, int64(len(p)))
+	for i := range want.Count {
+		if !n.Has(want.Key(i)) {
+			return 0, block.ErrNotFound
+		}
+	}
+	return n.fx.Stream(layer).ReadAt(p, off)
+}
+
+// layers returns the indexes of layer streams.
+func layers(t *testing.T, streams ...[]byte) []*index.Layer {
+	t.Helper()
+	all := make([]*index.Layer, 0, len(streams))
+	for _, s := range streams {
+		built, err := index.Build(t.Context(), bytes.NewReader(s), index.BuildConfig{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := index.Open(bytes.NewReader(built.Encoded), int64(len(built.Encoded)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, l)
+	}
+	return all
+}
+
+// run starts an FS, ends it with the test, and checks that nothing is left of it.
+func run(t *testing.T, cfg lazyfs.Config) *lazyfs.FS {
+	t.Helper()
+	if cfg.StateDir == "" {
+		cfg.StateDir = t.TempDir()
+	}
+	cfg.Logger = slog.New(slog.NewTextHandler(testLog{t}, nil))
+	fs, err := lazyfs.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- fs.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("running lazyfs: %v", err)
+		}
+		requireNothingLeft(t, cfg.StateDir)
+	})
+	return fs
+}
+
+// testLog writes to the log of a test.
+type testLog struct{ t *testing.T }
+
+func (l testLog) Write(p []byte) (int, error) {
+	l.t.Logf("%s", bytes.TrimSpace(p))
+	return len(p), nil
+}
+
+// mount mounts layer streams and unmounts them at the end of the test.
+func mount(t *testing.T, fs *lazyfs.FS, cfg lazyfs.MountConfig, streams ...[]byte) *lazyfs.Mount {
+	t.Helper()
+	m, err := fs.Mount(t.Context(), lazyfs.Image{Name: t.Name(), Layers: layers(t, streams...)}, t.TempDir(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		if err := m.Unmount(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	return m
+}
+
+// requireNothingLeft checks that neither a mount nor a loop device refers to a
+// directory, and that it holds nothing but what is meant to stay.
+func requireNothingLeft(t *testing.T, dir string) {
+	t.Helper()
+	mounts, err := kernel.Mounts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range mounts {
+		if strings.Contains(m.Point+m.Source+m.Options, dir) {
+			t.Errorf("%s is still mounted on %s", m.Type, m.Point)
+		}
+	}
+	backing, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range backing {
+		file, err := os.ReadFile(path)
+		if err == nil && strings.Contains(string(file), dir) {
+			t.Errorf("%s is still attached to %s", path, file)
+		}
+	}
+	err = filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err == nil && !d.IsDir() && d.Name() != "lock" && filepath.Ext(path) != ".erofs" {
+			t.Errorf("%s is left", path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// readPart reads n bytes of a file.
+func readPart(t *testing.T, path string, off int64, n int) ([]byte, error) {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close() //nolint:errcheck // read only
+	p := make([]byte, n)
+	got, err := f.ReadAt(p, off)
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return p[:got], err
+}

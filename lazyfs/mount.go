@@ -1,0 +1,266 @@
+package lazyfs
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+
+	"github.com/brisk-project/brisk/image/index"
+	"github.com/brisk-project/brisk/internal/block"
+	"github.com/brisk-project/brisk/lazyfs/kernel"
+	"github.com/brisk-project/brisk/lazyfs/stream"
+)
+
+// fuseType is how the list of mounts names our FUSE filesystems.
+const fuseType = "fuse.brisk"
+
+// Mount is a mounted image. It is safe for concurrent use.
+type Mount struct {
+	fs      *FS
+	name    string
+	target  string
+	backend Backend
+	chain   block.Digest
+	filler  *stream.Filler
+	filled  chan struct{} // closed when the fill has come to its end
+
+	layers []mountedLayer // set while mounting, then read only
+
+	mu   sync.Mutex // held while unmounting; guards undo
+	undo undo
+}
+
+// mountedLayer is one layer of a mount.
+type mountedLayer struct {
+	stream *stream.Layer
+	plain  string // the file of the cache if it is used directly, else empty
+}
+
+// undo is a stack of what has to be undone, the last thing first.
+type undo struct {
+	steps []func(ctx context.Context, detach bool) error
+}
+
+func (u *undo) push(step func(ctx context.Context, detach bool) error) {
+	u.steps = append(u.steps, step)
+}
+
+// run undoes everything. It stops at the first step that fails, and may be called
+// again to go on from there.
+func (u *undo) run(ctx context.Context, detach bool) error {
+	for len(u.steps) > 0 {
+		last := len(u.steps) - 1
+		if err := u.steps[last](ctx, detach); err != nil {
+			return err
+		}
+		u.steps = u.steps[:last]
+	}
+	return nil
+}
+
+// Stats tells how far a mount is.
+type Stats struct {
+	Backend Backend
+	// Direct says that every layer is a plain file of the cache, so that the mount
+	// does not depend on this process.
+	Direct bool
+	// FillBlocks of TotalBlocks have been dealt with by the background fill.
+	FillBlocks, TotalBlocks int64
+}
+
+// Mount mounts an image on the directory target, an absolute path. It waits for
+// [FS.Run] to be ready, and may take a moment to build the metadata of an image
+// that has not been mounted before. On an error nothing is left behind.
+func (fs *FS) Mount(ctx context.Context, image Image, target string, cfg MountConfig) (*Mount, error) {
+	if err := fs.wait(ctx); err != nil {
+		return nil, fmt.Errorf("mounting %s: %w", image.Name, err)
+	}
+	m := &Mount{
+		fs: fs, name: image.Name, target: target, backend: fs.Backend(),
+		chain: chainID(image.Layers), filled: make(chan struct{}),
+	}
+	err := m.build(ctx, image, cfg)
+	if err == nil && !fs.adopt(m) {
+		err = ErrStopped
+	}
+	if err != nil {
+		err = errors.Join(err, m.undo.run(context.WithoutCancel(ctx), true))
+		return nil, fmt.Errorf("mounting %s on %s: %w", image.Name, target, err)
+	}
+	fs.cfg.Logger.InfoContext(ctx, "mounted", "image", image.Name, "target", target,
+		"backend", string(m.backend), "layers", len(image.Layers), "direct", m.Stats().Direct)
+	return m, nil
+}
+
+func (m *Mount) build(ctx context.Context, image Image, cfg MountConfig) error {
+	if !filepath.IsAbs(m.target) {
+		return errors.New("the target is not an absolute path")
+	}
+	m.openLayers(image.Layers)
+	lower := m.target
+	if cfg.Overlay != nil {
+		dir, err := m.mountPoint()
+		if err != nil {
+			return err
+		}
+		lower = dir
+	}
+	if err := m.mountRoot(image, lower); err != nil {
+		return err
+	}
+	if cfg.Overlay != nil {
+		err := kernel.MountOverlay(kernel.Overlay{Lower: lower, Upper: cfg.Overlay.Upper, Work: cfg.Overlay.Work}, m.target)
+		if err != nil {
+			return err
+		}
+		m.undoMount(m.target)
+	}
+	return m.startFill(ctx, cfg)
+}
+
+// openLayers opens the streams of the layers and pins those that are complete, if
+// they can be used directly.
+func (m *Mount) openLayers(layers []*index.Layer) {
+	pinner, pins := m.fs.cfg.Local.(Pinner)
+	for _, l := range layers {
+		opened := mountedLayer{stream: m.fs.acquire(l.DiffID(), l.StreamSize())}
+		m.undo.push(func(context.Context, bool) error {
+			m.fs.release(opened.stream)
+			return nil
+		})
+		// A file that ends within a block of the metadata would give a short read.
+		if pins && m.backend != Tree && l.StreamSize() > 0 && l.StreamSize()%metadataBlock == 0 {
+			if path, unpin, err := pinner.Pin(l.DiffID()); err == nil {
+				opened.plain = path
+				m.undo.push(func(context.Context, bool) error {
+					unpin()
+					return nil
+				})
+			}
+		}
+		m.layers = append(m.layers, opened)
+	}
+}
+
+// mountPoint makes a directory to mount the root below an overlay on.
+func (m *Mount) mountPoint() (string, error) {
+	m.fs.mu.Lock()
+	m.fs.numbers++
+	dir := filepath.Join(m.fs.cfg.StateDir, "mnt", strconv.FormatUint(m.fs.numbers, 10))
+	m.fs.mu.Unlock()
+	if err := os.Mkdir(dir, stateMode); err != nil {
+		return "", fmt.Errorf("making a mount point: %w", err)
+	}
+	m.undo.push(func(context.Context, bool) error {
+		if err := os.Remove(dir); err != nil {
+			return fmt.Errorf("removing a mount point: %w", err)
+		}
+		return nil
+	})
+	return dir, nil
+}
+
+func (m *Mount) undoMount(dir string) {
+	m.undo.push(func(ctx context.Context, detach bool) error { return kernel.Unmount(ctx, dir, detach) })
+}
+
+// startFill starts the background fill of the layers that are not plain files.
+func (m *Mount) startFill(ctx context.Context, cfg MountConfig) error {
+	var layers []*stream.Layer
+	for _, l := range m.layers {
+		if l.plain == "" {
+			layers = append(layers, l.stream)
+		}
+	}
+	m.filler = m.fs.reader.NewFiller(layers, cfg.Fill)
+	if cfg.NoFill {
+		close(m.filled)
+		return nil
+	}
+	stopped, stop := context.WithCancel(context.WithoutCancel(ctx))
+	if err := m.fs.start(func(ctx context.Context) { m.fill(ctx, stopped) }); err != nil {
+		stop()
+		return err
+	}
+	m.undo.push(func(context.Context, bool) error {
+		stop()
+		<-m.filled
+		return nil
+	})
+	return nil
+}
+
+// fill fetches what is missing until it is done or either context ends.
+func (m *Mount) fill(ctx, stopped context.Context) {
+	defer close(m.filled)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(stopped, cancel)()
+	if err := m.filler.Run(ctx); err == nil {
+		m.fs.cfg.Logger.InfoContext(ctx, "image is complete", "image", m.name, "target", m.target)
+	}
+}
+
+// Target returns where the image is mounted.
+func (m *Mount) Target() string { return m.target }
+
+// ChainID returns the chainID of the layers.
+func (m *Mount) ChainID() block.Digest { return m.chain }
+
+// Filled is closed when the background fill has ended: everything has been fetched,
+// or the mount is being undone.
+func (m *Mount) Filled() <-chan struct{} { return m.filled }
+
+// Stats returns how far the mount is.
+func (m *Mount) Stats() Stats {
+	s := Stats{Backend: m.backend, Direct: m.direct()}
+	s.FillBlocks, s.TotalBlocks = m.filler.Blocks()
+	return s
+}
+
+func (m *Mount) direct() bool {
+	for _, l := range m.layers {
+		if l.plain == "" {
+			return false
+		}
+	}
+	return m.backend != Tree
+}
+
+// Unmount ends the fill and unmounts the image, waiting until nobody uses it or ctx
+// ends. It may be called again after an error, and once more after success.
+func (m *Mount) Unmount(ctx context.Context) error { return m.unmount(ctx, false) }
+
+// Detach takes the image out of the tree even if programs use it. They keep what the
+// kernel has cached; other reads of theirs fail.
+func (m *Mount) Detach(ctx context.Context) error { return m.unmount(ctx, true) }
+
+func (m *Mount) unmount(ctx context.Context, detach bool) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.undo.run(ctx, detach); err != nil {
+		return fmt.Errorf("unmounting %s: %w", m.name, err)
+	}
+	m.fs.mu.Lock()
+	delete(m.fs.mounts, m)
+	m.fs.mu.Unlock()
+	return nil
+}
+
+// chainID names a chain of layers as the OCI image specification does.
+func chainID(layers []*index.Layer) block.Digest {
+	var chain block.Digest
+	for i, l := range layers {
+		if i == 0 {
+			chain = l.DiffID()
+			continue
+		}
+		chain = sha256.Sum256([]byte(chain.String() + " " + l.DiffID().String()))
+	}
+	return chain
+}

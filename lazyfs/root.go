@@ -1,0 +1,173 @@
+package lazyfs
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/brisk-project/brisk/image/erofs"
+	"github.com/brisk-project/brisk/image/index"
+	"github.com/brisk-project/brisk/lazyfs/fusefs"
+	"github.com/brisk-project/brisk/lazyfs/kernel"
+	"github.com/brisk-project/brisk/lazyfs/stream"
+	"github.com/brisk-project/brisk/lazyfs/tree"
+)
+
+// metadataBlock is the block of metadata images in bytes: nothing is addressed in
+// smaller units.
+const metadataBlock = 512
+
+// mountRoot mounts the read-only root of the image on a directory.
+func (m *Mount) mountRoot(image Image, dir string) error {
+	if m.backend == Tree {
+		return m.mountTree(image, dir)
+	}
+	metadata, err := m.fs.metadata(image.Layers, filepath.Join(m.fs.cfg.StateDir, "rootfs", m.chain.Hex()+".erofs"))
+	if err != nil {
+		return err
+	}
+	root := kernel.Erofs{Image: metadata, Direct: m.backend == Erofs && m.direct() && m.alignedForDirect()}
+	for _, l := range m.layers {
+		path, err := m.device(l)
+		if err != nil {
+			return err
+		}
+		root.Devices = append(root.Devices, path)
+	}
+	if m.backend == Loop {
+		release, err := attachLoops(&root, m.layers)
+		defer release()
+		if err != nil {
+			return err
+		}
+	}
+	if err := kernel.MountErofs(root, dir); err != nil {
+		return err
+	}
+	m.undoMount(dir)
+	return nil
+}
+
+// device returns the file that holds a layer stream for the kernel.
+func (m *Mount) device(l mountedLayer) (string, error) {
+	if l.plain != "" {
+		return l.plain, nil
+	}
+	path, err := m.fs.flat.add(l.stream)
+	if err != nil {
+		return "", err
+	}
+	m.undo.push(func(ctx context.Context, _ bool) error { return m.fs.flat.remove(ctx, l.stream.ID()) })
+	return path, nil
+}
+
+// alignedForDirect reports whether the files of all layers can be read at every block
+// of the metadata past the page cache, so that their data is in memory only once.
+func (m *Mount) alignedForDirect() bool {
+	for _, l := range m.layers {
+		align, err := kernel.DirectAlign(l.plain)
+		if err != nil || align == 0 || align > metadataBlock {
+			return false
+		}
+	}
+	return len(m.layers) > 0
+}
+
+// attachLoops puts the files of a root behind loop devices. They last as long as
+// something holds them: until release, and until the root is unmounted.
+func attachLoops(root *kernel.Erofs, layers []mountedLayer) (release func(), err error) {
+	var loops []*kernel.Loop
+	release = func() {
+		for _, l := range loops {
+			_ = l.Close() //nolint:errcheck // a device that is in use stays, one that is not goes
+		}
+	}
+	attach := func(path *string, direct bool) error {
+		l, err := kernel.AttachLoop(*path, direct)
+		if err != nil {
+			return err
+		}
+		loops = append(loops, l)
+		*path = l.Path()
+		return nil
+	}
+	if err := attach(&root.Image, false); err != nil {
+		return release, err
+	}
+	for i := range root.Devices {
+		if err := attach(&root.Devices[i], layers[i].plain != ""); err != nil {
+			return release, err
+		}
+	}
+	return release, nil
+}
+
+// metadata returns the path of the metadata image of a chain, and builds it if this
+// is the first mount of the chain.
+func (fs *FS) metadata(layers []*index.Layer, path string) (string, error) {
+	fs.meta.Lock()
+	defer fs.meta.Unlock()
+	switch _, err := os.Stat(path); {
+	case err == nil:
+		return path, nil
+	case !errors.Is(err, os.ErrNotExist):
+		return "", fmt.Errorf("looking for rootfs metadata: %w", err)
+	}
+	merged, err := erofs.Merge(layers)
+	if err != nil {
+		return "", fmt.Errorf("merging layers: %w", err)
+	}
+	if err := writeMetadata(merged, path); err != nil {
+		return "", fmt.Errorf("writing rootfs metadata: %w", err)
+	}
+	return path, nil
+}
+
+// writeMetadata writes a metadata image so that it is there in full or not at all,
+// even if the power fails.
+func writeMetadata(t *erofs.Tree, path string) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "*.tmp")
+	if err != nil {
+		return err
+	}
+	w := bufio.NewWriterSize(f, 1<<20)
+	_, err = erofs.Build(w, t, erofs.Config{})
+	if err == nil {
+		err = w.Flush()
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	err = errors.Join(err, f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return nil
+}
+
+// mountTree mounts the root as a FUSE filesystem.
+func (m *Mount) mountTree(image Image, dir string) error {
+	merged, err := erofs.Merge(image.Layers)
+	if err != nil {
+		return fmt.Errorf("merging layers: %w", err)
+	}
+	layers := make([]*stream.Layer, 0, len(m.layers))
+	for _, l := range m.layers {
+		layers = append(layers, l.stream)
+	}
+	reads := fusefs.NewReads()
+	server, err := fusefs.Mount(tree.New(merged, layers, reads, &m.fs.ops), reads, dir, fusefs.Options{
+		Source: m.fs.cfg.StateDir, ACL: true, ReadAhead: readAheadWindow, Logger: m.fs.cfg.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	m.undo.push(server.Unmount)
+	return nil
+}
