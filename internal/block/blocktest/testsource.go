@@ -83,7 +83,7 @@ func testPastEnd(t *testing.T, fx *Fixture, src block.Source) {
 		first := end - min(end, 2)
 		for _, r := range []block.Range{
 			{Layer: l.DiffID, First: first, Count: end - first + 1},
-			{Layer: l.DiffID, First: first, Count: 1 << 20},
+			{Layer: l.DiffID, First: first, Count: 1 << 17},
 			{Layer: l.DiffID, First: end, Count: 1},
 			{Layer: l.DiffID, First: end + 100, Count: 100},
 			{Layer: l.DiffID, First: math.MaxUint32, Count: 1},

@@ -20,6 +20,7 @@ type OpenStore func(t *testing.T, fx *Fixture) block.Store
 func TestStore(t *testing.T, fx *Fixture, open OpenStore) {
 	t.Helper()
 	TestSource(t, fx, func(t *testing.T, fx *Fixture) block.Source {
+		t.Helper()
 		s := open(t, fx)
 		for k := range fx.Keys() {
 			mustPut(t, s, k, fx.Content(k))

@@ -1,0 +1,122 @@
+package source
+
+import (
+	"context"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/brisk-project/brisk/internal/block"
+)
+
+// putLogInterval is the least time between two log lines on blocks that could
+// not be stored: a full disk refuses thousands a second.
+const putLogInterval = 10 * time.Second
+
+// FillConfig configures [Fill].
+type FillConfig struct {
+	// Name says in logs and metrics which store it is: memory, disk. Required when
+	// Registerer is set.
+	Name string
+	// Logger is told of blocks that could not be stored, nil for nobody.
+	Logger *slog.Logger
+	// Registerer takes the metrics, nil for none.
+	Registerer prometheus.Registerer
+}
+
+type filler struct {
+	store    block.Store
+	upstream block.Source
+	cfg      FillConfig
+	lastLog  atomic.Int64 // Unix nanoseconds
+	hits     prometheus.Counter
+	misses   prometheus.Counter
+	refused  prometheus.Counter
+}
+
+// Fill returns a source that delivers what store holds and fetches the rest from
+// upstream, whose blocks must be verified. Every block that upstream delivers,
+// asked for or not, is put into the store before it is passed on.
+//
+// A store that fails never fails the fetch: blocks that it cannot read are fetched
+// from upstream, and blocks that it does not take, such as when the disk is full,
+// are passed on all the same.
+func Fill(store block.Store, upstream block.Source, cfg FillConfig) block.Source {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	labels := prometheus.Labels{"store": cfg.Name}
+	metrics := promauto.With(cfg.Registerer)
+	return &filler{
+		store: store, upstream: upstream, cfg: cfg,
+		hits: metrics.NewCounter(prometheus.CounterOpts{
+			Name: "brisk_source_store_hits_total", ConstLabels: labels,
+			Help: "Blocks delivered by the store in front of its upstream.",
+		}),
+		misses: metrics.NewCounter(prometheus.CounterOpts{
+			Name: "brisk_source_store_misses_total", ConstLabels: labels,
+			Help: "Blocks that the upstream of the store delivered, those not asked for included.",
+		}),
+		refused: metrics.NewCounter(prometheus.CounterOpts{
+			Name: "brisk_source_store_refused_total", ConstLabels: labels,
+			Help: "Blocks delivered that the store did not take.",
+		}),
+	}
+}
+
+// Fetch implements [block.Source].
+func (f *filler) Fetch(ctx context.Context, req block.Request, sink block.Sink) error {
+	if req.Count == 0 {
+		return nil
+	}
+	d := newDelivery(req.Range, sink)
+	hits := 0
+	err := f.store.Fetch(ctx, req, func(k block.Key, data []byte) error {
+		hits++
+		return d.pass(k, data)
+	})
+	f.hits.Add(float64(hits))
+	switch {
+	case d.sinkErr != nil:
+		return d.sinkErr
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return ended(ctx, err)
+	}
+	// One run that fails leaves the other runs to be delivered.
+	var worst error
+	for _, run := range d.missing(req.Range) {
+		err := f.fetch(ctx, block.Request{Range: run, Class: req.Class}, d)
+		switch {
+		case d.sinkErr != nil:
+			return d.sinkErr
+		case ctx.Err() != nil && err != nil:
+			return ended(ctx, err)
+		}
+		worst = graver(worst, err)
+	}
+	return worst
+}
+
+func (f *filler) fetch(ctx context.Context, req block.Request, d *delivery) error {
+	return f.upstream.Fetch(ctx, req, func(k block.Key, data []byte) error {
+		f.misses.Inc()
+		if err := f.store.Put(ctx, k, data); err != nil && ctx.Err() == nil {
+			f.report(ctx, k, err)
+		}
+		return d.pass(k, data)
+	})
+}
+
+func (f *filler) report(ctx context.Context, k block.Key, err error) {
+	f.refused.Inc()
+	last, now := f.lastLog.Load(), time.Now().UnixNano()
+	if last != 0 && now-last < int64(putLogInterval) || !f.lastLog.CompareAndSwap(last, now) {
+		return
+	}
+	f.cfg.Logger.WarnContext(ctx, "block not stored", "store", f.cfg.Name, "block", k.String(), "error", err)
+}

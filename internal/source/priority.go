@@ -1,0 +1,193 @@
+package source
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/brisk-project/brisk/internal/block"
+)
+
+// PriorityConfig configures [NewPriority]. The zero value has the defaults.
+type PriorityConfig struct {
+	// Permits is how many fetches run at a time. Default 8.
+	Permits int
+	// FillPermits is how many of them may be of [block.ClassFill] or
+	// [block.ClassTail], so that a read always finds a permit soon. Default half of
+	// Permits, at least 1.
+	FillPermits int
+	// Pause is how long a fill is held up at each block it delivers while reads
+	// run: the other side's sending window closes and the link is left to them.
+	// It is bounded so that fills come to an end. Default 500 ms.
+	Pause time.Duration
+}
+
+// Priority is a source that bounds how many fetches of the source below run at
+// a time and starts them in the order of their class, then of their arrival. A
+// fill starts only when nothing more urgent is running or waiting, and is slowed
+// down while a read runs.
+type Priority struct {
+	src block.Source
+	cfg PriorityConfig
+
+	mu      sync.Mutex
+	running map[block.Class]int
+	waiting []*ticket     // most urgent first
+	quiet   chan struct{} // closed when no read runs or waits any more; nil while none does
+}
+
+// ticket is a place in the queue for a permit.
+type ticket struct {
+	class   block.Class
+	granted chan struct{} // closed when the permit is granted
+}
+
+// NewPriority returns a Priority in front of src.
+func NewPriority(src block.Source, cfg PriorityConfig) *Priority {
+	if cfg.Permits <= 0 {
+		cfg.Permits = 8
+	}
+	if cfg.FillPermits <= 0 {
+		cfg.FillPermits = max(1, cfg.Permits/2)
+	}
+	if cfg.Pause <= 0 {
+		cfg.Pause = 500 * time.Millisecond
+	}
+	return &Priority{src: src, cfg: cfg, running: make(map[block.Class]int)}
+}
+
+// Fetch implements [block.Source].
+func (p *Priority) Fetch(ctx context.Context, req block.Request, sink block.Sink) error {
+	if req.Count == 0 {
+		return nil
+	}
+	if err := p.acquire(ctx, req); err != nil {
+		return err
+	}
+	defer p.release(req.Class)
+	if req.Class < block.ClassFill {
+		return p.src.Fetch(ctx, req, sink)
+	}
+	return p.src.Fetch(ctx, req, func(k block.Key, data []byte) error {
+		p.pause(ctx)
+		return sink(k, data)
+	})
+}
+
+// Idle waits until no read runs or waits. It returns the cause of the context
+// when that ends first. Background work calls it before each step.
+func (p *Priority) Idle(ctx context.Context) error {
+	for {
+		p.mu.Lock()
+		quiet := p.quiet
+		p.mu.Unlock()
+		if quiet == nil {
+			return nil
+		}
+		select {
+		case <-quiet:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func (p *Priority) pause(ctx context.Context) {
+	p.mu.Lock()
+	quiet := p.quiet
+	p.mu.Unlock()
+	if quiet == nil {
+		return
+	}
+	timer := time.NewTimer(p.cfg.Pause)
+	defer timer.Stop()
+	select {
+	case <-quiet:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+func (p *Priority) acquire(ctx context.Context, req block.Request) error {
+	if ctx.Err() != nil {
+		return p.wrap(ctx, req)
+	}
+	t := &ticket{class: req.Class, granted: make(chan struct{})}
+	p.mu.Lock()
+	i, _ := slices.BinarySearchFunc(p.waiting, t.class, func(other *ticket, c block.Class) int {
+		if other.class <= c {
+			return -1
+		}
+		return 1
+	})
+	p.waiting = slices.Insert(p.waiting, i, t)
+	p.scheduleLocked()
+	p.mu.Unlock()
+	select {
+	case <-t.granted:
+		return nil
+	case <-ctx.Done():
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	select {
+	case <-t.granted: // at the same moment
+		p.running[req.Class]--
+	default:
+		p.waiting = slices.DeleteFunc(p.waiting, func(other *ticket) bool { return other == t })
+	}
+	p.scheduleLocked()
+	return p.wrap(ctx, req)
+}
+
+func (p *Priority) wrap(ctx context.Context, req block.Request) error {
+	return &block.Error{Source: "queue", Op: "waiting for", Range: req.Range, Err: context.Cause(ctx)}
+}
+
+func (p *Priority) release(class block.Class) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.running[class]--
+	p.scheduleLocked()
+}
+
+// scheduleLocked grants permits to those first in the queue and keeps quiet.
+func (p *Priority) scheduleLocked() {
+	for len(p.waiting) > 0 && p.mayRunLocked(p.waiting[0].class) {
+		t := p.waiting[0]
+		p.waiting = slices.Delete(p.waiting, 0, 1)
+		p.running[t.class]++
+		close(t.granted)
+	}
+	reads := p.running[block.ClassRead] > 0 || len(p.waiting) > 0 && p.waiting[0].class == block.ClassRead
+	switch {
+	case reads && p.quiet == nil:
+		p.quiet = make(chan struct{})
+	case !reads && p.quiet != nil:
+		close(p.quiet)
+		p.quiet = nil
+	}
+}
+
+// mayRunLocked reports whether a request of the class, first in the queue, may
+// start now.
+func (p *Priority) mayRunLocked(class block.Class) bool {
+	urgent := p.running[block.ClassRead] + p.running[block.ClassHead]
+	slow := 0
+	for c, n := range p.running {
+		if c > block.ClassHead {
+			slow += n
+		}
+	}
+	switch {
+	case urgent+slow >= p.cfg.Permits:
+		return false
+	case class <= block.ClassHead:
+		return true
+	case class >= block.ClassFill && urgent+p.running[block.ClassTail] > 0:
+		return false
+	default:
+		return slow < p.cfg.FillPermits
+	}
+}

@@ -1,0 +1,157 @@
+package source_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/brisk-project/brisk/internal/block"
+	"github.com/brisk-project/brisk/internal/block/blocktest"
+	"github.com/brisk-project/brisk/internal/source"
+)
+
+// gate is a source whose fetches note their class and wait for a token.
+type gate struct {
+	mu      sync.Mutex
+	started []block.Class
+	tokens  chan struct{}
+}
+
+func (g *gate) Fetch(ctx context.Context, req block.Request, _ block.Sink) error {
+	g.mu.Lock()
+	g.started = append(g.started, req.Class)
+	g.mu.Unlock()
+	select {
+	case <-g.tokens:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (g *gate) take() []block.Class {
+	synctest.Wait()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	started := g.started
+	g.started = nil
+	return started
+}
+
+func TestPriorityOrder(t *testing.T) {
+	const read, head, tail, fill = block.ClassRead, block.ClassHead, block.ClassTail, block.ClassFill
+	synctest.Test(t, func(t *testing.T) {
+		g := &gate{tokens: make(chan struct{})}
+		p := source.NewPriority(g, source.PriorityConfig{Permits: 3, FillPermits: 1})
+		var wg sync.WaitGroup
+		ask := func(classes ...block.Class) {
+			for _, c := range classes {
+				wg.Go(func() {
+					if err := p.Fetch(t.Context(), block.Request{Range: block.Range{Count: 1}, Class: c}, discard); err != nil {
+						t.Error(err)
+					}
+				})
+				synctest.Wait()
+			}
+		}
+		check := func(what string, want ...block.Class) {
+			t.Helper()
+			if diff := cmp.Diff(want, g.take()); diff != "" {
+				t.Errorf("%s: started (-want +got):\n%s", what, diff)
+			}
+		}
+		ask(fill, fill, tail)
+		check("one permit for fills", fill)
+		ask(read, head)
+		check("permits kept for the urgent", read, head)
+		ask(fill, head, read, tail, read)
+		check("all permits taken")
+		// The fetches end in the order they started.
+		for i, want := range [][]block.Class{{read}, {read}, {head}, {tail}, nil, nil, {tail}, {fill}, {fill}, nil} {
+			g.tokens <- struct{}{}
+			check(fmt.Sprintf("token %d", i), want...)
+		}
+		wg.Wait()
+	})
+}
+
+func TestPriorityGivesUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := &gate{tokens: make(chan struct{})}
+		p := source.NewPriority(g, source.PriorityConfig{Permits: 1})
+		req := block.Request{Range: block.Range{Count: 1}}
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if err := p.Fetch(t.Context(), req, discard); err != nil {
+				t.Error(err)
+			}
+		})
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := p.Fetch(ctx, req, discard); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("error is %v, want the cause of the context", err)
+		}
+		g.tokens <- struct{}{}
+		wg.Wait()
+		wg.Go(func() { g.tokens <- struct{}{} })
+		if err := p.Fetch(t.Context(), req, discard); err != nil {
+			t.Errorf("the permit was lost: %v", err)
+		}
+		wg.Wait()
+	})
+}
+
+func TestPriorityIdleAndPause(t *testing.T) {
+	fx := blocktest.Raw()
+	r := fx.Largest().Range() // 16 blocks
+	synctest.Test(t, func(t *testing.T) {
+		src := blocktest.NewSource(fx)
+		reading := make(chan struct{})
+		p := source.NewPriority(sourceFunc(func(ctx context.Context, req block.Request, sink block.Sink) error {
+			if req.Class == block.ClassRead {
+				<-reading
+			}
+			return src.Fetch(ctx, req, sink)
+		}), source.PriorityConfig{Pause: time.Second})
+		if err := p.Idle(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		var wg sync.WaitGroup
+		fills := 0
+		wg.Go(func() {
+			err := p.Fetch(t.Context(), block.Request{Range: r, Class: block.ClassFill}, func(block.Key, []byte) error {
+				if fills++; fills == 1 {
+					wg.Go(func() { mustFetch(t, fx, p, part(r, 0, 1)) })
+					<-time.After(time.Millisecond)
+				}
+				return nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+		<-time.After(4500 * time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		if err := p.Idle(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("idle while a read runs: %v", err)
+		}
+		close(reading)
+		if err := p.Idle(t.Context()); err != nil {
+			t.Error(err)
+		}
+		wg.Wait()
+		// Four pauses of a second, the fifth cut short by the end of the read.
+		if d := time.Since(start); fills != 16 || d > 5*time.Second || d < 4*time.Second {
+			t.Errorf("%d blocks of fill in %s, want 16 in 4 to 5 s", fills, d)
+		}
+	})
+}

@@ -1,0 +1,205 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/brisk-project/brisk/internal/block"
+)
+
+// SingleFlightConfig configures [NewSingleFlight]. The zero value has the
+// defaults.
+type SingleFlightConfig struct {
+	// Timeout is how long a shared fetch may take. Default 30 s.
+	Timeout time.Duration
+	// Patience is how long a request waits for a block that a less urgent request
+	// is fetching before it fetches the block itself. Default 50 ms: longer than an
+	// idle link needs for a block, short beside what a queue behind background fill
+	// takes.
+	Patience time.Duration
+	// Window is how many blocks a request has in flight at most. A longer request
+	// is served window after window, so it never holds more than Window blocks of
+	// memory. Default 64, 16 MiB.
+	Window uint32
+	// Registerer takes the metrics, nil for none.
+	Registerer prometheus.Registerer
+}
+
+// SingleFlight is a source that fetches a block once from the source below
+// however many requests want it at a time.
+//
+// A request starts fetches only for the blocks that nobody is fetching, waits for
+// the others, and is passed each block as soon as it comes. A shared fetch has a
+// context of its own: it ends with its timeout, or when nobody waits for it any
+// more. A fetch that has delivered what it was asked for may finish on its own.
+// Blocks that come along go to one request of the fetch if there still is one, and
+// are dropped if not: so the store to keep them in belongs below, and before it
+// once more for what it holds already:
+//
+//	shared := NewSingleFlight(Fill(store, upstream, FillConfig{}), SingleFlightConfig{})
+//	all := Chain(Link{Name: "store", Source: store}, Link{Name: "upstream", Source: shared})
+//
+// A request that waits for a less urgent one, such as a read for background fill,
+// fetches its missing blocks itself after [SingleFlightConfig.Patience]; whichever
+// comes first is passed on. So a block is fetched at most once for each class at
+// a time. A request whose block failed in a fetch that it had only joined tries
+// once more, unless the block was not found.
+//
+// Each block is copied once, whatever the number of requests.
+type SingleFlight struct {
+	src block.Source
+	cfg SingleFlightConfig
+
+	buffers sync.Pool // of *buffer
+
+	shared     prometheus.Counter
+	duplicates prometheus.Counter
+
+	mu    sync.Mutex // guards what follows, and all state of flights, slots and waiters
+	slots map[block.Key]*slot
+}
+
+// NewSingleFlight returns a SingleFlight in front of src.
+func NewSingleFlight(src block.Source, cfg SingleFlightConfig) *SingleFlight {
+	if cfg.Timeout <= 0 {
+		cfg.Timeout = 30 * time.Second
+	}
+	if cfg.Patience <= 0 {
+		cfg.Patience = 50 * time.Millisecond
+	}
+	if cfg.Window == 0 {
+		cfg.Window = 64
+	}
+	metrics := promauto.With(cfg.Registerer)
+	return &SingleFlight{
+		src:     src,
+		cfg:     cfg,
+		slots:   make(map[block.Key]*slot),
+		buffers: sync.Pool{New: func() any { return &buffer{data: make([]byte, 0, block.Size)} }},
+		shared: metrics.NewCounter(prometheus.CounterOpts{
+			Name: "brisk_source_shared_blocks_total",
+			Help: "Blocks that a request did not fetch because another request was fetching them.",
+		}),
+		duplicates: metrics.NewCounter(prometheus.CounterOpts{
+			Name: "brisk_source_duplicate_blocks_total",
+			Help: "Blocks that a request fetched although a less urgent request was fetching them.",
+		}),
+	}
+}
+
+// Fetch implements [block.Source].
+func (s *SingleFlight) Fetch(ctx context.Context, req block.Request, sink block.Sink) error {
+	w := &waiter{
+		s: s, delivery: newDelivery(req.Range, sink), class: req.Class,
+		wake: make(chan struct{}, 1),
+	}
+	var worst error
+	for rest := req; rest.Count > 0; {
+		if ctx.Err() != nil {
+			return &block.Error{Source: "shared fetch", Op: "waiting for", Range: rest.Range, Err: context.Cause(ctx)}
+		}
+		window := rest.Range
+		window.Count = min(window.Count, s.cfg.Window)
+		rest.First, rest.Count = rest.First+window.Count, rest.Count-window.Count
+		before := w.passed
+		err := w.fetch(ctx, window)
+		if err != nil && w.passed == before && errors.Is(err, block.ErrNotFound) {
+			// Most likely past the end of the stream, with up to four billion blocks to
+			// go: nothing there is worth sharing.
+			worst = graver(worst, graver(err, s.src.Fetch(ctx, rest, w.pass)))
+			rest.Count = 0
+		} else {
+			worst = graver(worst, err)
+		}
+		switch {
+		case w.sinkErr != nil:
+			return w.sinkErr
+		case ctx.Err() != nil && worst != nil:
+			return ended(ctx, worst)
+		case worst != nil && !errors.Is(worst, block.ErrNotFound):
+			return worst
+		}
+	}
+	return worst
+}
+
+// run fetches the blocks of f and hands them out.
+func (s *SingleFlight) run(ctx context.Context, f *flight) {
+	ctx, cancel := context.WithTimeoutCause(ctx, s.cfg.Timeout,
+		fmt.Errorf("not complete within %s: %w", s.cfg.Timeout, block.ErrUnavailable))
+	defer cancel()
+	defer f.cancel(nil)
+	err := s.src.Fetch(ctx, f.req, func(k block.Key, data []byte) error {
+		s.deliver(f, k, data)
+		return nil
+	})
+	if err != nil && ctx.Err() != nil {
+		err = ended(ctx, err)
+	}
+	s.finish(f, err)
+}
+
+// deliver hands a block out to all that wait for it.
+func (s *SingleFlight) deliver(f *flight, k block.Key, data []byte) {
+	b, ok := s.buffers.Get().(*buffer)
+	if !ok {
+		return // the pool holds nothing else
+	}
+	b.data = append(b.data[:0], data...)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b.refs = 1
+	mine := f.req.Contains(k)
+	if mine && f.left > 0 {
+		f.left--
+	}
+	if sl := s.slots[k]; sl != nil && len(sl.waiters) > 0 {
+		delete(s.slots, k)
+		for w := range sl.waiters {
+			w.resolvedLocked(k, sl)
+			w.pushLocked(k, b)
+		}
+	} else {
+		if sl != nil && mine {
+			delete(s.slots, k)
+		}
+		for w := range f.waiters {
+			w.pushLocked(k, b)
+			break
+		}
+	}
+	b.releaseLocked(s)
+}
+
+// finish fails what f has not delivered and nobody else is fetching.
+func (s *SingleFlight) finish(f *flight, err error) {
+	if err == nil {
+		err = block.ErrNotFound // for blocks that the source has left out
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range f.req.Count {
+		k := f.req.Key(i)
+		sl := s.slots[k]
+		if sl == nil || !sl.flights[f] {
+			continue
+		}
+		delete(sl.flights, f)
+		for w := range sl.waiters {
+			f.leaveLocked(s, w)
+		}
+		if len(sl.flights) > 0 {
+			continue
+		}
+		delete(s.slots, k)
+		for w := range sl.waiters {
+			w.failedLocked(k, f, err)
+		}
+	}
+}
