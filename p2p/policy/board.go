@@ -96,9 +96,12 @@ func (b *Board) Forget(id PeerID) {
 // the extent. Peers in skip, benched, busy and banned ones are passed over. It
 // reports false when nobody is left.
 //
-// Peers that lately delivered blocks of the layer come first, then those with the
-// least asked of them, then the fastest; among equals the order is that of a hash
-// of peer and extent, so that different extents go to different peers.
+// First come the peers with the least asked of them, where one that has not lately
+// delivered blocks of the layer counts as if it had an extent more to do for every
+// peer tried already: a guess is worth making when those who surely hold the layer
+// are busy, but not again and again. Then come the fastest; among equals the order
+// is that of a hash of peer and extent, so that different extents go to different
+// peers.
 func (b *Board) Pick(layer block.Digest, extent uint32, mask uint16, connected []PeerID, skip map[PeerID]bool) (PeerID, uint16, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -116,7 +119,11 @@ func (b *Board) Pick(layer block.Digest, extent uint32, mask uint16, connected [
 		if ask == 0 {
 			continue
 		}
-		if r := p.rank(id, layer, extent, now); best.id == "" || r.before(best) {
+		r := p.rank(id, layer, extent, now)
+		if !r.known {
+			r.load += 1 + len(skip)
+		}
+		if best.id == "" || r.before(best) {
 			r.ask = ask
 			best = r
 		}
@@ -158,8 +165,8 @@ func (p *peerState) lacks(layer block.Digest, extent uint32, now time.Time) uint
 type rank struct {
 	id    PeerID
 	ask   uint16
-	known bool   // lately delivered blocks of the layer
 	load  int    // extents asked of it and not answered
+	known bool   // lately delivered blocks of the layer
 	speed int    // binary magnitude of its latency
 	hash  uint64 // spreads extents over equals
 }
@@ -172,8 +179,8 @@ func (p *peerState) rank(id PeerID, layer block.Digest, extent uint32, now time.
 	l, ok := p.layers[layer]
 	return rank{
 		id:    id,
-		known: ok && now.Sub(l.hit) < hitTTL,
 		load:  p.inflight / block.ExtentBlocks,
+		known: ok && now.Sub(l.hit) < hitTTL,
 		// In powers of four: closer than that, two latencies are the same peer on
 		// a good and on a bad moment.
 		speed: bits.Len64(uint64(latency/time.Microsecond)) / 2,
@@ -183,10 +190,10 @@ func (p *peerState) rank(id PeerID, layer block.Digest, extent uint32, now time.
 
 func (r rank) before(o rank) bool {
 	switch {
-	case r.known != o.known:
-		return r.known
 	case r.load != o.load:
 		return r.load < o.load
+	case r.known != o.known:
+		return r.known
 	case r.speed != o.speed:
 		return r.speed < o.speed
 	default:
