@@ -14,7 +14,10 @@
 // The package imports nothing else of this module.
 package block
 
-import "fmt"
+import (
+	"fmt"
+	"math"
+)
 
 const (
 	// Size is the length in bytes of every block of a layer stream but the last.
@@ -46,14 +49,22 @@ type Range struct {
 	Count uint32
 }
 
+// maxBlocks is the greatest number of blocks a layer stream can have: block
+// numbers have 32 bits, which is enough for 1 PiB.
+const maxBlocks = math.MaxUint32
+
 // Covering returns the smallest range that holds the bytes [off, off+n) of a
-// layer stream. It is empty when n is not positive.
+// layer stream, without those past the greatest block number. It is empty when n
+// is not positive.
 func Covering(layer Digest, off, n int64) Range {
-	if n <= 0 || off < 0 {
+	if n <= 0 || off < 0 || off/Size > maxBlocks {
 		return Range{Layer: layer}
 	}
-	first := uint32(off / Size)
-	return Range{Layer: layer, First: first, Count: uint32((off+n-1)/Size) - first + 1}
+	first, last := off/Size, int64(maxBlocks)
+	if n-1 <= math.MaxInt64-off {
+		last = min(last, (off+n-1)/Size)
+	}
+	return Range{Layer: layer, First: uint32(first), Count: uint32(min(last-first+1, maxBlocks))}
 }
 
 // End is the number of the block after the last one of the range.
@@ -75,8 +86,14 @@ func (r Range) String() string {
 	return fmt.Sprintf("%s/%d-%d", r.Layer.Short(), r.First, r.End()-1)
 }
 
-// Count returns how many blocks a layer stream of size bytes has.
-func Count(size int64) uint32 { return uint32((size + Size - 1) / Size) }
+// Count returns how many blocks a layer stream of size bytes has, 0 for a
+// negative size. Sizes of more blocks than can be numbered give the greatest number.
+func Count(size int64) uint32 {
+	if size <= 0 {
+		return 0
+	}
+	return uint32(min((size-1)/Size+1, maxBlocks))
+}
 
 // Length returns the length in bytes of block index of a layer stream of size
 // bytes: [Size], less for the last block, 0 past the end.
