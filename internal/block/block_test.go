@@ -52,7 +52,7 @@ func TestCountAndLength(t *testing.T) {
 		{block.Size, 1, block.Size},
 		{block.Size + 1, 2, 1},
 		{block.ExtentSize, block.ExtentBlocks, block.Size},
-		{10<<40 + 5, 10 << 40 / block.Size + 1, 5},
+		{10<<40 + 5, 10<<40/block.Size + 1, 5},
 	} {
 		if got := block.Count(test.size); got != test.count {
 			t.Errorf("Count(%d) = %d, want %d", test.size, got, test.count)
