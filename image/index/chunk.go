@@ -7,7 +7,7 @@ import "encoding/binary"
 // entries column by column: like values stand together and compress well.
 const (
 	// chunkEntries is the number of entries after which a chunk is closed.
-	chunkEntries = 4096
+	chunkEntries = 2048
 	// chunkBytes is the number of bytes, before compression, after which a chunk
 	// is closed.
 	chunkBytes = 1 << 20

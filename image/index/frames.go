@@ -206,9 +206,9 @@ func (l *Layer) FrameAt(streamOffset int64) (int, error) {
 func (l *Layer) Seekable() bool {
 	longest := int64(0)
 	next := l.info.streamSize
-	for i := len(l.frames) - 1; i >= 0; i-- {
-		longest = max(longest, next-l.frames[i].stream)
-		next = l.frames[i].stream
+	for _, r := range slices.Backward(l.frames) {
+		longest = max(longest, next-r.stream)
+		next = r.stream
 	}
 	return longest <= maxSeekableFrame
 }

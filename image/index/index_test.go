@@ -25,37 +25,37 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // build makes the index of a blob and opens it, checking what must hold for any.
-func build(t testing.TB, blob []byte, cfg index.BuildConfig) (*index.Layer, *index.Result) {
-	t.Helper()
-	res, err := index.Build(t.Context(), bytes.NewReader(blob), cfg)
+func build(tb testing.TB, blob []byte, cfg index.BuildConfig) (*index.Layer, *index.Result) {
+	tb.Helper()
+	res, err := index.Build(tb.Context(), bytes.NewReader(blob), cfg)
 	if err != nil {
-		t.Fatalf("building: %v", err)
+		tb.Fatalf("building: %v", err)
 	}
 	l, err := index.Open(bytes.NewReader(res.Encoded), int64(len(res.Encoded)))
 	if err != nil {
-		t.Fatalf("opening: %v", err)
+		tb.Fatalf("opening: %v", err)
 	}
 	if got, want := l.BlobDigest(), block.Sum(blob); got != want || res.BlobDigest != want {
-		t.Errorf("blob digest %v, %v, want %v", got, res.BlobDigest, want)
+		tb.Errorf("blob digest %v, %v, want %v", got, res.BlobDigest, want)
 	}
 	if l.BlobSize() != int64(len(blob)) || l.DiffID() != res.DiffID || l.StreamSize() != res.StreamSize ||
 		l.EntryCount() != res.Entries || l.FrameCount() != res.Frames || l.Compression() != res.Compression {
-		t.Errorf("layer and result differ: %+v", res)
+		tb.Errorf("layer and result differ: %+v", res)
 	}
 	return l, res
 }
 
-func entries(t testing.TB, l *index.Layer) []index.Entry {
-	t.Helper()
+func entries(tb testing.TB, l *index.Layer) []index.Entry {
+	tb.Helper()
 	var all []index.Entry
 	for e, err := range l.Entries() {
 		if err != nil {
-			t.Fatalf("reading entries: %v", err)
+			tb.Fatalf("reading entries: %v", err)
 		}
 		all = append(all, *e)
 	}
 	if len(all) != l.EntryCount() {
-		t.Errorf("%d entries, the index says %d", len(all), l.EntryCount())
+		tb.Errorf("%d entries, the index says %d", len(all), l.EntryCount())
 	}
 	return all
 }
@@ -144,31 +144,44 @@ func decode(l *index.Layer, first, count int, blob io.Reader) ([]byte, error) {
 	return got, err
 }
 
-// compressions are the ways to store a stream that a layer may use.
-var compressions = map[string]func(testing.TB, []byte) []byte{
-	"plain": func(_ testing.TB, b []byte) []byte { return b },
-	"gzip":  func(t testing.TB, b []byte) []byte { return gzipped(t, b, len(b)+1) },
-	"gzip members": func(t testing.TB, b []byte) []byte {
-		return gzipped(t, b, 100_000)
-	},
-	"zstd":        func(t testing.TB, b []byte) []byte { return zstdFrames(t, b, len(b)+1) },
-	"zstd frames": func(t testing.TB, b []byte) []byte { return zstdFrames(t, b, 70_000) },
-	"zstd large frames": func(t testing.TB, b []byte) []byte {
-		return zstdFrames(t, b, 1_500_000)
-	},
+// packings are the ways to store a stream that a layer may use.
+func packings() []string {
+	return []string{"plain", "gzip", "gzip members", "zstd", "zstd frames", "zstd large frames"}
 }
 
-func gzipped(t testing.TB, b []byte, member int) []byte {
-	t.Helper()
+// pack stores a stream in one of those ways.
+func pack(tb testing.TB, packing string, b []byte) []byte {
+	tb.Helper()
+	switch packing {
+	case "plain":
+		return b
+	case "gzip":
+		return gzipped(tb, b, len(b)+1)
+	case "gzip members":
+		return gzipped(tb, b, 100_000)
+	case "zstd":
+		return zstdFrames(tb, b, len(b)+1)
+	case "zstd frames":
+		return zstdFrames(tb, b, 70_000)
+	case "zstd large frames":
+		return zstdFrames(tb, b, 1_500_000)
+	default:
+		tb.Fatalf("no packing %q", packing)
+		return nil
+	}
+}
+
+func gzipped(tb testing.TB, b []byte, member int) []byte {
+	tb.Helper()
 	var out bytes.Buffer
 	for first := true; first || len(b) > 0; first = false {
 		n := min(member, len(b))
 		w := gzip.NewWriter(&out)
 		if _, err := w.Write(b[:n]); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		if err := w.Close(); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		b = b[n:]
 	}
@@ -177,11 +190,11 @@ func gzipped(t testing.TB, b []byte, member int) []byte {
 
 // zstdFrames compresses to independent frames with skippable ones between them,
 // in front and at the end.
-func zstdFrames(t testing.TB, b []byte, frame int) []byte {
-	t.Helper()
+func zstdFrames(tb testing.TB, b []byte, frame int) []byte {
+	tb.Helper()
 	enc, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	skippable := []byte{0x51, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 'x', 'y', 'z'}
 	out := bytes.Clone(skippable)
@@ -204,18 +217,18 @@ func noise(n int, seed uint64) []byte {
 }
 
 // sample is a tar with every type of entry that archive/tar can write.
-func sample(t testing.TB) []byte {
-	t.Helper()
+func sample(tb testing.TB) []byte {
+	tb.Helper()
 	var buf bytes.Buffer
 	w := tar.NewWriter(&buf)
 	add := func(h tar.Header, data []byte) {
-		t.Helper()
+		tb.Helper()
 		h.Size = int64(len(data))
 		if err := w.WriteHeader(&h); err != nil {
-			t.Fatalf("%s: %v", h.Name, err)
+			tb.Fatalf("%s: %v", h.Name, err)
 		}
 		if _, err := w.Write(data); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 	}
 	at := func(sec, nsec int64) time.Time { return time.Unix(sec, nsec) }
@@ -246,7 +259,7 @@ func sample(t testing.TB) []byte {
 	add(tar.Header{Typeflag: tar.TypeSymlink, Name: "s", Linkname: long, ModTime: at(5, 0), Format: tar.FormatGNU}, nil)
 	add(tar.Header{Name: "etc/.wh.gone", ModTime: at(5, 0)}, nil)
 	if err := w.Close(); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return buf.Bytes()
 }
@@ -285,9 +298,9 @@ func wantSample() []index.Entry {
 func TestEveryTypeInEveryCompression(t *testing.T) {
 	stream := sample(t)
 	want := wantSample()
-	for name, pack := range compressions {
-		t.Run(name, func(t *testing.T) {
-			blob := pack(t, stream)
+	for _, packing := range packings() {
+		t.Run(packing, func(t *testing.T) {
+			blob := pack(t, packing, stream)
 			l, res := build(t, blob, index.BuildConfig{Spacing: 100_000})
 			checkStream(t, l, blob, stream)
 			got := entries(t, l)
@@ -362,7 +375,7 @@ func TestEnds(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, packing := range []string{"plain", "gzip members", "zstd frames"} {
-				blob := compressions[packing](t, c.stream)
+				blob := pack(t, packing, c.stream)
 				l, _ := build(t, blob, index.BuildConfig{})
 				checkStream(t, l, blob, c.stream)
 				if got := len(entries(t, l)); got != c.entries {
@@ -389,9 +402,9 @@ func TestBuildErrors(t *testing.T) {
 	}{
 		"not a tar":       {noise(5000, 1), "tar header at byte 0"},
 		"truncated data":  {stream[:200_000], "unexpected EOF"},
-		"truncated gzip":  {compressions["gzip"](t, stream)[:100_000], "unexpected EOF"},
-		"truncated zstd":  {compressions["zstd"](t, stream)[:100_000], "unexpected EOF"},
-		"zstd then noise": {append(compressions["zstd"](t, stream), noise(100, 1)...), "no frame starts at byte"},
+		"truncated gzip":  {pack(t, "gzip", stream)[:100_000], "unexpected EOF"},
+		"truncated zstd":  {pack(t, "zstd", stream)[:100_000], "unexpected EOF"},
+		"zstd then noise": {append(pack(t, "zstd", stream), noise(100, 1)...), "no frame starts at byte"},
 		"unknown type":    {odd(tar.Header{Name: "x", Typeflag: 'Z', Format: tar.FormatUSTAR}), `type 'Z'`},
 		"long name":       {odd(tar.Header{Name: strings.Repeat("n", 300), Typeflag: tar.TypeDir}), "name longer than 255"},
 		"long path":       {odd(tar.Header{Name: strings.Repeat("n/", 2100), Typeflag: tar.TypeDir}), "longer than 4095 bytes"},
@@ -413,7 +426,7 @@ func TestBuildErrors(t *testing.T) {
 }
 
 func TestBuildStops(t *testing.T) {
-	blob := compressions["gzip"](t, sample(t))
+	blob := pack(t, "gzip", sample(t))
 	failing := io.MultiReader(bytes.NewReader(blob[:len(blob)/2]), iotest.ErrReader(io.ErrClosedPipe))
 	if _, err := index.Build(t.Context(), failing, index.BuildConfig{}); err == nil || !strings.Contains(err.Error(), io.ErrClosedPipe.Error()) {
 		t.Errorf("error of the blob: %v", err)

@@ -119,6 +119,9 @@ func (l *Layer) openFrames() error {
 	}
 	l.windows = windows.offset
 	if l.info.compression == CompressionNone {
+		if _, frames := l.section(sectionFrames); ok || frames {
+			return formatError(sectionFrames, "present with %s or alone, yet the layer is not compressed", sectionWindows)
+		}
 		return nil
 	}
 	b, err := l.load(sectionFrames, maxTableSection)

@@ -23,14 +23,14 @@ func treeBlob(b *testing.B, compressor ...string) (blob []byte, streamSize int64
 	if d := os.Getenv(treeEnv); d != "" {
 		dir = d
 	}
-	stream, err := exec.Command(require.Tool(b, "tar"), "--sort=name", "-C", dir, "-cf", "-", ".").Output()
+	stream, err := exec.CommandContext(b.Context(), require.Tool(b, "tar"), "--sort=name", "-C", dir, "-cf", "-", ".").Output()
 	if err != nil {
 		b.Fatal(err)
 	}
 	if len(compressor) == 0 {
 		return stream, int64(len(stream))
 	}
-	cmd := exec.Command(require.Tool(b, compressor[0]), compressor[1:]...)
+	cmd := exec.CommandContext(b.Context(), require.Tool(b, compressor[0]), compressor[1:]...)
 	cmd.Stdin = bytes.NewReader(stream)
 	if blob, err = cmd.Output(); err != nil {
 		b.Fatal(err)
