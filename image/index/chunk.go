@@ -8,6 +8,8 @@ import "encoding/binary"
 const (
 	// chunkEntries is the number of entries after which a chunk is closed.
 	chunkEntries = 2048
+	// maxChunkEntries is the most entries of a chunk that a reader takes.
+	maxChunkEntries = 4096
 	// chunkBytes is the number of bytes, before compression, after which a chunk
 	// is closed.
 	chunkBytes = 1 << 20
@@ -75,7 +77,7 @@ func parseChunkTable(b []byte, in info, entries Section) ([]chunkRow, error) {
 	left, offset, start := in.entries, entries.offset, int64(0)
 	for i := range rows {
 		r := &rows[i]
-		r.entries = c.count(min(left, chunkEntries))
+		r.entries = c.count(min(left, maxChunkEntries))
 		r.raw = c.count(maxChunkRaw)
 		r.stored = c.count(int(entries.Stored))
 		start += c.offset(in.streamSize/tarBlock) * tarBlock

@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
+
+	"github.com/klauspost/compress/zstd"
 )
 
 // Decode decodes count frames from frame first on. blob delivers the stored bytes
@@ -35,7 +38,7 @@ func (l *Layer) Decode(first, count int, blob io.Reader) (io.ReadCloser, error) 
 	case CompressionGzip:
 		d.out, err = l.resumeGzip(first, d.in)
 	case CompressionZstd:
-		d.out, err = resumeZstd(d.in)
+		d.out, err = l.resumeZstd(d.in)
 	default:
 		d.out = io.NopCloser(d.in)
 	}
@@ -75,10 +78,40 @@ func (d *decoder) Close() error {
 	return d.out.Close()
 }
 
-func resumeZstd(blob io.Reader) (io.ReadCloser, error) {
-	dec, err := newZstdDecoder(blob)
-	if err != nil {
-		return nil, err
+// resumeZstd decodes frames, of which blob holds nothing else.
+func (l *Layer) resumeZstd(blob io.Reader) (io.ReadCloser, error) {
+	dec, ok := l.zstd.Get().(*zstd.Decoder)
+	if !ok {
+		var err error
+		if dec, err = newZstdDecoder(nil); err != nil {
+			return nil, err
+		}
 	}
-	return dec.IOReadCloser(), nil
+	if err := dec.Reset(blob); err != nil {
+		dec.Close()
+		return nil, fmt.Errorf("starting to decode zstd: %w", err)
+	}
+	return &pooled{Decoder: dec, pool: &l.zstd}, nil
+}
+
+// pooled is a zstd decoder that goes back to where it came from.
+type pooled struct {
+	*zstd.Decoder
+
+	pool *sync.Pool
+}
+
+// Close implements [io.Closer].
+func (p *pooled) Close() error {
+	if p.Decoder == nil {
+		return nil
+	}
+	dec := p.Decoder
+	p.Decoder = nil
+	if err := dec.Reset(nil); err != nil {
+		dec.Close()
+		return fmt.Errorf("ending to decode zstd: %w", err)
+	}
+	p.pool.Put(dec)
+	return nil
 }

@@ -1,5 +1,26 @@
 package index
 
+import (
+	"bytes"
+	"context"
+	"errors"
+)
+
+// Parse parses and packs a layer stream without hashing it, to measure that alone.
+func Parse(ctx context.Context, stream []byte) error {
+	out, err := newChunkWriter()
+	if err != nil {
+		return err
+	}
+	p := newPipe(ctx)
+	in := newStream(p)
+	in.onBuffer = func([]byte) error { return nil }
+	done := make(chan error, 1)
+	go func() { done <- transfer(bytes.NewReader(stream), p) }()
+	err = (&tarParser{in: in, out: out}).run()
+	return errors.Join(err, <-done)
+}
+
 // WithChunk returns the index b with one chunk as its only entries.
 func WithChunk(b, stored []byte, raw, entries int) []byte {
 	w, err := newChunkWriter()

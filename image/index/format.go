@@ -132,6 +132,9 @@ func parseTable(r io.ReaderAt, size int64) ([]Section, error) {
 	if v := binary.LittleEndian.Uint16(head[8:]); v != formatVersion {
 		return nil, fmt.Errorf("%w: header: format version %d, this reader knows %d", ErrFormat, v, formatVersion)
 	}
+	if v := binary.LittleEndian.Uint32(head[12:]); v != 0 {
+		return nil, fmt.Errorf("%w: header: reserved bytes are %#x", ErrFormat, v)
+	}
 	count := int(binary.LittleEndian.Uint16(head[10:]))
 	if count > maxSections {
 		return nil, fmt.Errorf("%w: header: %d sections, the limit is %d", ErrFormat, count, maxSections)

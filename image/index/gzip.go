@@ -62,7 +62,7 @@ func (l *Layer) resumeGzip(i int, blob io.Reader) (io.ReadCloser, error) {
 	if row.place&placeBlock != 0 {
 		cp.Kind = gzran.KindBlock
 	}
-	r, err := gzran.Resume(blob, cp)
+	r, err := l.gzip.Resume(blob, cp)
 	if err != nil {
 		return nil, fmt.Errorf("resuming gzip at frame %d: %w", i, err)
 	}

@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync"
 
+	"github.com/brisk-project/brisk/image/gzran"
 	"github.com/brisk-project/brisk/internal/block"
 )
 
@@ -43,6 +45,9 @@ type Layer struct {
 	frames   []frameRow
 	windows  int64 // where section WNDW starts
 	chunks   []chunkRow
+
+	gzip gzran.Decoder // both keep the buffers of decoders for the next ones
+	zstd sync.Pool     // of *zstd.Decoder
 }
 
 // Open parses a layer index of size bytes. The reader must stay valid, and must

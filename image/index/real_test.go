@@ -2,13 +2,16 @@ package index_test
 
 import (
 	"bytes"
+	"io"
 	"os"
 	"os/exec"
 	"runtime"
 	"syscall"
 	"testing"
 
+	"github.com/brisk-project/brisk/image/gzran"
 	"github.com/brisk-project/brisk/image/index"
+	"github.com/brisk-project/brisk/internal/block"
 	"github.com/brisk-project/brisk/test/require"
 )
 
@@ -64,6 +67,50 @@ func BenchmarkBuild(b *testing.B) {
 				b.ReportMetric(100*float64(s.Stored)/float64(len(blob)), "%"+s.Name)
 			}
 			b.ReportMetric(float64(res.Frames), "frames")
+		})
+	}
+}
+
+// BenchmarkStages measures what [index.Build] does to a gzip blob one by one, in
+// CPU seconds per GB of the layer stream. The first two run beside the other two.
+func BenchmarkStages(b *testing.B) {
+	blob, size := treeBlob(b, "gzip", "-6")
+	zr, err := gzran.NewReader(bytes.NewReader(blob), gzran.Config{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	stream, err := io.ReadAll(zr)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for name, stage := range map[string]func() error{
+		"blob digest": func() error { block.Sum(blob); return nil },
+		"inflate": func() error {
+			zr, err := gzran.NewReader(bytes.NewReader(blob), gzran.Config{})
+			if err != nil {
+				return err
+			}
+			_, err = io.Copy(io.Discard, zr)
+			return err
+		},
+		"stream digests": func() error {
+			block.Sum(stream)
+			for rest := stream; len(rest) > 0; rest = rest[min(block.Size, len(rest)):] {
+				block.Sum(rest[:min(block.Size, len(rest))])
+			}
+			return nil
+		},
+		"parse": func() error { return index.Parse(b.Context(), stream) },
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(size)
+			before := cpuSeconds(b)
+			for b.Loop() {
+				if err := stage(); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric((cpuSeconds(b)-before)/(float64(size)*float64(b.N)/1e9), "cpu-s/GB")
 		})
 	}
 }
