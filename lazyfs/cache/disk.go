@@ -1,0 +1,215 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/brisk-project/brisk/internal/block"
+)
+
+// DiskConfig configures [OpenDisk].
+type DiskConfig struct {
+	// Dir is the directory of the cache. It is made if it does not exist. Required.
+	Dir string
+	// Layout knows the lengths and digests of the blocks to be cached. It may learn
+	// layers while the cache is open, and is called concurrently. Required.
+	Layout block.Layout
+	// MaxBytes bounds the bytes of all blocks, 0 for no bound. The directory takes
+	// a little more: a few bytes a block for presence records.
+	MaxBytes int64
+	// CommitInterval is how long Run lets written blocks wait to be made durable:
+	// what a crash costs at most. Default 2 s.
+	CommitInterval time.Duration
+	// CommitBytes is how many bytes of written blocks Run lets wait at most.
+	// Default 256 MiB.
+	CommitBytes int64
+	// Logger is told of damage and repairs, nil for nobody.
+	Logger *slog.Logger
+	// Registerer takes the metrics, nil for none.
+	Registerer prometheus.Registerer
+}
+
+// Disk keeps blocks in sparse files, one for each layer stream. It implements
+// [block.Store] and [block.Holder]. Open it with [OpenDisk].
+type Disk struct {
+	cfg     DiskConfig
+	lock    *os.File
+	buffers sync.Pool // of *[block.Size]byte
+	metrics diskMetrics
+	hook    func(point string) // called at points where a crash is most interesting
+
+	bytes     atomic.Int64  // of blocks present or being written
+	unflushed atomic.Int64  // bytes written since the last commit
+	tick      atomic.Uint64 // counts uses
+	wake      chan struct{} // holds a token when Run has something to do
+
+	evictMu sync.Mutex // serialises evictions; taken before any other lock
+
+	mu     sync.RWMutex // guards what follows
+	layers map[block.Digest]*layer
+	sets   map[string][]block.Range // pinned by name
+	closed bool
+}
+
+const (
+	versionText = "brisk cache 1\n"
+	// Eviction starts in the background above highWater of MaxBytes and goes on
+	// down to lowWater, so that writers seldom wait for it.
+	highWater = 0.97
+	lowWater  = 0.92
+)
+
+// errFull is the error of a block that finds no room.
+var errFull = fmt.Errorf("cache is full and nothing can be evicted: %w", syscall.ENOSPC)
+
+// errClosed is the error of a cache that has been closed.
+var errClosed = errors.New("cache is closed")
+
+// OpenDisk opens the cache in a directory and takes its lock. After a stop that was
+// not clean the blocks of before are verified as they are used. What of the
+// directory is damaged counts as absent and is logged.
+func OpenDisk(cfg DiskConfig) (*Disk, error) {
+	if cfg.Dir == "" || cfg.Layout == nil {
+		return nil, errors.New("disk cache needs a directory and a layout")
+	}
+	if cfg.CommitInterval <= 0 {
+		cfg.CommitInterval = 2 * time.Second
+	}
+	if cfg.CommitBytes <= 0 {
+		cfg.CommitBytes = 256 << 20
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	d := &Disk{
+		cfg:     cfg,
+		buffers: sync.Pool{New: func() any { return new([block.Size]byte) }},
+		hook:    func(string) {},
+		wake:    make(chan struct{}, 1),
+		layers:  make(map[block.Digest]*layer),
+		sets:    make(map[string][]block.Range),
+	}
+	d.metrics = newDiskMetrics(cfg.Registerer, d)
+	if err := d.open(); err != nil {
+		return nil, fmt.Errorf("opening disk cache %s: %w", cfg.Dir, err)
+	}
+	return d, nil
+}
+
+// Run commits written blocks and evicts ahead of need until ctx ends. It then
+// commits once more and returns nil; Close is still to be called. It is called
+// once.
+func (d *Disk) Run(ctx context.Context) error {
+	ticker := time.NewTicker(d.cfg.CommitInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return d.Commit()
+		case <-ticker.C:
+			d.commitOrLog(ctx)
+		case <-d.wake:
+			if high := int64(float64(d.cfg.MaxBytes) * highWater); high > 0 && d.bytes.Load() > high {
+				d.evict(d.lowWater())
+			}
+			if d.unflushed.Load() > d.cfg.CommitBytes {
+				d.commitOrLog(ctx)
+			}
+		}
+	}
+}
+
+func (d *Disk) commitOrLog(ctx context.Context) {
+	if err := d.Commit(); err != nil {
+		d.cfg.Logger.ErrorContext(ctx, "blocks not committed, a restart will fetch them again", "error", err)
+	}
+}
+
+// Commit makes the blocks that are in the cache now survive a restart.
+func (d *Disk) Commit() error {
+	d.unflushed.Store(0)
+	var errs []error
+	for _, l := range d.all() {
+		if err := l.commit(d.hook); err != nil {
+			errs = append(errs, fmt.Errorf("committing layer %s: %w", l.id.Short(), err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Close commits, marks the directory as cleanly left, and gives back its lock. The
+// cache must not be used any more, nor Run be running.
+func (d *Disk) Close() error {
+	d.mu.Lock()
+	if d.closed {
+		d.mu.Unlock()
+		return nil
+	}
+	d.closed = true
+	d.mu.Unlock()
+	err := d.Commit()
+	if err == nil {
+		err = replaceFile(d.cleanPath(), []byte(versionText))
+	}
+	return errors.Join(err, d.release())
+}
+
+// release closes all files.
+func (d *Disk) release() error {
+	var errs []error
+	for _, l := range d.all() {
+		errs = append(errs, l.data.Close())
+	}
+	return errors.Join(append(errs, d.lock.Close())...)
+}
+
+func (d *Disk) cleanPath() string { return filepath.Join(d.cfg.Dir, "clean") }
+
+func (d *Disk) layerDir(id block.Digest) string {
+	return filepath.Join(d.cfg.Dir, "layers", id.Hex())
+}
+
+// lookup returns the layer, nil if the cache knows nothing of it.
+func (d *Disk) lookup(id block.Digest) *layer {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.layers[id]
+}
+
+// all returns all layers.
+func (d *Disk) all() []*layer {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	out := make([]*layer, 0, len(d.layers))
+	for _, l := range d.layers {
+		out = append(out, l)
+	}
+	return out
+}
+
+func (d *Disk) lowWater() int64 { return int64(float64(d.cfg.MaxBytes) * lowWater) }
+
+func (d *Disk) signal() {
+	select {
+	case d.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (d *Disk) buffer() *[block.Size]byte {
+	buf, ok := d.buffers.Get().(*[block.Size]byte)
+	if !ok {
+		return new([block.Size]byte)
+	}
+	return buf
+}

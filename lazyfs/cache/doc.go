@@ -1,0 +1,43 @@
+// Package cache keeps blocks of layer streams on a node: [Memory] in memory,
+// [Disk] in files. Both are bounded in bytes, give up what has not been used for
+// longest, and implement [block.Store] and [block.Holder]. [Objects] keeps small
+// content-addressed blobs such as layer indexes.
+//
+// # The directory of a Disk
+//
+//	lock                      held by the one process that uses the directory
+//	version                   which layout of the directory this is
+//	clean                     exists only between a clean stop and the next start
+//	layers/<diffID>/data      the layer stream, sparse: blocks at their offsets
+//	layers/<diffID>/presence  which blocks are in data (see record.go)
+//	layers/<diffID>/pinned    exists while a mount uses data without the cache
+//
+// Keep it on a real filesystem that can punch holes, not on an overlay.
+//
+// # When a block is readable
+//
+// A block is readable only once it is written whole and was verified by whoever
+// put it. Which blocks are there is never told from holes, only from presence bits:
+// in memory while the process runs, in the presence record across restarts.
+//
+//   - Put writes the data, then sets the bit in memory. The page cache outlives the
+//     process, so nothing is flushed on the way.
+//   - A commit flushes the data (fdatasync), then replaces the record by one with
+//     the bits set at the time the flush began. So a record never promises data
+//     that may be lost, whatever dies in whichever moment; what was not committed
+//     is fetched again.
+//   - Eviction clears the bit in memory, replaces the record, and only then punches
+//     the hole. A reader checks after reading that no bit of the layer has been
+//     cleared meanwhile, and reads again if one has; so it never sees the hole.
+//   - Writing and evicting one block exclude each other.
+//
+// After a stop that was not clean every block that a record promises is verified
+// against its digest before its first use, as disks and filesystems are known to
+// break the promise of a flush; a wrong one counts as absent.
+//
+// # Concurrency
+//
+// Everything may be called concurrently. Disk.Run owns the only goroutine: commits
+// and eviction ahead of need. Without it the cache works, but commits only when it
+// is closed or told to.
+package cache

@@ -1,0 +1,178 @@
+package cache
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/brisk-project/brisk/internal/block"
+)
+
+// Pin returns the path of the file with the whole layer stream, for a mount that
+// uses it without the cache, and keeps every block of the layer until release is
+// called. If the layer is not complete the error wraps [block.ErrNotFound].
+//
+// Blocks that need verification are verified first, which takes about a second for
+// each GB. The pin survives the process: after a stop without release the
+// layer stays whole until [Disk.DropStalePins].
+func (d *Disk) Pin(layer block.Digest) (path string, release func(), err error) {
+	l := d.lookup(layer)
+	if l == nil {
+		return "", nil, fmt.Errorf("pinning layer %s: %w", layer.Short(), block.ErrNotFound)
+	}
+	if l.count > 0 {
+		if present, _ := l.holds(0, l.count-1); !present {
+			return "", nil, fmt.Errorf("pinning layer %s: %w", layer.Short(), block.ErrNotFound)
+		}
+	}
+	// The mark is set before the blocks are looked at, so that nothing is evicted
+	// in between, and comes off again if the layer is not complete.
+	if err := d.addPin(l); err != nil {
+		return "", nil, fmt.Errorf("pinning layer %s: %w", layer.Short(), err)
+	}
+	err = d.verifyRange(l, 0, l.count)
+	l.mu.RLock()
+	if err == nil && !l.completeLocked() {
+		err = block.ErrNotFound
+	}
+	l.mu.RUnlock()
+	if err == nil {
+		// Whoever opens the cache after a crash is to find the layer complete: the
+		// mount may still be there.
+		err = l.commit(d.hook)
+	}
+	if err != nil {
+		d.dropPin(l)
+		return "", nil, fmt.Errorf("pinning layer %s: %w", layer.Short(), err)
+	}
+	return l.dataPath(), sync.OnceFunc(func() { d.dropPin(l) }), nil
+}
+
+// addPin pins the layer as a whole and notes it on disk.
+func (d *Disk) addPin(l *layer) error {
+	l.recordMu.Lock()
+	defer l.recordMu.Unlock()
+	l.mu.Lock()
+	gone := l.gone
+	l.pins++
+	l.mu.Unlock()
+	var err error
+	if gone {
+		err = block.ErrNotFound
+	} else {
+		err = replaceFile(l.pinPath(), nil)
+	}
+	if err != nil {
+		l.mu.Lock()
+		l.pins--
+		l.mu.Unlock()
+	}
+	return err
+}
+
+func (d *Disk) dropPin(l *layer) {
+	l.recordMu.Lock()
+	defer l.recordMu.Unlock()
+	l.mu.Lock()
+	l.pins--
+	unpinned := l.pins == 0 && !l.stale
+	l.mu.Unlock()
+	if unpinned {
+		d.removePinMark(l)
+	}
+}
+
+// removePinMark needs recordMu.
+func (d *Disk) removePinMark(l *layer) {
+	if err := removeFile(l.pinPath()); err != nil {
+		d.cfg.Logger.Warn("mark of a pinned layer not removed, it stays pinned after a restart",
+			"layer", l.id.String(), "error", err)
+	}
+}
+
+// DropStalePins ends the pins of the process before this one. It is to be called
+// once the mounts that are still there have been pinned again.
+func (d *Disk) DropStalePins() {
+	for _, l := range d.all() {
+		l.recordMu.Lock()
+		l.mu.Lock()
+		dropped := l.stale && l.pins == 0
+		l.stale = false
+		l.mu.Unlock()
+		if dropped {
+			d.removePinMark(l)
+		}
+		l.recordMu.Unlock()
+	}
+}
+
+// PinSet keeps the blocks of the ranges, such as the start-up set of an image, from
+// being evicted once they are in the cache. It replaces the set of the same name;
+// a set without ranges is no set. Blocks in several sets stay as long as one set
+// has them.
+func (d *Disk) PinSet(name string, ranges ...block.Range) {
+	d.mu.Lock()
+	affected := append(d.sets[name], ranges...)
+	if len(ranges) > 0 {
+		d.sets[name] = append([]block.Range(nil), ranges...)
+	} else {
+		delete(d.sets, name)
+	}
+	changed := make(map[*layer]bitset)
+	for _, r := range affected {
+		if l := d.layers[r.Layer]; l != nil && changed[l] == nil {
+			changed[l] = pinnedOf(d.sets, l)
+		}
+	}
+	for l, pinned := range changed {
+		l.mu.Lock()
+		l.pinned = pinned
+		l.mu.Unlock()
+	}
+	d.mu.Unlock()
+}
+
+// pinnedOf returns the blocks of the layer that are in a set, nil for none.
+func pinnedOf(sets map[string][]block.Range, l *layer) bitset {
+	var pinned bitset
+	for _, ranges := range sets {
+		for _, r := range ranges {
+			if r.Layer != l.id {
+				continue
+			}
+			if pinned == nil {
+				pinned = newBitset(l.count)
+			}
+			for i := uint64(r.First); i < min(uint64(r.First)+uint64(r.Count), uint64(l.count)); i++ {
+				pinned.set(uint32(i))
+			}
+		}
+	}
+	return pinned
+}
+
+// Complete reports whether every block of the layer is in the cache, verified.
+func (d *Disk) Complete(layer block.Digest) bool {
+	l := d.lookup(layer)
+	if l == nil {
+		return false
+	}
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.completeLocked()
+}
+
+// Verify verifies what is there of the layer and was not verified since the last
+// stop that was not clean. Wrong blocks are dropped; that is not an error.
+func (d *Disk) Verify(layer block.Digest) error {
+	l := d.lookup(layer)
+	if l == nil {
+		return nil
+	}
+	for i := range l.count {
+		if err := d.verifyRange(l, i, i+1); err != nil && !errors.Is(err, block.ErrNotFound) {
+			return err
+		}
+	}
+	return nil
+}
