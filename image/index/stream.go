@@ -10,8 +10,8 @@ import (
 
 // maxHeaders is the longest run of header blocks in bytes that may stand before
 // one entry: a PAX header of 1 MiB, the most that tar readers accept, a long
-// name, a long link and a sparse map of as much each.
-const maxHeaders = 4 << 20
+// name, a long link and a sparse map of as much each, and the headers of these.
+const maxHeaders = 5 << 20
 
 // stream is the layer stream as the tar parser reads it. It hashes every block
 // as it passes, keeps the header blocks that archive/tar does not show, and
