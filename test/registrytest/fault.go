@@ -1,9 +1,11 @@
 package registrytest
 
 import (
+	"bytes"
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 )
 
@@ -70,6 +72,27 @@ func (f *faults) handler(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// Manifests matches what reads a manifest by tag or digest.
+func Manifests(r *http.Request) bool {
+	return r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/manifests/")
+}
+
+// Ping matches what a client asks to find out how it has to log in.
+func Ping(r *http.Request) bool { return r.URL.Path == "/v2/" }
+
+// Endless answers with a body that does not end before the client gives up.
+func Endless() Fault {
+	return func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+		w.Header().Set("Content-Type", "application/vnd.oci.image.manifest.v1+json")
+		chunk := bytes.Repeat([]byte(" "), 64<<10)
+		for {
+			if _, err := w.Write(chunk); err != nil {
+				return
+			}
+		}
+	}
 }
 
 // Status answers with a status code and, in pairs, header fields.

@@ -14,7 +14,7 @@ type Request struct {
 	Path          string
 	Range         string // the Range header
 	Authorization string // the Authorization header
-	Status        int    // 0 when the connection was cut before an answer
+	Status        int    // 0 before there is an answer, and when there is none
 	Bytes         int64  // of the body sent
 }
 
@@ -30,15 +30,20 @@ func (r Request) Write() bool {
 
 type recorder struct {
 	mu       sync.Mutex
-	requests []Request
+	requests []*Request
 }
 
-// Requests returns the requests answered since the start or the last
-// [Registry.ResetRequests], in the order in which the answers ended.
+// Requests returns the requests that arrived since the start or the last
+// [Registry.ResetRequests]. A client that has read an answer finds its request
+// here; requests still being answered have the status and bytes sent so far.
 func (r *Registry) Requests() []Request {
 	r.recorder.mu.Lock()
 	defer r.recorder.mu.Unlock()
-	return slices.Clone(r.recorder.requests)
+	out := make([]Request, len(r.recorder.requests))
+	for i, req := range r.recorder.requests {
+		out[i] = *req
+	}
+	return out
 }
 
 // BlobRequests is Requests without everything that did not read a blob.
@@ -55,45 +60,46 @@ func (r *Registry) ResetRequests() {
 
 func (rec *recorder) handler(server string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		counted := &countingWriter{ResponseWriter: w}
-		entry := Request{
+		entry := &Request{
 			Server: server, Method: req.Method, Path: req.URL.Path,
 			Range: req.Header.Get("Range"), Authorization: req.Header.Get("Authorization"),
 		}
-		// Deferred, because faults end requests by panicking.
-		defer func() {
-			entry.Status, entry.Bytes = counted.status, counted.bytes
-			rec.mu.Lock()
-			defer rec.mu.Unlock()
-			rec.requests = append(rec.requests, entry)
-		}()
-		next.ServeHTTP(counted, req)
+		rec.mu.Lock()
+		rec.requests = append(rec.requests, entry)
+		rec.mu.Unlock()
+		next.ServeHTTP(&recordingWriter{ResponseWriter: w, recorder: rec, entry: entry}, req)
 	})
 }
 
-type countingWriter struct {
+type recordingWriter struct {
 	http.ResponseWriter
-	status int
-	bytes  int64
+	recorder *recorder
+	entry    *Request
+}
+
+func (w *recordingWriter) record(status, n int) {
+	w.recorder.mu.Lock()
+	defer w.recorder.mu.Unlock()
+	if w.entry.Status == 0 {
+		w.entry.Status = status
+	}
+	w.entry.Bytes += int64(n)
 }
 
 // WriteHeader implements http.ResponseWriter.
-func (w *countingWriter) WriteHeader(status int) {
-	if w.status == 0 {
-		w.status = status
-	}
+func (w *recordingWriter) WriteHeader(status int) {
+	w.record(status, 0)
 	w.ResponseWriter.WriteHeader(status)
 }
 
-// Write implements http.ResponseWriter.
-func (w *countingWriter) Write(p []byte) (int, error) {
-	if w.status == 0 {
-		w.status = http.StatusOK
-	}
+// Write implements http.ResponseWriter. What is written is recorded first, so that
+// whoever has received it finds it recorded.
+func (w *recordingWriter) Write(p []byte) (int, error) {
+	w.record(http.StatusOK, len(p))
 	n, err := w.ResponseWriter.Write(p)
-	w.bytes += int64(n)
+	w.record(http.StatusOK, n-len(p))
 	return n, err
 }
 
 // Unwrap lets http.ResponseController reach the connection.
-func (w *countingWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+func (w *recordingWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

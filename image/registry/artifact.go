@@ -1,0 +1,222 @@
+package registry
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/brisk-project/brisk/internal/block"
+)
+
+// The names under which indexes live in registries. docs/format.md has them too.
+const (
+	// ArtifactType is the artifact type of an index artifact.
+	ArtifactType = "application/vnd.brisk.index.v1"
+	// LayerMediaType is the media type of a layer index. Its version is that of
+	// the index format.
+	LayerMediaType types.MediaType = "application/vnd.brisk.layer.v1+zstd"
+	// AnnotationDiffID names, on a layer index, the layer stream it describes.
+	AnnotationDiffID = "dev.brisk.layer.diffid"
+	// AnnotationLayer names, on a layer index, the stored blob it was made from.
+	AnnotationLayer = "dev.brisk.layer.digest"
+	// AnnotationSubject names, on an artifact listed in an image index, the
+	// platform manifest that the artifact belongs to.
+	AnnotationSubject = "dev.brisk.subject"
+	// AcceleratedSuffix is what the tag of an accelerated image index ends in.
+	AcceleratedSuffix = "_accelerated"
+)
+
+const (
+	// unknown is the platform of what no runtime may pick from an image index.
+	unknown = "unknown"
+	// emptyMediaType is that of the empty configuration of an artifact.
+	emptyMediaType types.MediaType = "application/vnd.oci.empty.v1+json"
+	// maxIndexes is the most layer indexes of one artifact.
+	maxIndexes = 4096
+)
+
+// emptyContent is the empty configuration of an artifact.
+func emptyContent() []byte { return []byte("{}") }
+
+// IndexBlob is one layer index as an artifact lists it.
+type IndexBlob struct {
+	Layer  block.Digest // digest of the stored layer blob that was indexed
+	DiffID block.Digest // digest of its layer stream
+	Digest block.Digest // digest of the index
+	Size   int64        // of the index, in bytes
+}
+
+// Artifact is an index artifact.
+type Artifact struct {
+	// Digest is that of the artifact's manifest.
+	Digest block.Digest
+	// Subject is the digest of the platform manifest it belongs to.
+	Subject block.Digest
+	// Indexes are in the order of the manifest.
+	Indexes []IndexBlob
+}
+
+// Index returns the index of a layer blob.
+func (a *Artifact) Index(layer block.Digest) (IndexBlob, bool) {
+	i := slices.IndexFunc(a.Indexes, func(b IndexBlob) bool { return b.Layer == layer })
+	if i < 0 {
+		return IndexBlob{}, false
+	}
+	return a.Indexes[i], true
+}
+
+// EncodeArtifact returns the manifest of an artifact for a subject. The same
+// arguments give the same bytes. Layers that occur more than once in indexes are
+// listed once.
+func EncodeArtifact(subject v1.Descriptor, indexes []IndexBlob) ([]byte, error) {
+	empty, err := descriptor(emptyMediaType, emptyContent())
+	if err != nil {
+		return nil, err
+	}
+	manifest := v1.Manifest{
+		SchemaVersion: 2,
+		MediaType:     types.OCIManifestSchema1,
+		ArtifactType:  ArtifactType,
+		Config:        empty,
+		Layers:        []v1.Descriptor{},
+		// Nothing but what identifies it: where the subject was found must not change
+		// the artifact.
+		Subject: &v1.Descriptor{MediaType: subject.MediaType, Size: subject.Size, Digest: subject.Digest},
+	}
+	seen := make(map[block.Digest]bool, len(indexes))
+	for _, b := range indexes {
+		if seen[b.Layer] {
+			continue
+		}
+		seen[b.Layer] = true
+		manifest.Layers = append(manifest.Layers, v1.Descriptor{
+			MediaType:   LayerMediaType,
+			Size:        b.Size,
+			Digest:      v1.Hash{Algorithm: "sha256", Hex: b.Digest.Hex()},
+			Annotations: map[string]string{AnnotationDiffID: b.DiffID.String(), AnnotationLayer: b.Layer.String()},
+		})
+	}
+	return encodeManifest(manifest)
+}
+
+// ParseArtifact reads the manifest of an artifact. Blobs of media types it does
+// not know are left out. Errors wrap [ErrInvalid].
+func ParseArtifact(manifest []byte) (*Artifact, error) {
+	if len(manifest) > MaxManifest {
+		return nil, fmt.Errorf("%w: artifact manifest of %d bytes, the limit is %d", ErrInvalid, len(manifest), MaxManifest)
+	}
+	var m v1.Manifest
+	dec := json.NewDecoder(bytes.NewReader(manifest))
+	if err := dec.Decode(&m); err != nil {
+		return nil, fmt.Errorf("%w: artifact manifest: %w", ErrInvalid, err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("%w: artifact manifest: more than one JSON value", ErrInvalid)
+	}
+	if m.ArtifactType != ArtifactType {
+		return nil, fmt.Errorf("%w: artifact manifest: artifact type %.100q, not %q", ErrInvalid, m.ArtifactType, ArtifactType)
+	}
+	if m.Subject == nil {
+		return nil, fmt.Errorf("%w: artifact manifest: no subject", ErrInvalid)
+	}
+	subject, err := block.ParseDigest(m.Subject.Digest.String())
+	if err != nil {
+		return nil, fmt.Errorf("%w: artifact manifest: subject: %w", ErrInvalid, err)
+	}
+	if len(m.Layers) > maxIndexes {
+		return nil, fmt.Errorf("%w: artifact manifest: %d blobs, the limit is %d", ErrInvalid, len(m.Layers), maxIndexes)
+	}
+	a := &Artifact{Digest: block.Sum(manifest), Subject: subject}
+	seen := make(map[block.Digest]bool, len(m.Layers))
+	for i, d := range m.Layers {
+		if d.MediaType != LayerMediaType {
+			continue
+		}
+		b, err := parseIndexBlob(d)
+		if err != nil {
+			return nil, fmt.Errorf("%w: artifact manifest: blob %d: %w", ErrInvalid, i, err)
+		}
+		if seen[b.Layer] {
+			return nil, fmt.Errorf("%w: artifact manifest: blob %d: second index of layer %s", ErrInvalid, i, b.Layer)
+		}
+		seen[b.Layer] = true
+		a.Indexes = append(a.Indexes, b)
+	}
+	return a, nil
+}
+
+func parseIndexBlob(d v1.Descriptor) (IndexBlob, error) {
+	digest, err := block.ParseDigest(d.Digest.String())
+	if err != nil {
+		return IndexBlob{}, err
+	}
+	layer, err := block.ParseDigest(d.Annotations[AnnotationLayer])
+	if err != nil {
+		return IndexBlob{}, fmt.Errorf("annotation %s: %w", AnnotationLayer, err)
+	}
+	diffID, err := block.ParseDigest(d.Annotations[AnnotationDiffID])
+	if err != nil {
+		return IndexBlob{}, fmt.Errorf("annotation %s: %w", AnnotationDiffID, err)
+	}
+	if d.Size <= 0 || d.Size > MaxIndexBlob {
+		return IndexBlob{}, fmt.Errorf("index of %d bytes, the limit is %d", d.Size, MaxIndexBlob)
+	}
+	return IndexBlob{Layer: layer, DiffID: diffID, Digest: digest, Size: d.Size}, nil
+}
+
+// EncodeAccelerated returns the manifest of the image index that lists images and
+// their artifacts. The images come first, so that a runtime that knows nothing of
+// artifacts resolves the image index as it would the original. Artifacts have
+// the platform unknown/unknown, as attestations do: no runtime picks that.
+func EncodeAccelerated(images []*Image, artifacts []Descriptor) ([]byte, error) {
+	index := v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: []v1.Descriptor{}}
+	for _, image := range images {
+		platform := image.Platform()
+		d := image.Descriptor
+		d.Platform = &platform
+		index.Manifests = append(index.Manifests, d)
+	}
+	for _, a := range artifacts {
+		index.Manifests = append(index.Manifests, v1.Descriptor{
+			MediaType:    types.OCIManifestSchema1,
+			Size:         a.Size,
+			Digest:       v1.Hash{Algorithm: "sha256", Hex: a.Digest.Hex()},
+			ArtifactType: ArtifactType,
+			Platform:     &v1.Platform{OS: unknown, Architecture: unknown},
+			Annotations:  map[string]string{AnnotationSubject: a.Subject.String()},
+		})
+	}
+	return encodeManifest(index)
+}
+
+// Descriptor names an artifact from an image index.
+type Descriptor struct {
+	Digest  block.Digest // of the artifact's manifest
+	Size    int64        // of the artifact's manifest, in bytes
+	Subject block.Digest // the platform manifest it belongs to
+}
+
+func encodeManifest(manifest any) ([]byte, error) {
+	out, err := json.Marshal(manifest)
+	if err != nil {
+		return nil, fmt.Errorf("encoding a manifest: %w", err)
+	}
+	if len(out) > MaxManifest {
+		return nil, fmt.Errorf("encoding a manifest: %d bytes, the limit is %d", len(out), MaxManifest)
+	}
+	return out, nil
+}
+
+func descriptor(mediaType types.MediaType, content []byte) (v1.Descriptor, error) {
+	digest, size, err := v1.SHA256(bytes.NewReader(content))
+	if err != nil {
+		return v1.Descriptor{}, fmt.Errorf("hashing a blob: %w", err)
+	}
+	return v1.Descriptor{MediaType: mediaType, Size: size, Digest: digest}, nil
+}

@@ -1,0 +1,143 @@
+package registry
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+
+	"github.com/brisk-project/brisk/internal/block"
+)
+
+const (
+	// maxResumes is how many times in a row the reading of a blob is taken up
+	// again without a byte having arrived in between.
+	maxResumes = 4
+	// resumeDelay is the wait before the first of them. It doubles.
+	resumeDelay = 250 * time.Millisecond
+)
+
+// OpenBlob returns a reader of a whole blob of size bytes, as it is stored. When
+// the connection breaks, the reader goes on from where it was, a bounded number
+// of times. What it delivers is not verified.
+//
+// Errors wrap [block.ErrNotFound], [block.ErrUnavailable], [ErrDenied],
+// [ErrInvalid] or the cause of ctx, which is in force until the reader is closed.
+func (c *Client) OpenBlob(ctx context.Context, repo name.Repository, digest block.Digest, size int64) (io.ReadCloser, error) {
+	r := &blobReader{ctx: ctx, client: c, repo: repo, digest: digest, size: size}
+	if err := r.open(); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// ReadBlob returns a blob of at most limit bytes whose digest has been verified.
+func (c *Client) ReadBlob(ctx context.Context, repo name.Repository, digest block.Digest, size, limit int64) ([]byte, error) {
+	if size < 0 || size > limit {
+		return nil, fmt.Errorf("reading blob %s from %s: %w: %d bytes, the limit is %d", digest.Short(), repo, ErrInvalid, size, limit)
+	}
+	r, err := c.OpenBlob(ctx, repo, digest, size)
+	if err != nil {
+		return nil, err
+	}
+	var buf bytes.Buffer
+	_, err = buf.ReadFrom(io.LimitReader(r, size))
+	if err := errors.Join(err, r.Close()); err != nil {
+		return nil, err
+	}
+	if got := block.Digest(sha256.Sum256(buf.Bytes())); got != digest {
+		return nil, fmt.Errorf("reading blob %s from %s: %w: digest is %s", digest.Short(), repo, ErrInvalid, got)
+	}
+	return buf.Bytes(), nil
+}
+
+type blobReader struct {
+	ctx    context.Context //nolint:containedctx // of the request in flight and of those that resume it
+	client *Client
+	repo   name.Repository
+	digest block.Digest
+	size   int64
+
+	body   io.ReadCloser // nil between requests
+	off    int64
+	failed int // resumes since a byte arrived
+}
+
+// open asks for what is left, again while the registry cannot be reached.
+func (r *blobReader) open() error {
+	for {
+		if r.off == r.size && r.size > 0 {
+			return nil
+		}
+		body, err := r.client.getBlob(r.ctx, r.repo, r.digest, span{off: r.off, n: r.size - r.off, size: r.size})
+		if err == nil {
+			r.body = body
+			return nil
+		}
+		if err := r.wait(err); err != nil {
+			return err
+		}
+	}
+}
+
+// wait waits before the next attempt. It returns the error when there is none.
+func (r *blobReader) wait(err error) error {
+	if !errors.Is(err, block.ErrUnavailable) || r.failed >= maxResumes {
+		return err
+	}
+	delay := resumeDelay << r.failed
+	var after interface{ RetryAfter() time.Duration }
+	if errors.As(err, &after) {
+		delay = max(delay, min(after.RetryAfter(), 30*time.Second))
+	}
+	r.failed++
+	timer := time.NewTimer(delay)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-r.ctx.Done():
+		return fmt.Errorf("%w, then: %w", err, context.Cause(r.ctx))
+	}
+}
+
+// Read implements io.Reader.
+func (r *blobReader) Read(p []byte) (int, error) {
+	for {
+		if r.off == r.size {
+			return 0, io.EOF
+		}
+		if r.body == nil {
+			if err := r.open(); err != nil {
+				return 0, err
+			}
+		}
+		n, err := r.body.Read(p)
+		if n > 0 {
+			r.off += int64(n)
+			r.failed = 0
+			return n, nil
+		}
+		if err == nil {
+			continue
+		}
+		body := r.body
+		r.body = nil
+		if err := r.wait(errors.Join(err, body.Close())); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// Close implements io.Closer.
+func (r *blobReader) Close() error {
+	if r.body == nil {
+		return nil
+	}
+	return r.body.Close()
+}

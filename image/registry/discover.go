@@ -1,0 +1,255 @@
+package registry
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/brisk-project/brisk/image/index"
+)
+
+const (
+	// maxCandidates is the most artifacts looked at for one image.
+	maxCandidates = 16
+	// indexFetches is how many layer indexes are fetched at a time.
+	indexFetches = 4
+)
+
+// AcceleratedTag returns the tag under which the acceleration of a tag is found.
+// A tag that is such a tag stays as it is.
+func AcceleratedTag(tag name.Tag) name.Tag {
+	if strings.HasSuffix(tag.TagStr(), AcceleratedSuffix) {
+		return tag
+	}
+	return tag.Context().Tag(tag.TagStr() + AcceleratedSuffix)
+}
+
+// FindArtifact returns the index artifact of an image: listed in the image index
+// that the image was found through, or among the referrers of its manifest, or
+// listed under the accelerated tag. When one of these places has several, the
+// one that covers most layers of the image is returned, and of equals the one
+// with the smallest digest.
+//
+// Errors wrap [ErrNoArtifact] when every place was looked at in vain, or else
+// what [Client.Resolve] returns.
+func (c *Client) FindArtifact(ctx context.Context, image *Image) (*Artifact, error) {
+	best, err := c.best(ctx, image, image.artifacts)
+	if best != nil || err != nil {
+		return best, err
+	}
+	referrers, err := c.referrers(ctx, image)
+	if err != nil {
+		return nil, err
+	}
+	if best, err = c.best(ctx, image, referrers); best != nil || err != nil {
+		return best, err
+	}
+	if tag, ok := image.Name.(name.Tag); ok {
+		listed, err := c.listed(ctx, AcceleratedTag(tag))
+		if err != nil {
+			return nil, err
+		}
+		if best, err = c.best(ctx, image, listed); best != nil || err != nil {
+			return best, err
+		}
+	}
+	return nil, fmt.Errorf("looking for the index of %s (%s): %w; \"brisk convert\" makes one", image.Name, image.Digest, ErrNoArtifact)
+}
+
+// ArtifactsUnder returns the artifacts that are listed under a tag, whatever
+// image they belong to; none when there is no such tag.
+func (c *Client) ArtifactsUnder(ctx context.Context, tag name.Tag) ([]*Artifact, error) {
+	listed, err := c.listed(ctx, tag)
+	if err != nil {
+		return nil, err
+	}
+	var found []*Artifact
+	for _, d := range listed[:min(len(listed), maxCandidates)] {
+		a, err := c.artifact(ctx, tag.Context(), d)
+		if err != nil {
+			return nil, err
+		}
+		if a != nil {
+			found = append(found, a)
+		}
+	}
+	return found, nil
+}
+
+// Tags returns the tags of a repository. Errors are those of [Client.Resolve].
+func (c *Client) Tags(ctx context.Context, repo name.Repository) ([]string, error) {
+	doing := "listing the tags of " + repo.String()
+	options, err := c.session(repo, false).options(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", doing, err)
+	}
+	tags, err := remote.List(repo, options...)
+	if err != nil {
+		return nil, registryError(ctx, doing, err)
+	}
+	return tags, nil
+}
+
+// LayerIndexes fetches and opens the index of every layer of an image, in the
+// order of its layers. Layers that occur twice share an index. Errors wrap
+// [ErrNoArtifact] when the artifact has no index of a layer.
+func (c *Client) LayerIndexes(ctx context.Context, image *Image, artifact *Artifact) ([]*index.Layer, error) {
+	opened := make([]*index.Layer, len(image.Layers))
+	first := make(map[Layer]int, len(image.Layers))
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(indexFetches)
+	for i, layer := range image.Layers {
+		if _, twice := first[layer]; twice {
+			continue
+		}
+		first[layer] = i
+		group.Go(func() error {
+			var err error
+			opened[i], err = c.layerIndex(groupCtx, image, artifact, layer)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	for i, layer := range image.Layers {
+		opened[i] = opened[first[layer]]
+	}
+	return opened, nil
+}
+
+func (c *Client) layerIndex(ctx context.Context, image *Image, artifact *Artifact, layer Layer) (*index.Layer, error) {
+	doing := fmt.Sprintf("opening the index of layer %s of %s", layer.Digest.Short(), image.Name)
+	entry, ok := artifact.Index(layer.Digest)
+	if !ok {
+		return nil, fmt.Errorf("%s: %w for it; \"brisk convert\" makes one", doing, ErrNoArtifact)
+	}
+	content, err := c.ReadBlob(ctx, image.Name.Context(), entry.Digest, entry.Size, MaxIndexBlob)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", doing, err)
+	}
+	opened, err := index.Open(bytes.NewReader(content), int64(len(content)))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", doing, err)
+	}
+	if opened.BlobDigest() != layer.Digest || opened.DiffID() != layer.DiffID || opened.BlobSize() != layer.Size {
+		return nil, fmt.Errorf("%s: %w: it describes blob %s of %d bytes with diffID %s, not blob %s of %d bytes with diffID %s",
+			doing, ErrInvalid, opened.BlobDigest(), opened.BlobSize(), opened.DiffID(), layer.Digest, layer.Size, layer.DiffID)
+	}
+	return opened, nil
+}
+
+// best returns the best artifact of the image among candidates, nil if there is
+// none.
+func (c *Client) best(ctx context.Context, image *Image, candidates []v1.Descriptor) (*Artifact, error) {
+	candidates = slices.DeleteFunc(slices.Clone(candidates), func(d v1.Descriptor) bool { return !candidate(d, image) })
+	var best *Artifact
+	covered := -1
+	for _, d := range candidates[:min(len(candidates), maxCandidates)] {
+		a, err := c.artifact(ctx, image.Name.Context(), d)
+		if err != nil {
+			return nil, err
+		}
+		if a == nil || a.Subject != image.Digest {
+			continue
+		}
+		n := a.covers(image)
+		if n > covered || (n == covered && bytes.Compare(a.Digest[:], best.Digest[:]) < 0) {
+			best, covered = a, n
+		}
+	}
+	return best, nil
+}
+
+// candidate leaves out what cannot be an artifact of the image. Some registries
+// give the media type of the configuration as artifact type, so that one is not
+// proof of anything.
+func candidate(d v1.Descriptor, image *Image) bool {
+	switch d.ArtifactType {
+	case ArtifactType, "", string(emptyMediaType):
+	default:
+		return false
+	}
+	subject, annotated := d.Annotations[AnnotationSubject]
+	return d.MediaType.IsImage() && (!annotated || subject == image.Digest.String())
+}
+
+func (a *Artifact) covers(image *Image) int {
+	n := 0
+	for _, layer := range image.Layers {
+		if _, ok := a.Index(layer.Digest); ok {
+			n++
+		}
+	}
+	return n
+}
+
+// artifact fetches a manifest and returns the artifact it is, nil if it is
+// something else or is gone.
+func (c *Client) artifact(ctx context.Context, repo name.Repository, d v1.Descriptor) (*Artifact, error) {
+	got, err := c.manifest(ctx, repo.Digest(d.Digest.String()))
+	if notFound(err) || (errors.Is(err, ErrInvalid) && d.ArtifactType != ArtifactType) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	a, err := ParseArtifact(got.Manifest)
+	if err != nil && d.ArtifactType != ArtifactType {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading artifact %s of %s: %w", d.Digest, repo, err)
+	}
+	return a, nil
+}
+
+// referrers asks the referrers API, or reads the fallback tag where there is none.
+func (c *Client) referrers(ctx context.Context, image *Image) ([]v1.Descriptor, error) {
+	repo := image.Name.Context()
+	doing := fmt.Sprintf("listing the referrers of %s", image.Digest)
+	options, err := c.session(repo, false).options(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", doing, err)
+	}
+	listed, err := remote.Referrers(repo.Digest(image.Digest.String()), options...)
+	if err != nil {
+		return nil, registryError(ctx, doing, err)
+	}
+	raw, err := listed.RawManifest()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", doing, err)
+	}
+	parsed, err := v1.ParseIndexManifest(bytes.NewReader(raw))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w: %w", doing, ErrInvalid, err)
+	}
+	return parsed.Manifests, nil
+}
+
+// listed returns the artifacts that the image index under a tag lists.
+func (c *Client) listed(ctx context.Context, tag name.Tag) ([]v1.Descriptor, error) {
+	root, err := c.manifest(ctx, tag)
+	if notFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !root.MediaType.IsIndex() {
+		return nil, nil
+	}
+	parsed, err := parseIndex(root.Manifest)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", tag, err)
+	}
+	return slices.DeleteFunc(parsed.Manifests, func(d v1.Descriptor) bool { return d.ArtifactType != ArtifactType }), nil
+}

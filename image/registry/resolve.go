@@ -1,0 +1,304 @@
+package registry
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/brisk-project/brisk/internal/block"
+)
+
+// maxPlatforms is the most manifests of one image index that are looked at.
+const maxPlatforms = 256
+
+// Layer is one layer of an image, as manifest and configuration describe it.
+type Layer struct {
+	Digest    block.Digest // of the stored blob
+	DiffID    block.Digest // of the layer stream
+	Size      int64        // of the stored blob, in bytes
+	MediaType types.MediaType
+	// Foreign is set for a layer that registries need not hold.
+	Foreign bool
+}
+
+// Image is an image for one platform.
+type Image struct {
+	// Name is the reference that was resolved; Name.Context() is the repository.
+	Name name.Reference
+	// Descriptor describes the platform manifest: what an index artifact has as
+	// its subject. Platform is set only if an image index said so.
+	Descriptor v1.Descriptor
+	// Digest is that of the platform manifest.
+	Digest block.Digest
+	// Config is the image configuration.
+	Config *v1.ConfigFile
+	// Layers are in the order of the manifest, the lowest first.
+	Layers []Layer
+
+	// artifacts are the index artifacts listed beside the manifest in the image
+	// index through which it was found.
+	artifacts []v1.Descriptor
+}
+
+// Platform returns what the image runs on: as the image index says, or else as
+// its configuration does.
+func (i *Image) Platform() v1.Platform {
+	if i.Descriptor.Platform != nil {
+		return *i.Descriptor.Platform
+	}
+	return v1.Platform{
+		OS: i.Config.OS, Architecture: i.Config.Architecture, Variant: i.Config.Variant, OSVersion: i.Config.OSVersion,
+	}
+}
+
+// Resolve returns the image that ref names, for a platform. An image that is not
+// part of an image index is returned whatever its platform.
+//
+// Errors wrap [block.ErrNotFound], [block.ErrUnavailable], [ErrDenied],
+// [ErrInvalid], [ErrPlainHTTP] or the cause of ctx.
+func (c *Client) Resolve(ctx context.Context, ref name.Reference, platform v1.Platform) (*Image, error) {
+	root, err := c.manifest(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	if !root.MediaType.IsIndex() {
+		return c.image(ctx, ref, root, nil)
+	}
+	images, artifacts, err := c.list(ctx, ref, root, 0)
+	if err != nil {
+		return nil, err
+	}
+	chosen, err := choose(images, platform)
+	if err != nil {
+		return nil, fmt.Errorf("resolving %s: %w", ref, err)
+	}
+	return c.member(ctx, ref, chosen, artifacts)
+}
+
+// ResolveAll returns the image that ref names for every platform it is there for,
+// in the order of its image index. Manifests that are not runnable images, such
+// as attestations, are left out. Errors are those of [Client.Resolve].
+func (c *Client) ResolveAll(ctx context.Context, ref name.Reference) ([]*Image, error) {
+	root, err := c.manifest(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	if !root.MediaType.IsIndex() {
+		image, err := c.image(ctx, ref, root, nil)
+		if err != nil {
+			return nil, err
+		}
+		return []*Image{image}, nil
+	}
+	descriptors, artifacts, err := c.list(ctx, ref, root, 0)
+	if err != nil {
+		return nil, err
+	}
+	images := make([]*Image, 0, len(descriptors))
+	for _, d := range descriptors {
+		image, err := c.member(ctx, ref, d, artifacts)
+		if err != nil {
+			return nil, err
+		}
+		images = append(images, image)
+	}
+	if len(images) == 0 {
+		return nil, fmt.Errorf("resolving %s: %w: the image index lists no runnable image", ref, ErrInvalid)
+	}
+	return images, nil
+}
+
+// manifest fetches what ref names, verified if ref is a digest.
+func (c *Client) manifest(ctx context.Context, ref name.Reference) (*remote.Descriptor, error) {
+	doing := "resolving " + ref.String()
+	options, err := c.session(ref.Context(), false).options(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", doing, err)
+	}
+	got, err := remote.Get(ref, options...)
+	if err != nil {
+		return nil, registryError(ctx, doing, err)
+	}
+	if !json.Valid(got.Manifest) {
+		return nil, fmt.Errorf("%s: %w: the manifest is not JSON", doing, ErrInvalid)
+	}
+	// The header of the answer is not covered by the digest, the manifest is.
+	var inside struct {
+		MediaType types.MediaType `json:"mediaType"`
+	}
+	if err := json.Unmarshal(got.Manifest, &inside); err != nil {
+		return nil, fmt.Errorf("%s: %w: %w", doing, ErrInvalid, err)
+	}
+	if inside.MediaType != "" {
+		got.MediaType = inside.MediaType
+	}
+	if got.MediaType.IsSchema1() {
+		return nil, fmt.Errorf("%s: %w: the manifest has schema 1, which has no diffIDs; push the image anew", doing, ErrInvalid)
+	}
+	return got, nil
+}
+
+// list returns the runnable manifests and the index artifacts of an image index.
+// An image index may hold another one, not deeper.
+func (c *Client) list(ctx context.Context, ref name.Reference, root *remote.Descriptor, depth int) (images, artifacts []v1.Descriptor, err error) {
+	index, err := parseIndex(root.Manifest)
+	if err != nil {
+		return nil, nil, fmt.Errorf("resolving %s: %w", ref, err)
+	}
+	for _, d := range index.Manifests {
+		switch {
+		case d.ArtifactType == ArtifactType:
+			artifacts = append(artifacts, d)
+		case d.MediaType.IsIndex() && depth == 0:
+			nested, err := c.manifest(ctx, ref.Context().Digest(d.Digest.String()))
+			if err != nil {
+				return nil, nil, err
+			}
+			moreImages, moreArtifacts, err := c.list(ctx, ref, nested, depth+1)
+			if err != nil {
+				return nil, nil, err
+			}
+			images, artifacts = append(images, moreImages...), append(artifacts, moreArtifacts...)
+		case runnable(d):
+			images = append(images, d)
+		}
+	}
+	return images, artifacts, nil
+}
+
+func parseIndex(manifest []byte) (*v1.IndexManifest, error) {
+	index, err := v1.ParseIndexManifest(bytes.NewReader(manifest))
+	if err != nil {
+		return nil, fmt.Errorf("%w: image index: %w", ErrInvalid, err)
+	}
+	if len(index.Manifests) > maxPlatforms {
+		return nil, fmt.Errorf("%w: image index lists %d manifests, the limit is %d", ErrInvalid, len(index.Manifests), maxPlatforms)
+	}
+	return index, nil
+}
+
+// runnable leaves out attestations, whose platform is unknown/unknown, and
+// artifacts. Some tools give images an artifact type too: that of their
+// configuration.
+func runnable(d v1.Descriptor) bool {
+	known := d.Platform == nil || (d.Platform.OS != unknown && d.Platform.Architecture != unknown)
+	plain := d.ArtifactType == "" || types.MediaType(d.ArtifactType).IsConfig()
+	return d.MediaType.IsImage() && plain && known
+}
+
+// choose returns the first manifest for exactly the platform, or else the first
+// that satisfies it.
+func choose(images []v1.Descriptor, platform v1.Platform) (v1.Descriptor, error) {
+	exact := slices.IndexFunc(images, func(d v1.Descriptor) bool { return d.Platform != nil && d.Platform.Equals(platform) })
+	if exact >= 0 {
+		return images[exact], nil
+	}
+	fits := slices.IndexFunc(images, func(d v1.Descriptor) bool { return d.Platform != nil && d.Platform.Satisfies(platform) })
+	if fits >= 0 {
+		return images[fits], nil
+	}
+	have := make([]string, 0, len(images))
+	for _, d := range images {
+		if d.Platform != nil {
+			have = append(have, d.Platform.String())
+		}
+	}
+	return v1.Descriptor{}, fmt.Errorf("%w: no image for platform %s, there is one for: %s",
+		block.ErrNotFound, platform, strings.Join(have, ", "))
+}
+
+// member returns an image of an image index.
+func (c *Client) member(ctx context.Context, ref name.Reference, d v1.Descriptor, artifacts []v1.Descriptor) (*Image, error) {
+	manifest, err := c.manifest(ctx, ref.Context().Digest(d.Digest.String()))
+	if err != nil {
+		return nil, err
+	}
+	manifest.Platform = d.Platform
+	return c.image(ctx, ref, manifest, artifacts)
+}
+
+// image reads the configuration that belongs to a manifest.
+func (c *Client) image(ctx context.Context, ref name.Reference, manifest *remote.Descriptor, artifacts []v1.Descriptor) (*Image, error) {
+	doing := fmt.Sprintf("resolving %s: manifest %s", ref, manifest.Digest)
+	parsed, err := v1.ParseManifest(bytes.NewReader(manifest.Manifest))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w: %w", doing, ErrInvalid, err)
+	}
+	if !manifest.MediaType.IsImage() || !parsed.Config.MediaType.IsConfig() {
+		return nil, fmt.Errorf("%s: %w: not a container image but %s with configuration %s",
+			doing, ErrInvalid, manifest.MediaType, parsed.Config.MediaType)
+	}
+	digest, err := block.ParseDigest(manifest.Digest.String())
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w: %w", doing, ErrInvalid, err)
+	}
+	config, err := c.config(ctx, ref.Context(), parsed.Config)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", doing, err)
+	}
+	layers, err := layersOf(parsed, config)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w: %w", doing, ErrInvalid, err)
+	}
+	return &Image{
+		Name: ref,
+		Descriptor: v1.Descriptor{
+			MediaType: manifest.MediaType, Size: int64(len(manifest.Manifest)), Digest: manifest.Digest, Platform: manifest.Platform,
+		},
+		Digest: digest, Config: config, Layers: layers, artifacts: artifacts,
+	}, nil
+}
+
+func (c *Client) config(ctx context.Context, repo name.Repository, d v1.Descriptor) (*v1.ConfigFile, error) {
+	digest, err := block.ParseDigest(d.Digest.String())
+	if err != nil {
+		return nil, fmt.Errorf("%w: configuration: %w", ErrInvalid, err)
+	}
+	content, err := c.ReadBlob(ctx, repo, digest, d.Size, MaxConfig)
+	if err != nil {
+		return nil, err
+	}
+	config, err := v1.ParseConfigFile(bytes.NewReader(content))
+	if err != nil {
+		return nil, fmt.Errorf("%w: configuration: %w", ErrInvalid, err)
+	}
+	return config, nil
+}
+
+// layersOf pairs the layers of a manifest with the diffIDs of its configuration.
+func layersOf(manifest *v1.Manifest, config *v1.ConfigFile) ([]Layer, error) {
+	if len(manifest.Layers) != len(config.RootFS.DiffIDs) {
+		return nil, fmt.Errorf("%d layers, but the configuration has %d diffIDs", len(manifest.Layers), len(config.RootFS.DiffIDs))
+	}
+	layers := make([]Layer, len(manifest.Layers))
+	for i, d := range manifest.Layers {
+		digest, err := block.ParseDigest(d.Digest.String())
+		if err != nil {
+			return nil, fmt.Errorf("layer %d: %w", i, err)
+		}
+		diffID, err := block.ParseDigest(config.RootFS.DiffIDs[i].String())
+		if err != nil {
+			return nil, fmt.Errorf("layer %d: diffID: %w", i, err)
+		}
+		if d.Size <= 0 {
+			return nil, fmt.Errorf("layer %d: size of %d bytes", i, d.Size)
+		}
+		layers[i] = Layer{
+			Digest: digest, DiffID: diffID, Size: d.Size, MediaType: d.MediaType,
+			Foreign: len(d.URLs) > 0 || !d.MediaType.IsDistributable(),
+		}
+	}
+	return layers, nil
+}
+
+// notFound reports whether err only says that something is not there.
+func notFound(err error) bool { return errors.Is(err, block.ErrNotFound) }

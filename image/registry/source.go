@@ -1,0 +1,286 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/brisk-project/brisk/image/index"
+	"github.com/brisk-project/brisk/internal/block"
+)
+
+const (
+	defaultRequests = 8
+	// fetchPieces is how many requests one Fetch has in flight.
+	fetchPieces = 4
+	// maxHeads bounds the beginnings of blocks kept, 8 MiB.
+	maxHeads = 32
+	// sourceName is what errors and metrics call a registry.
+	sourceName = "registry"
+)
+
+// SourceConfig configures a [Source]. The zero value has the defaults.
+type SourceConfig struct {
+	// Requests is how many requests are in flight at most. A quarter of them is
+	// kept for reads that a program waits for. Default 8.
+	Requests int
+	// Registerer takes the metrics, nil for none.
+	Registerer prometheus.Registerer
+}
+
+// Source reads blocks of the layers that were added to it from their
+// repositories. It implements [block.Source] and is safe for concurrent use.
+//
+// A request for blocks becomes one ranged read for every extent it touches, of
+// the stored bytes of exactly the frames that hold the blocks. Every block those
+// frames hold is delivered. A layer in one frame that is too long to be decoded
+// for a single block is streamed from its start to its end, once for all fetches
+// that wait for it; to have that happen only once, fetch such a layer whole.
+//
+// The blocks have the right length, but are not verified: that is done in front
+// of any source. Errors are [*block.Error]s that wrap, beside the sentinels of
+// package block, [ErrDenied], [ErrInvalid] and [ErrNoRanges]. Those that come
+// from an answer with a Retry-After header have a [*StatusError] inside.
+type Source struct {
+	client  *Client
+	permits *permits
+	metrics *sourceMetrics
+	buffers sync.Pool                     // of *[block.Size]byte
+	heads   *lru.Cache[block.Key, []byte] // the beginnings of blocks whose frame was decoded to its end
+
+	mu     sync.Mutex
+	layers map[block.Digest][]*location
+	passes map[block.Digest]*pass
+}
+
+// location is where a layer can be had.
+type location struct {
+	repo  name.Repository
+	layer *index.Layer
+	users int
+}
+
+// NewSource returns a source without layers.
+func NewSource(client *Client, cfg SourceConfig) (*Source, error) {
+	if cfg.Requests == 0 {
+		cfg.Requests = defaultRequests
+	}
+	if cfg.Requests < 1 {
+		return nil, fmt.Errorf("registry source: %d requests at a time", cfg.Requests)
+	}
+	heads, err := lru.New[block.Key, []byte](maxHeads)
+	if err != nil {
+		return nil, fmt.Errorf("registry source: %w", err)
+	}
+	return &Source{
+		client:  client,
+		permits: newPermits(cfg.Requests),
+		metrics: newSourceMetrics(cfg.Registerer),
+		buffers: sync.Pool{New: func() any { return new([block.Size]byte) }},
+		heads:   heads,
+		layers:  make(map[block.Digest][]*location),
+		passes:  make(map[block.Digest]*pass),
+	}, nil
+}
+
+// Add makes the blocks of a layer available from a repository. The same layer may
+// be added from several repositories, and more than once; every Add needs its
+// Remove.
+func (s *Source) Add(repo name.Repository, layer *index.Layer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.layers[layer.DiffID()] {
+		if l.repo.String() == repo.String() && l.layer.BlobDigest() == layer.BlobDigest() {
+			l.users++
+			return
+		}
+	}
+	s.layers[layer.DiffID()] = append(s.layers[layer.DiffID()], &location{repo: repo, layer: layer, users: 1})
+}
+
+// Remove takes one Add back. Removing what is not there does nothing. Fetches
+// under way go on.
+func (s *Source) Remove(repo name.Repository, layer *index.Layer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	kept := make([]*location, 0, len(s.layers[layer.DiffID()]))
+	for _, l := range s.layers[layer.DiffID()] {
+		if l.repo.String() == repo.String() && l.layer.BlobDigest() == layer.BlobDigest() {
+			l.users--
+		}
+		if l.users > 0 {
+			kept = append(kept, l)
+		}
+	}
+	if len(kept) == 0 {
+		delete(s.layers, layer.DiffID())
+		return
+	}
+	s.layers[layer.DiffID()] = kept
+}
+
+func (s *Source) locations(diffID block.Digest) []*location {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]*location(nil), s.layers[diffID]...)
+}
+
+// Fetch implements [block.Source].
+func (s *Source) Fetch(ctx context.Context, req block.Request, sink block.Sink) error {
+	if req.Count == 0 {
+		return nil
+	}
+	err := s.fetch(ctx, req, sink)
+	if failed, ok := errors.AsType[*sinkError](err); ok {
+		return failed.err
+	}
+	if err != nil {
+		return &block.Error{Source: sourceName, Op: "reading", Range: req.Range, Err: err}
+	}
+	return nil
+}
+
+// sinkError carries the error of a sink past the code that explains errors.
+type sinkError struct{ err error }
+
+func (e *sinkError) Error() string { return e.err.Error() }
+
+func (s *Source) fetch(ctx context.Context, req block.Request, sink block.Sink) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	locations := s.locations(req.Layer)
+	if len(locations) == 0 {
+		return fmt.Errorf("%w: the layer is not known", block.ErrNotFound)
+	}
+	layer := locations[0].layer
+	want := req.Range
+	total := block.Count(layer.StreamSize())
+	want.Count = min(want.Count, total-min(total, want.First))
+	if want.Count > 0 {
+		d := newDelivery(layer, want, func(k block.Key, data []byte) error {
+			if err := sink(k, data); err != nil {
+				return &sinkError{err}
+			}
+			return nil
+		})
+		// What failed after the last block that was asked for does not matter.
+		if err := s.fetchAny(ctx, locations, req.Class, d); err != nil && (d.sinkErr() != nil || !d.complete()) {
+			return err
+		}
+	}
+	if want.Count < req.Count {
+		return fmt.Errorf("%w: the layer has %d blocks", block.ErrNotFound, total)
+	}
+	return nil
+}
+
+// fetchAny asks one repository after the other, for as long as they do not have
+// the layer or do not give it.
+func (s *Source) fetchAny(ctx context.Context, locations []*location, class block.Class, d *delivery) error {
+	var errs error
+	for _, loc := range locations {
+		err := s.fetchFrom(ctx, loc, class, d)
+		if err == nil || d.sinkErr() != nil {
+			return err
+		}
+		errs = errors.Join(errs, err)
+		if !notFound(err) && !errors.Is(err, ErrDenied) {
+			return errs
+		}
+	}
+	return errs
+}
+
+func (s *Source) fetchFrom(ctx context.Context, loc *location, class block.Class, d *delivery) error {
+	if loc.layer.FrameCount() == 1 && !loc.layer.Seekable() {
+		return s.fetchStreamed(ctx, loc, class, d)
+	}
+	missing := d.missing()
+	if missing.Count == 0 {
+		return nil
+	}
+	from := s.useHead(loc.layer, missing, d)
+	to := min(int64(missing.End())*block.Size, loc.layer.StreamSize())
+	pieces, err := plan(loc.layer, from, to)
+	if err != nil {
+		return err
+	}
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(fetchPieces)
+	for _, p := range pieces {
+		group.Go(func() error {
+			return s.fetchPiece(groupCtx, loc, class, p, func(at int64, data []byte) error { return d.add(at, data) })
+		})
+	}
+	if err := group.Wait(); err != nil {
+		if cause := context.Cause(ctx); cause != nil && d.sinkErr() == nil {
+			return fmt.Errorf("%w: %w", cause, err)
+		}
+		return err
+	}
+	s.keepHead(d)
+	if !d.complete() {
+		return fmt.Errorf("%w: the frames asked for do not hold the blocks", block.ErrCorrupt)
+	}
+	return nil
+}
+
+// fetchPiece reads and decodes the frames of one piece. What they hold is handed
+// to each in order, in chunks that never reach over the end of a block, with its
+// offset in the layer stream.
+func (s *Source) fetchPiece(
+	ctx context.Context, loc *location, class block.Class, p piece, each func(at int64, data []byte) error,
+) (err error) {
+	if err := s.permits.acquire(ctx, class); err != nil {
+		return err
+	}
+	defer s.permits.release()
+	s.metrics.request(class)
+	defer func() { s.metrics.finished(err) }()
+	body, err := s.client.getBlob(ctx, loc.repo, loc.layer.BlobDigest(), p.blob(loc.layer))
+	if err != nil {
+		return err
+	}
+	body.counter = func(n int) { s.metrics.received(class, n) }
+	defer func() {
+		// After an error the connection is not worth another word.
+		if closeErr := body.Close(); err == nil && closeErr != nil && body.err == nil {
+			s.client.log.DebugContext(ctx, "closing a blob", "error", closeErr)
+		}
+	}()
+	decoded, err := loc.layer.Decode(p.first, p.count, body)
+	if err != nil {
+		return decodeError(body, err)
+	}
+	var refused error // by each, which has nothing to do with the bytes
+	err = s.chunks(decoded, p, func(at int64, data []byte) error {
+		refused = each(at, data)
+		return refused
+	})
+	closeErr := decoded.Close()
+	switch {
+	case refused != nil:
+		return refused
+	case err != nil:
+		return decodeError(body, err)
+	case closeErr != nil:
+		return decodeError(body, closeErr)
+	default:
+		return nil
+	}
+}
+
+// decodeError tells bytes that did not come from bytes that are wrong.
+func decodeError(body *exactBody, err error) error {
+	if body.err != nil {
+		return body.err
+	}
+	return fmt.Errorf("%w: %w", block.ErrCorrupt, err)
+}
