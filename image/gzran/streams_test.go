@@ -30,7 +30,7 @@ type sample struct {
 // samples returns streams of all shapes that are known to occur.
 func samples(tb testing.TB) []sample {
 	tb.Helper()
-	text, noise := words(2<<20), random(1<<20)
+	text, noise := words(1_000_000), random(400_000)
 	mixed := slices.Concat(text[:400_000], noise[:300_000], make([]byte, 300_000), text[:900_000])
 	runs := periods()
 	far := slices.Concat(noise[:32<<10], noise[:32<<10], noise[:32<<10], noise[:32<<10])
@@ -44,7 +44,7 @@ func samples(tb testing.TB) []sample {
 		{"stored", compressed(tb, 0, text), text},
 		{"no matches", compressed(tb, stdgzip.HuffmanOnly, text), text},
 		{"noise", compressed(tb, 6, noise), noise},
-		{"zeros", compressed(tb, 6, make([]byte, 5<<20)), make([]byte, 5<<20)},
+		{"zeros", compressed(tb, 6, make([]byte, 2<<20)), make([]byte, 2<<20)},
 		{"short distances", compressed(tb, 6, runs), runs},
 		{"longest distances", farMatches(far), far},
 		{"mixed", compressed(tb, 6, mixed), mixed},
