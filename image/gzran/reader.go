@@ -27,7 +27,7 @@ type Config struct {
 // Reader inflates a gzip stream of any number of members from its beginning and
 // records checkpoints on the way. It checks the checksum of every member.
 //
-// Memory is bounded: about half a megabyte, and a few kilobytes for each
+// Memory is bounded: about two megabytes, and a few kilobytes for each
 // checkpoint. A Reader must not be used concurrently.
 type Reader struct {
 	s    stream

@@ -7,7 +7,7 @@ import (
 )
 
 // Decoder inflates from checkpoints. It keeps the buffers of the readers that were
-// closed, about 400 KB each, for the next ones. The zero value is ready, and a
+// closed, about 250 KB each, for the next ones. The zero value is ready, and a
 // Decoder may be used concurrently, as may the readers it returns, each by one
 // goroutine at a time.
 type Decoder struct {

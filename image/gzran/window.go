@@ -26,6 +26,9 @@ const (
 	// maxWindowText limits what a packed window may expand to: 32 KiB and a run
 	// for every sixth byte need less.
 	maxWindowText = 64 << 10
+	// packLevel is the deflate level of packed windows: 9 saves 0.5 % more of them
+	// for twice the time, 5 takes 4 % more.
+	packLevel = 7
 )
 
 var errWindow = errors.New("packed window malformed")
@@ -87,7 +90,7 @@ func (p *packer) pack(window *[windowSize]byte, used *[windowSize]bool) ([]byte,
 func (p *packer) deflate(parts ...[]byte) ([]byte, error) {
 	p.packed.Reset()
 	if p.w == nil {
-		w, err := flate.NewWriter(nil, flate.BestCompression)
+		w, err := flate.NewWriter(nil, packLevel)
 		if err != nil {
 			return nil, fmt.Errorf("packing a window: %w", err)
 		}
