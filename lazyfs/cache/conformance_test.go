@@ -14,7 +14,7 @@ import (
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(victimEnv); dir != "" {
-		os.Exit(victimMain(dir))
+		os.Exit(victimMain(dir)) //nolint:forbidigo // this process is not the test but its victim
 	}
 	goleak.VerifyTestMain(m)
 }
@@ -23,6 +23,7 @@ func TestMemoryConformance(t *testing.T) {
 	for name, fx := range map[string]*blocktest.Fixture{"tar": blocktest.Standard(), "raw": blocktest.Raw()} {
 		t.Run(name, func(t *testing.T) {
 			blocktest.TestStore(t, fx, func(t *testing.T, _ *blocktest.Fixture) block.Store {
+				t.Helper()
 				m, err := cache.NewMemory(cache.MemoryConfig{MaxBytes: 64 << 20})
 				if err != nil {
 					t.Fatal(err)
@@ -34,15 +35,15 @@ func TestMemoryConformance(t *testing.T) {
 }
 
 // openDisk opens a cache that is closed at the end of the test.
-func openDisk(t testing.TB, cfg cache.DiskConfig) *cache.Disk {
-	t.Helper()
+func openDisk(tb testing.TB, cfg cache.DiskConfig) *cache.Disk {
+	tb.Helper()
 	d, err := cache.OpenDisk(cfg)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		if err := d.Close(); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 	})
 	return d
@@ -52,6 +53,7 @@ func TestDiskConformance(t *testing.T) {
 	for name, fx := range map[string]*blocktest.Fixture{"tar": blocktest.Standard(), "raw": blocktest.Raw()} {
 		t.Run(name, func(t *testing.T) {
 			blocktest.TestStore(t, fx, func(t *testing.T, fx *blocktest.Fixture) block.Store {
+				t.Helper()
 				return openDisk(t, cache.DiskConfig{Dir: t.TempDir(), Layout: fx, MaxBytes: 64 << 20})
 			})
 		})
@@ -67,6 +69,7 @@ func TestDiskConformanceAfterRestart(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			blocktest.TestSource(t, blocktest.Standard(), func(t *testing.T, fx *blocktest.Fixture) block.Source {
+				t.Helper()
 				cfg := cache.DiskConfig{Dir: t.TempDir(), Layout: fx}
 				d, err := cache.OpenDisk(cfg)
 				if err != nil {
@@ -85,11 +88,11 @@ func TestDiskConformanceAfterRestart(t *testing.T) {
 	}
 }
 
-func fill(t testing.TB, s block.Store, fx *blocktest.Fixture) {
-	t.Helper()
+func fill(tb testing.TB, s block.Store, fx *blocktest.Fixture) {
+	tb.Helper()
 	for k := range fx.Keys() {
 		if err := s.Put(context.Background(), k, fx.Content(k)); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 	}
 }

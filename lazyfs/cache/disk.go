@@ -119,7 +119,7 @@ func (d *Disk) Run(ctx context.Context) error {
 		case <-ticker.C:
 			d.commitOrLog(ctx)
 		case <-d.wake:
-			if high := int64(float64(d.cfg.MaxBytes) * highWater); high > 0 && d.bytes.Load() > high {
+			if d.cfg.MaxBytes > 0 && d.bytes.Load() > d.highWater() {
 				d.evict(d.lowWater())
 			}
 			if d.unflushed.Load() > d.cfg.CommitBytes {
@@ -197,7 +197,8 @@ func (d *Disk) all() []*layer {
 	return out
 }
 
-func (d *Disk) lowWater() int64 { return int64(float64(d.cfg.MaxBytes) * lowWater) }
+func (d *Disk) highWater() int64 { return int64(float64(d.cfg.MaxBytes) * highWater) }
+func (d *Disk) lowWater() int64  { return int64(float64(d.cfg.MaxBytes) * lowWater) }
 
 func (d *Disk) signal() {
 	select {

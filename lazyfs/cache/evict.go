@@ -17,13 +17,13 @@ type victim struct {
 }
 
 // evict evicts the extents not used for longest until no more than target bytes
-// are left, or nothing may be evicted any more.
-func (d *Disk) evict(target int64) {
+// are left. It reports false if something had to go and nothing could.
+func (d *Disk) evict(target int64) bool {
 	d.evictMu.Lock()
 	defer d.evictMu.Unlock()
 	excess := d.bytes.Load() - target
 	if excess <= 0 {
-		return
+		return true
 	}
 	var victims []victim
 	for _, l := range d.all() {
@@ -46,9 +46,12 @@ func (d *Disk) evict(target int64) {
 		}
 		extents[v.layer] = append(extents[v.layer], span{v.first, min(v.first+block.ExtentBlocks, v.layer.count)})
 	}
+	dropped := 0
 	for _, l := range order {
-		d.metrics.evicted.Add(float64(d.drop(l, extents[l], l.evictableLocked)))
+		dropped += d.drop(l, extents[l], l.evictableLocked)
 	}
+	d.metrics.evicted.Add(float64(dropped))
+	return dropped > 0
 }
 
 // appendVictims adds the extents of the layer of which blocks may be evicted.

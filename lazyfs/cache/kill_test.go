@@ -78,29 +78,36 @@ func victim(dir string) error {
 		}
 		d.SetHook(func(p string) {
 			if (point == "" || p == point) && calls.Add(1) == last {
-				// Returns only when the signal is on its way.
-				_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-				select {}
+				if err := syscall.Kill(os.Getpid(), syscall.SIGKILL); err != nil {
+					panic(err)
+				}
+				select {} // the signal is on its way
 			}
 		})
 	}
-	go func() { _ = d.Run(context.Background()) }()
+	failed := make(chan error, 4)
+	go func() { failed <- d.Run(context.Background()) }()
 	var keys []block.Key
 	for k := range fx.Keys() {
 		keys = append(keys, k)
 	}
-	fmt.Println("ready")
+	if _, err := fmt.Fprintln(os.Stdout, "ready"); err != nil {
+		return err
+	}
 	for i := range 3 {
 		own := rand.New(rand.NewPCG(seed, uint64(i)+1))
 		go func() {
 			for {
 				k := keys[own.IntN(len(keys))]
-				_ = d.Put(context.Background(), k, fx.Content(k))
+				if err := d.Put(context.Background(), k, fx.Content(k)); err != nil && !errors.Is(err, syscall.ENOSPC) {
+					failed <- err
+					return
+				}
 				<-time.After(time.Duration(own.IntN(int(time.Millisecond))))
 			}
 		}()
 	}
-	select {}
+	return <-failed
 }
 
 // TestKill kills a process that writes to a cache, at random moments and between
@@ -149,7 +156,9 @@ func TestKill(t *testing.T) {
 
 // runVictim runs a victim and kills it some time after it has begun.
 func runVictim(turn *sync.Mutex, dir string, seed uint64, after time.Duration) error {
-	cmd := exec.Command(os.Args[0])
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	cmd := exec.CommandContext(ctx, os.Args[0])
 	cmd.Env = append(os.Environ(), victimEnv+"="+dir, seedEnv+"="+strconv.FormatUint(seed, 10))
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
@@ -168,7 +177,7 @@ func runVictim(turn *sync.Mutex, dir string, seed uint64, after time.Duration) e
 	if seed%2 == 0 { // it kills itself, unless it never comes to the point
 		after = 500 * time.Millisecond
 	}
-	timer := time.AfterFunc(after, func() { _ = cmd.Process.Kill() })
+	timer := time.AfterFunc(after, cancel) // which kills it
 	defer timer.Stop()
 	err = cmd.Wait()
 	var exit *exec.ExitError

@@ -69,20 +69,28 @@ func (d *Disk) undo(l *layer, k block.Key, size int64, err error) error {
 	return errors.Join(err, punched)
 }
 
-// reserve counts n bytes more, evicting if that goes over the bound.
+// reserve counts n bytes more, evicting if that would go over the bound.
 func (d *Disk) reserve(n int64) error {
-	bytes := d.bytes.Add(n)
-	if d.cfg.MaxBytes <= 0 {
-		return nil
-	}
-	if bytes > d.cfg.MaxBytes {
-		d.evict(d.lowWater())
-		if d.bytes.Load() > d.cfg.MaxBytes {
-			d.bytes.Add(-n)
+	for !d.tryReserve(n) {
+		// Other writers may take the room first; then there is more to evict.
+		if !d.evict(min(d.lowWater(), d.cfg.MaxBytes-n)) {
 			return errFull
 		}
-	} else if float64(bytes) > float64(d.cfg.MaxBytes)*highWater {
+	}
+	if d.cfg.MaxBytes > 0 && d.bytes.Load() > d.highWater() {
 		d.signal()
 	}
 	return nil
+}
+
+func (d *Disk) tryReserve(n int64) bool {
+	for {
+		bytes := d.bytes.Load()
+		if d.cfg.MaxBytes > 0 && bytes+n > d.cfg.MaxBytes {
+			return false
+		}
+		if d.bytes.CompareAndSwap(bytes, bytes+n) {
+			return true
+		}
+	}
 }
