@@ -36,7 +36,7 @@ func AcceleratedTag(tag name.Tag) name.Tag {
 // that the image was found through, or among the referrers of its manifest, or
 // listed under the accelerated tag. When one of these places has several, the
 // one that covers most layers of the image is returned, and of equals the one
-// with the smallest digest.
+// with the smallest digest. One that is not valid is skipped and logged.
 //
 // Errors wrap [ErrNoArtifact] when every place was looked at in vain, or else
 // what [Client.Resolve] returns.
@@ -155,6 +155,11 @@ func (c *Client) best(ctx context.Context, image *Image, candidates []v1.Descrip
 	covered := -1
 	for _, d := range candidates[:min(len(candidates), maxCandidates)] {
 		a, err := c.artifact(ctx, image.Name.Context(), d)
+		if errors.Is(err, ErrInvalid) {
+			// One that is broken must not hide one that is not.
+			c.log.WarnContext(ctx, "skipping an index artifact", "image", image.Name.String(), "digest", d.Digest.String(), "error", err)
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -1,0 +1,242 @@
+package convert
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+
+	"github.com/google/go-containerregistry/pkg/name"
+
+	"github.com/brisk-project/brisk/image/index"
+	"github.com/brisk-project/brisk/image/registry"
+	"github.com/brisk-project/brisk/internal/block"
+)
+
+// ErrMismatch says that the bytes of a layer are not those its manifest or the
+// image configuration names.
+var ErrMismatch = errors.New("layer does not match its image")
+
+// defaultNeighbours is how many other tags are looked at for indexes of layers
+// that this image shares with them.
+const defaultNeighbours = 8
+
+// Config configures [Convert]. The zero value has the defaults.
+type Config struct {
+	// Parallel is how many layers are read at a time. Each needs about two cores
+	// and 10 MiB. Default GOMAXPROCS.
+	Parallel int
+	// Known are images whose indexes are used where they share layers with this
+	// one, such as its base image. They may be in other repositories, and other
+	// registries.
+	Known []name.Reference
+	// Neighbours is how many accelerated tags of the same repository are looked at
+	// for indexes of layers that are known from nowhere else; those that are
+	// spelled most like the tag of the image come first. Default 8, none below 0.
+	Neighbours int
+	// Tag is where the accelerated image index goes. Default the tag of the image
+	// with the suffix "_accelerated"; an image named by digest gets none.
+	Tag *name.Tag
+	// Reindex reads every layer, whether it has an index or not.
+	Reindex bool
+	// Build says how layer indexes are made.
+	Build index.BuildConfig
+	// Progress, if not nil, is told what happens. Its calls do not overlap. It must
+	// return soon.
+	Progress func(Event)
+	// Logger gets the unusual. nil discards.
+	Logger *slog.Logger
+}
+
+// Result is what a conversion did.
+type Result struct {
+	Platforms []Platform `json:"platforms"`
+	// Layers are the distinct layers of all platforms in the order in which they
+	// first occur.
+	Layers []Layer `json:"layers"`
+	// Tag is the reference of the accelerated image index, "" if there is none,
+	// and TagDigest its digest. TagPushed is false if it was there already.
+	Tag       string       `json:"tag,omitempty"`
+	TagDigest block.Digest `json:"tagDigest"`
+	TagPushed bool         `json:"tagPushed"`
+}
+
+// Platform is what a conversion did for one platform of an image.
+type Platform struct {
+	Platform string       `json:"platform"`
+	Manifest block.Digest `json:"manifest"`
+	Artifact block.Digest `json:"artifact"`
+	// Pushed is false if the artifact was there already.
+	Pushed bool `json:"pushed"`
+	// Skipped says why the platform has no artifact, "" if it has one.
+	Skipped string `json:"skipped,omitempty"`
+	// Layers are the digests of the layers, the lowest first.
+	Layers []block.Digest `json:"layers"`
+}
+
+// Convert makes and pushes the indexes of the image that ref names, for all its
+// platforms.
+//
+// Errors wrap those of package registry, [ErrMismatch], what index.Build returns
+// for a layer that is not a tar, or the cause of ctx. Indexes pushed before an
+// error stay in the registry, where the next attempt finds them if they were
+// listed.
+func Convert(ctx context.Context, client *registry.Client, ref name.Reference, cfg Config) (*Result, error) {
+	if cfg.Parallel <= 0 {
+		cfg.Parallel = runtime.GOMAXPROCS(0)
+	}
+	if cfg.Neighbours == 0 {
+		cfg.Neighbours = defaultNeighbours
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	images, err := client.ResolveAll(ctx, ref)
+	if err != nil {
+		return nil, fmt.Errorf("converting %s: %w", ref, err)
+	}
+	c := &conversion{
+		client: client, ref: ref, cfg: cfg, images: images,
+		reusable: make(map[block.Digest]found),
+		byDigest: make(map[block.Digest]*work),
+		report:   &reporter{progress: cfg.Progress},
+	}
+	if err := c.run(ctx); err != nil {
+		return nil, fmt.Errorf("converting %s: %w", ref, err)
+	}
+	return &c.result, nil
+}
+
+// conversion is one call of Convert.
+type conversion struct {
+	client *registry.Client
+	ref    name.Reference
+	cfg    Config
+	images []*registry.Image
+	report *reporter
+
+	reusable  map[block.Digest]found // indexes that are there, by layer
+	artifacts []*registry.Artifact   // those of images, in their order, nil for none
+	works     []*work                // the distinct layers, in the order in which they first occur
+	byDigest  map[block.Digest]*work
+	result    Result
+}
+
+// work is one distinct layer.
+type work struct {
+	layer registry.Layer
+	done  Layer
+	index registry.IndexBlob
+	// skipped says why the layer has no index, which is no error for foreign
+	// layers.
+	skipped string
+}
+
+func (c *conversion) run(ctx context.Context) error {
+	if err := c.collect(); err != nil {
+		return err
+	}
+	if err := c.lookUp(ctx); err != nil {
+		return err
+	}
+	if err := c.indexLayers(ctx); err != nil {
+		return err
+	}
+	return c.push(ctx)
+}
+
+// collect lists the distinct layers.
+func (c *conversion) collect() error {
+	for _, image := range c.images {
+		for i, layer := range image.Layers {
+			if w := c.byDigest[layer.Digest]; w != nil {
+				if w.layer.DiffID != layer.DiffID || w.layer.Size != layer.Size {
+					return fmt.Errorf("layer %d of %s: %w: blob %s is said to be two different layers",
+						i, image.Digest, ErrMismatch, layer.Digest)
+				}
+				continue
+			}
+			w := &work{layer: layer}
+			c.works = append(c.works, w)
+			c.byDigest[layer.Digest] = w
+			c.report.event(Event{Kind: Planned, Layer: layer.Digest, Total: layer.Size})
+		}
+	}
+	return nil
+}
+
+// push pushes the artifact of each platform and the image index that lists them.
+func (c *conversion) push(ctx context.Context) error {
+	var listed []registry.Descriptor
+	for i, image := range c.images {
+		platform := Platform{Platform: image.Platform().String(), Manifest: image.Digest}
+		indexes := make([]registry.IndexBlob, 0, len(image.Layers))
+		for _, layer := range image.Layers {
+			w := c.byDigest[layer.Digest]
+			platform.Layers = append(platform.Layers, layer.Digest)
+			indexes = append(indexes, w.index)
+			if w.skipped != "" {
+				platform.Skipped = w.skipped
+			}
+		}
+		if platform.Skipped == "" {
+			d, pushed, err := c.pushArtifact(ctx, image, c.artifacts[i], indexes)
+			if err != nil {
+				return err
+			}
+			platform.Artifact, platform.Pushed = d.Digest, pushed
+			listed = append(listed, d)
+		}
+		c.result.Platforms = append(c.result.Platforms, platform)
+	}
+	for _, w := range c.works {
+		c.result.Layers = append(c.result.Layers, w.done)
+	}
+	if len(listed) == 0 {
+		return fmt.Errorf("no platform can be started lazily: %s", c.result.Platforms[0].Skipped)
+	}
+	return c.pushTag(ctx, listed)
+}
+
+func (c *conversion) pushArtifact(
+	ctx context.Context, image *registry.Image, existing *registry.Artifact, indexes []registry.IndexBlob,
+) (registry.Descriptor, bool, error) {
+	manifest, err := registry.EncodeArtifact(image.Descriptor, indexes)
+	if err != nil {
+		return registry.Descriptor{}, false, err
+	}
+	d := registry.Descriptor{Digest: block.Sum(manifest), Size: int64(len(manifest)), Subject: image.Digest}
+	if existing != nil && existing.Digest == d.Digest {
+		return d, false, nil
+	}
+	if err := c.client.PushArtifact(ctx, c.ref.Context(), manifest); err != nil {
+		return d, false, err
+	}
+	return d, true, nil
+}
+
+func (c *conversion) pushTag(ctx context.Context, artifacts []registry.Descriptor) error {
+	tag, ok := c.tag()
+	if !ok {
+		return nil
+	}
+	manifest, err := registry.EncodeAccelerated(c.images, artifacts)
+	if err != nil {
+		return err
+	}
+	c.result.Tag, c.result.TagDigest = tag.String(), block.Sum(manifest)
+	c.result.TagPushed, err = c.client.PushAccelerated(ctx, tag, manifest)
+	return err
+}
+
+// tag returns where the accelerated image index goes.
+func (c *conversion) tag() (name.Tag, bool) {
+	if c.cfg.Tag != nil {
+		return *c.cfg.Tag, true
+	}
+	if tag, ok := c.ref.(name.Tag); ok {
+		return registry.AcceleratedTag(tag), true
+	}
+	return name.Tag{}, false
+}
