@@ -7,9 +7,12 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -22,7 +25,48 @@ import (
 	"github.com/brisk-project/brisk/lazyfs/kernel"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+const envNamespace = "LAZYFS_TEST_NAMESPACE"
+
+// TestMain runs the tests in a mount namespace of their own. A namespace that another
+// process makes is a copy of that of its parent, mounts and all: tests of other packages
+// that make some would keep what is unmounted here alive, and the other way round.
+func TestMain(m *testing.M) {
+	if os.Geteuid() == 0 && os.Getenv(envNamespace) == "" {
+		os.Exit(runInNamespace()) //nolint:forbidigo // the outcome of the tests
+	}
+	if os.Getenv(envNamespace) != "" {
+		if err := forgetForeignMounts(); err != nil {
+			panic(err)
+		}
+	}
+	goleak.VerifyTestMain(m)
+}
+
+func runInNamespace() int {
+	cmd := exec.CommandContext(context.Background(), "/proc/self/exe", os.Args[1:]...)
+	cmd.Env = append(os.Environ(), envNamespace+"=1")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
+		panic(err)
+	}
+	return cmd.ProcessState.ExitCode()
+}
+
+func forgetForeignMounts() error {
+	mounts, err := kernel.Mounts()
+	if err != nil {
+		return err
+	}
+	for _, m := range slices.Backward(mounts) {
+		if strings.HasPrefix(m.Point, os.TempDir()+"/") {
+			if err := kernel.Unmount(context.Background(), m.Point, true); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
 
 // node is the part of a node below the mounts: a source that can fail, and a store
 // that keeps what the source delivers.
@@ -51,13 +95,6 @@ func (n *node) Fetch(ctx context.Context, req block.Request, sink block.Sink) er
 		n.mu.Unlock()
 		return sink(k, data)
 	})
-}
-
-// forget empties the store.
-func (n *node) forget() {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	clear(n.held)
 }
 
 // Has implements [block.Holder].

@@ -55,21 +55,27 @@ func (f *flatMount) add(l *stream.Layer) (string, error) {
 }
 
 // remove takes back one add. With the last one the filesystem is unmounted, even if
-// something detached still uses it.
-func (f *flatMount) remove(ctx context.Context, id block.Digest) error {
+// something that has been detached still uses it.
+func (f *flatMount) remove(ctx context.Context, id block.Digest, detach bool) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.fs.Remove(id)
 	if f.fs.Len() > 0 {
 		return nil
 	}
-	patient, cancel := context.WithTimeout(ctx, stopTimeout)
-	defer cancel()
-	if err := f.server.Unmount(patient, false); err != nil {
-		f.logger.WarnContext(ctx, "layer files are still in use; detaching them", "error", err)
-		if err := f.server.Unmount(ctx, true); err != nil {
-			return err
+	if !detach {
+		// The root has been unmounted, but another mount namespace may hold a copy.
+		patient, cancel := context.WithTimeout(ctx, stopTimeout)
+		defer cancel()
+		err := f.server.Unmount(patient, false)
+		if err == nil {
+			f.fs, f.server = nil, nil
+			return nil
 		}
+		f.logger.WarnContext(ctx, "layer files are still in use; detaching them", "error", err)
+	}
+	if err := f.server.Unmount(ctx, true); err != nil {
+		return err
 	}
 	f.fs, f.server = nil, nil
 	return nil

@@ -60,7 +60,7 @@ func (m *Mount) device(l mountedLayer) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	m.undo.push(func(ctx context.Context, _ bool) error { return m.fs.flat.remove(ctx, l.stream.ID()) })
+	m.undo.push(func(ctx context.Context, detach bool) error { return m.fs.flat.remove(ctx, l.stream.ID(), detach) })
 	return path, nil
 }
 

@@ -1,7 +1,6 @@
 package fusefs
 
 import (
-	"context"
 	"errors"
 	"syscall"
 
@@ -13,12 +12,13 @@ var ErrKilled = errors.New("the reader is being killed")
 
 // Errno translates an error of the read path for the kernel. Whatever went wrong
 // with a block is EIO: readers know it, and the kernel keeps nothing of the failed
-// read, so the next one tries again.
+// read, so the next one tries again. EINTR is only for readers that are being killed:
+// others would repeat the read at once and for ever.
 func Errno(err error) fuse.Status {
 	switch {
 	case err == nil:
 		return fuse.OK
-	case errors.Is(err, ErrKilled), errors.Is(err, context.Canceled):
+	case errors.Is(err, ErrKilled):
 		return fuse.EINTR
 	case errors.Is(err, syscall.ENOMEM):
 		return fuse.Status(syscall.ENOMEM)

@@ -9,8 +9,11 @@ import (
 const (
 	// echo is how soon after a failure a read of the same blocks counts as its echo.
 	echo = 250 * time.Millisecond
-	// maxEchoes is how many echoes in a row are believed to be such.
-	maxEchoes = 6
+	// maxEchoes is how many echoes in a row are believed to be such: a loop device
+	// asks for a megabyte of readahead in pieces of 128 KiB, one after the other.
+	maxEchoes = 32
+	// near is how many blocks away from the failure an echo may be.
+	near = 8
 	// maxFailures is how many failures of a layer are remembered.
 	maxFailures = 16
 	// shortest and longest bound the time an echo is given.
@@ -33,15 +36,17 @@ type failure struct {
 	echoes int
 }
 
+func (e *failure) near(read block.Range) bool {
+	return read.First < e.blocks.End()+near && read.End()+near > e.blocks.First
+}
+
 // timeout returns how long a read of the blocks may take.
 func (f *failures) timeout(read block.Range, full time.Duration) time.Duration {
 	for i := range f.list {
 		e := &f.list[i]
-		if read.First >= e.blocks.End() || read.End() <= e.blocks.First ||
-			time.Since(e.at) > echo || e.echoes >= maxEchoes {
-			continue
+		if e.near(read) && time.Since(e.at) <= echo && e.echoes < maxEchoes {
+			return min(full, max(shortest, min(longest, full/20)))
 		}
-		return min(full, max(shortest, min(longest, full/20)))
 	}
 	return full
 }
@@ -54,7 +59,7 @@ func (f *failures) add(read block.Range) {
 		if time.Since(e.at) > echo+longest {
 			continue
 		}
-		if read.First < e.blocks.End() && read.End() > e.blocks.First {
+		if e.near(read) {
 			echoes = max(echoes, e.echoes+1)
 			continue
 		}

@@ -31,7 +31,9 @@ const (
 
 // FillConfig configures a [Filler].
 type FillConfig struct {
-	// Parallel is the number of requests in flight; zero means 2.
+	// Parallel is the number of requests in flight; zero means 1: requests that
+	// follow each other share the frame in which one ends and the next begins, and
+	// the source splits long ones itself.
 	Parallel int
 	// BytesPerSecond limits the rate; zero means no limit.
 	BytesPerSecond int64
@@ -55,7 +57,7 @@ type Filler struct {
 // NewFiller returns a filler of layers, all of this reader.
 func (r *Reader) NewFiller(layers []*Layer, cfg FillConfig) *Filler {
 	if cfg.Parallel <= 0 {
-		cfg.Parallel = 2
+		cfg.Parallel = 1
 	}
 	f := &Filler{reader: r, layers: layers, cfg: cfg, cursor: make([]uint32, len(layers))}
 	for range layers {

@@ -43,6 +43,7 @@ func (l *Layer) ReadLocal(p []byte, off int64) bool {
 		return false
 	}
 	l.reader.metrics.read(resultLocal, len(p), time.Since(start))
+	l.releasePages(off, len(p))
 	return true
 }
 
@@ -52,6 +53,18 @@ func (l *Layer) readLocal(p []byte, off int64) bool {
 	}
 	n, err := l.reader.cfg.Local.ReadAt(l.id, p, off)
 	return err == nil && n == len(p)
+}
+
+// releasePages gives back the page cache of the cache file: the kernel keeps what it
+// was given for the mount, and need not keep it twice.
+func (l *Layer) releasePages(off int64, n int) {
+	r := l.reader
+	if r.pages == nil {
+		return
+	}
+	if err := r.pages.ReleasePages(l.id, off, int64(n)); err != nil {
+		r.pagesOnce.Do(func() { r.cfg.Logger.Warn("page cache of the cache file is not given back", "error", err) })
+	}
 }
 
 // Fetch fills p with the bytes from off on, waiting for them until ctx ends or the

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -34,6 +35,12 @@ type Local interface {
 	ReadAt(layer block.Digest, p []byte, off int64) (int, error)
 }
 
+// PageReleaser is implemented by local caches whose reads go through the page cache.
+// ReleasePages tells the kernel that n bytes from off on will not be read again soon.
+type PageReleaser interface {
+	ReleasePages(layer block.Digest, off, n int64) error
+}
+
 // Config configures a [Reader].
 type Config struct {
 	// Source delivers the blocks that are not local. It is required.
@@ -55,10 +62,13 @@ type Config struct {
 // Reader reads layer streams. Create it with [New].
 type Reader struct {
 	cfg     Config
-	holder  block.Holder // of cfg.Local, may be nil
+	holder  block.Holder // cfg.Local if it is one, else nil
+	pages   PageReleaser // cfg.Local if it is one, else nil
 	load    load
 	ahead   chan block.Range
 	metrics *metrics
+
+	pagesOnce sync.Once // the first failure to release pages is logged, the others are the same
 }
 
 // New returns a reader. It starts nothing: read-ahead needs [Reader.Run].
@@ -78,6 +88,9 @@ func New(cfg Config) (*Reader, error) {
 	r := &Reader{cfg: cfg, ahead: make(chan block.Range, 2*aheadWorkers)}
 	if h, ok := cfg.Local.(block.Holder); ok {
 		r.holder = h
+	}
+	if p, ok := cfg.Local.(PageReleaser); ok {
+		r.pages = p
 	}
 	m, err := newMetrics(cfg.Registerer)
 	if err != nil {
