@@ -11,12 +11,13 @@ import (
 )
 
 // flight is one fetch of the source below. Its fields are guarded by
-// SingleFlight.mu but req, owner and cancel, which do not change.
+// SingleFlight.mu but req, asked, owner and cancel, which do not change.
 type flight struct {
 	req     block.Request
-	owner   *waiter // the request that started it
+	asked   block.Range // the part of req that its owner wants
+	owner   *waiter     // the request that started it
 	cancel  context.CancelCauseFunc
-	left    uint32          // blocks of req that it has not delivered
+	left    uint32          // blocks of asked that it has not delivered
 	waiters map[*waiter]int // how many blocks of the flight each waits for
 }
 
@@ -183,20 +184,49 @@ func (w *waiter) overtake(ctx context.Context) {
 func (w *waiter) startLocked(ctx context.Context, run block.Range) {
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	f := &flight{
-		req:     block.Request{Range: run, Class: w.class},
+		req:     block.Request{Range: w.alongLocked(run), Class: w.class},
+		asked:   run,
 		owner:   w,
 		cancel:  cancel,
 		left:    run.Count,
 		waiters: make(map[*waiter]int),
 	}
-	for i := range run.Count {
-		sl := w.s.slots[run.Key(i)]
+	for i := range f.req.Count {
+		sl := w.s.slots[f.req.Key(i)]
 		sl.flights[f] = true
 		for other := range sl.waiters {
 			f.waiters[other]++
 		}
 	}
 	go w.s.run(ctx, f)
+}
+
+// alongLocked returns run with the neighbours that come along with it, as far as
+// nobody fetches them, and makes their slots.
+func (w *waiter) alongLocked(run block.Range) block.Range {
+	if w.s.cfg.Along == nil {
+		return run
+	}
+	all := w.s.cfg.Along(run)
+	if all.Layer != run.Layer || all.First > run.First || all.End() < run.End() || all.Count > w.s.cfg.Window {
+		return run
+	}
+	claim := func(i uint32) bool {
+		k := block.Key{Layer: run.Layer, Index: i}
+		if w.s.slots[k] != nil {
+			return false
+		}
+		w.s.slots[k] = &slot{flights: make(map[*flight]bool, 1), class: w.class, waiters: make(map[*waiter]struct{})}
+		return true
+	}
+	first, end := run.First, run.End()
+	for first > all.First && claim(first-1) {
+		first--
+	}
+	for end < all.End() && claim(end) {
+		end++
+	}
+	return block.Range{Layer: run.Layer, First: first, Count: end - first}
 }
 
 // take returns what there is to do: blocks to pass on, blocks to fetch again, and

@@ -27,6 +27,12 @@ type SingleFlightConfig struct {
 	// is served window after window, so it never holds more than Window blocks of
 	// memory. Default 64, 16 MiB.
 	Window uint32
+	// Along returns which blocks come along at no cost when those of a range are
+	// fetched, such as the rest of their frames; the range is among them. They are
+	// fetched as well, so that who asks for one of them meanwhile joins the fetch
+	// instead of starting another for the same frames. More than Window of them
+	// are left out. nil for none.
+	Along func(block.Range) block.Range
 	// Registerer takes the metrics, nil for none.
 	Registerer prometheus.Registerer
 }
@@ -156,7 +162,7 @@ func (s *SingleFlight) deliver(f *flight, k block.Key, data []byte) {
 	defer s.mu.Unlock()
 	b.refs = 1
 	mine := f.req.Contains(k)
-	if mine && f.left > 0 {
+	if f.asked.Contains(k) && f.left > 0 {
 		f.left--
 	}
 	if sl := s.slots[k]; sl != nil && len(sl.waiters) > 0 {
