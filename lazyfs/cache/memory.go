@@ -23,7 +23,7 @@ type MemoryConfig struct {
 }
 
 // entryOverhead is what a block takes in memory besides its data: entry of the
-// list, entry of the map, allocation. Measured at 180 to 230 bytes.
+// list, entry of the map, allocation. Measured: 203 bytes with 200,000 blocks.
 const entryOverhead = 256
 
 // Memory keeps blocks in memory, those used last. It implements [block.Store] and

@@ -12,8 +12,8 @@ import (
 // uses it without the cache, and keeps every block of the layer until release is
 // called. If the layer is not complete the error wraps [block.ErrNotFound].
 //
-// Blocks that need verification are verified first, which takes about a second for
-// each GB. The pin survives the process: after a stop without release the
+// Blocks that need verification are verified first, which takes as long as reading
+// and hashing them. The pin survives the process: after a stop without release the
 // layer stays whole until [Disk.DropStalePins].
 func (d *Disk) Pin(layer block.Digest) (path string, release func(), err error) {
 	l := d.lookup(layer)
