@@ -208,11 +208,21 @@ func acls() []item {
 		symlink("on-symlink", "x").xattr(accessACL, full),
 		file("linked", 600).mode(0o660).xattr(accessACL, full),
 		link("linked-again", "linked").mode(0o640),
-		dir("journal").mode(0o2755).xattr(defaultACL, full),
+		dir("journal").mode(0o2755).owner(0, 44).xattr(defaultACL, full),
+		// What is made in a directory with a default ACL inherits it.
+		file("journal/file", 600).mode(0o640),
+		file("journal/own", 600).mode(0o640).xattr(accessACL, minimal),
+		dir("journal/dir").mode(0o751),
+		file("journal/implicit/file", 600),
+		symlink("journal/symlink", "x"),
+		fifo("journal/fifo"),
+		link("journal/link", "linked").mode(0o640),
+		file("minimal-default/file", 600).mode(0o604),
+		dir("minimal-default/dir"),
 	}
 }
 
 // moreACLs describe a directory again with another mode.
 func moreACLs() []item {
-	return []item{dir("both").mode(0o700), file("agrees", 5)}
+	return []item{dir("both").mode(0o700), file("agrees", 5), file("journal/dir/upper", 5).mode(0o600), dir("journal").mode(0o700), file("journal/file", 7)}
 }
