@@ -29,7 +29,7 @@ type Config struct {
 
 // Stats describes rootfs metadata.
 type Stats struct {
-	Size   int64 // in bytes, a multiple of 512
+	Size   int64 // in bytes, a multiple of 4096
 	Inodes int
 }
 
@@ -73,11 +73,11 @@ type builder struct {
 	w     *bufio.Writer
 	pos   int64
 	buf   []byte
-	zeros []byte // two blocks
+	zeros []byte
 }
 
 func newBuilder(t *Tree, cfg Config, unit blockBits) (*builder, error) {
-	b := &builder{tree: t, bits: unit, limit: cfg.MaxSize, time: commonTime(t), zeros: make([]byte, 2*unit.size())}
+	b := &builder{tree: t, bits: unit, limit: cfg.MaxSize, time: commonTime(t), zeros: make([]byte, unit.size()+pageSize)}
 	if b.limit <= 0 {
 		b.limit = defaultMaxSize
 	}
@@ -248,9 +248,9 @@ func (b *builder) put(data []byte) error {
 	return err
 }
 
-// padTo writes zeros up to byte pos. Gaps are shorter than two blocks.
+// padTo writes zeros up to byte pos. Gaps are no longer than a block and a page.
 func (b *builder) padTo(pos int64) error {
-	if pos < b.pos || pos-b.pos > 2*b.bits.size() {
+	if pos < b.pos || pos-b.pos > int64(len(b.zeros)) {
 		return fmt.Errorf("at byte %d of %d, which is not where the layout has it", b.pos, pos)
 	}
 	return b.put(b.zeros[:pos-b.pos])

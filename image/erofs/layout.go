@@ -10,6 +10,8 @@ import (
 // error names it.
 var ErrTooLarge = errors.New("rootfs metadata too large")
 
+const pageSize = 4096
+
 // placement says where an inode and its content are in the image.
 type placement struct {
 	inode   int64 // byte offset
@@ -60,7 +62,8 @@ func (b *builder) layout() error {
 			return fmt.Errorf("%w: more than %d bytes", ErrTooLarge, b.limit)
 		}
 	}
-	next := b.bits.count(end)
+	// Readers that do not know yet which size an inode has read the larger.
+	next := b.bits.count(end + extendedSize - compactSize)
 	for i, n := range b.tree.nodes {
 		p := &b.places[i]
 		p.data = next
@@ -80,7 +83,8 @@ func (b *builder) layout() error {
 			return fmt.Errorf("%w: more than %d bytes", ErrTooLarge, b.limit)
 		}
 	}
-	b.blocks = next
+	// Loop devices and old tools want whole pages.
+	b.blocks = b.bits.count(alignUp(next<<b.bits, pageSize))
 	return nil
 }
 

@@ -125,16 +125,30 @@ func TestMountEqualsUnpackedImage(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			merged, err := snapshotOfTree(tree, image.Layers)
+			report(t, "the merged tree", want, merged, err)
 			metadata := build(t, tree)
 			fsck(t, metadata, layers)
+			read, err := snapshotByGoErofs(metadata, image.Layers)
+			report(t, "the go-erofs reader", want, read, err)
 			path, devices := store(t, metadata, image.Layers)
-			got, err := fstree.Take(mount(t, path, devices))
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, line := range fstree.Diff(want, got) {
-				t.Error(line)
-			}
+			mounted, err := fstree.Take(mount(t, path, devices))
+			report(t, "the mount", want, mounted, err)
 		})
+	}
+}
+
+// report reports the differences of a tree from what containerd unpacks.
+func report(tb testing.TB, what string, want, got *fstree.Tree, err error) {
+	tb.Helper()
+	if err != nil {
+		tb.Errorf("%s: %v", what, err)
+		return
+	}
+	for i, line := range fstree.Diff(want, got) {
+		if tb.Errorf("%s: %s", what, line); i == 20 {
+			tb.Errorf("%s: and more", what)
+			return
+		}
 	}
 }

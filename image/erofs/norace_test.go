@@ -1,0 +1,5 @@
+//go:build !race
+
+package erofs_test
+
+const raceEnabled = false
