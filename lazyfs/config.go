@@ -51,7 +51,8 @@ type Config struct {
 	Local stream.Local
 	// Backend is the backend to use; empty means the first that [Probe] finds.
 	Backend Backend
-	// ReadTimeout is how long a read may wait for its blocks; zero means 30 s.
+	// ReadTimeout is how long a reader may wait for its blocks before it gets EIO;
+	// zero means 30 s.
 	ReadTimeout time.Duration
 	// ReadAhead is the most bytes fetched ahead of a sequential reader; zero means
 	// 16 MiB, a negative value none.

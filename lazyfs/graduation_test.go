@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/brisk-project/brisk/internal/block"
 	"github.com/brisk-project/brisk/internal/block/blocktest"
@@ -35,7 +36,9 @@ func openCache(t *testing.T, dir string, fx *blocktest.Fixture, upstream block.S
 		}
 	})
 	verified := source.Verify(upstream, fx, source.VerifyConfig{})
-	shared := source.NewSingleFlight(source.Fill(disk, verified, source.FillConfig{}), source.SingleFlightConfig{})
+	// How long anything takes here says nothing about a link: patience has no end.
+	shared := source.NewSingleFlight(source.Fill(disk, verified, source.FillConfig{}),
+		source.SingleFlightConfig{Patience: time.Minute})
 	return disk, source.Chain(source.Link{Name: "disk", Source: disk}, source.Link{Name: "upstream", Source: shared})
 }
 

@@ -18,7 +18,7 @@ const (
 	maxFailures = 16
 	// shortest and longest bound the time an echo is given.
 	shortest = 50 * time.Millisecond
-	longest  = time.Second
+	longest  = 500 * time.Millisecond
 )
 
 // failures remembers reads that were given up at their deadline. The kernel does not
@@ -40,7 +40,8 @@ func (e *failure) near(read block.Range) bool {
 	return read.First < e.blocks.End()+near && read.End()+near > e.blocks.First
 }
 
-// timeout returns how long a read of the blocks may take.
+// timeout returns how long a read of the blocks may take, if its reader is to have an
+// answer within full, echoes included.
 func (f *failures) timeout(read block.Range, full time.Duration) time.Duration {
 	for i := range f.list {
 		e := &f.list[i]
@@ -48,7 +49,7 @@ func (f *failures) timeout(read block.Range, full time.Duration) time.Duration {
 			return min(full, max(shortest, min(longest, full/20)))
 		}
 	}
-	return full
+	return full - full/10
 }
 
 // add notes a failure that happened now.

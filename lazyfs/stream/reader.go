@@ -48,7 +48,8 @@ type Config struct {
 	// Local is the local cache, nil if there is none. If it is a [block.Holder] as
 	// well, read-ahead and fill skip what it holds.
 	Local Local
-	// Timeout is how long a read may take; zero means 30 s.
+	// Timeout is how long a reader may wait; zero means 30 s. A tenth of it is set
+	// aside for the kernel, which repeats reads that fail.
 	Timeout time.Duration
 	// ReadAhead is the most bytes that read-ahead keeps on their way for one
 	// sequential reader; zero means 16 MiB, a negative value none.
