@@ -1,23 +1,24 @@
 package p2p
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"math"
 	"time"
 
 	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/connmgr"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
-	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
+	netconnmgr "github.com/libp2p/go-libp2p/p2p/net/connmgr"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	"github.com/libp2p/go-libp2p/x/rate"
-	"github.com/multiformats/go-multiaddr"
 )
 
 const (
@@ -46,21 +47,22 @@ const (
 	memoryPerPeer = streamsPerPeer * streamWindow
 )
 
-// newHost starts a libp2p host: TCP, TLS 1.3, yamux, and nothing else.
-func (n *Node) newHost(key crypto.PrivKey, listen []multiaddr.Multiaddr) (host.Host, error) {
+// newHost starts a libp2p host: TCP, TLS 1.3, yamux, and nothing else. It does not
+// listen yet.
+func newHost(key crypto.PrivKey, gate connmgr.ConnectionGater) (host.Host, error) {
 	resources, err := newResources()
 	if err != nil {
 		return nil, err
 	}
 	// The high mark lies under the limit of the resource manager, so that idle
 	// connections are closed before new ones are refused.
-	conns, err := connmgr.NewConnManager(MaxPeers, MaxPeers*connsPerPeer-maxTransient)
+	conns, err := netconnmgr.NewConnManager(MaxPeers, MaxPeers*connsPerPeer-maxTransient)
 	if err != nil {
-		return nil, fmt.Errorf("making connection manager: %w", err)
+		return nil, errors.Join(fmt.Errorf("making connection manager: %w", err), resources.Close())
 	}
 	h, err := libp2p.New(
 		libp2p.Identity(key),
-		libp2p.ListenAddrs(listen...),
+		libp2p.NoListenAddrs,
 		libp2p.NoTransports,
 		// Port reuse serves hole punching only, and with it two nodes that dial
 		// each other at once meet in a TCP simultaneous open that TLS cannot use.
@@ -69,7 +71,7 @@ func (n *Node) newHost(key crypto.PrivKey, listen []multiaddr.Multiaddr) (host.H
 		libp2p.Muxer(yamux.ID, newMuxer()),
 		libp2p.ResourceManager(resources),
 		libp2p.ConnectionManager(conns),
-		libp2p.ConnectionGater(n.gater),
+		libp2p.ConnectionGater(gate),
 		libp2p.UserAgent(userAgent),
 		libp2p.WithDialTimeout(dialTimeout),
 		libp2p.SwarmOpts(swarm.WithDialRanker(swarm.NoDelayDialRanker)),
@@ -80,7 +82,7 @@ func (n *Node) newHost(key crypto.PrivKey, listen []multiaddr.Multiaddr) (host.H
 		libp2p.DisableMetrics(), // per-peer labels; this package has its own
 	)
 	if err != nil {
-		return nil, fmt.Errorf("starting libp2p host: %w", err)
+		return nil, errors.Join(fmt.Errorf("starting libp2p host: %w", err), conns.Close(), resources.Close())
 	}
 	return h, nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 
 	"github.com/brisk-project/brisk/internal/block"
 	"github.com/brisk-project/brisk/p2p/policy"
@@ -169,11 +170,11 @@ func (ls *links) connect(ctx context.Context, p Peer) {
 	l, err := ls.open(ctx, p)
 	ls.mu.Lock()
 	ls.tried[p.id] = true
-	ls.inbound[p.id] = false
 	if err == nil {
 		ls.up[p.id] = l
 	}
 	ls.mu.Unlock()
+	ls.board.Dialled(policy.PeerID(p.id), err == nil)
 	if err == nil {
 		ls.poke()
 		ls.keep(ctx, l)
@@ -182,8 +183,8 @@ func (ls *links) connect(ctx context.Context, p Peer) {
 	delete(ls.up, p.id)
 	delete(ls.busy, p.id)
 	ls.mu.Unlock()
-	if ctx.Err() == nil {
-		ls.board.Dialled(policy.PeerID(p.id), err == nil && time.Since(l.since) >= shortLife)
+	if err == nil && time.Since(l.since) < shortLife {
+		ls.board.Dialled(policy.PeerID(p.id), false)
 	}
 }
 
@@ -200,6 +201,11 @@ func (ls *links) open(ctx context.Context, p Peer) (*link, error) {
 	// Only the addresses that the members list names; what the peer says of itself
 	// may be out of date.
 	ls.host.Peerstore().ClearAddrs(p.id)
+	// The board alone decides when to dial again: it knows that a peer is back
+	// when that peer connects.
+	if sw, ok := ls.host.Network().(*swarm.Swarm); ok {
+		sw.Backoff().Clear(p.id)
+	}
 	if err := ls.host.Connect(ctx, peer.AddrInfo{ID: p.id, Addrs: p.addrs}); err != nil {
 		return nil, fmt.Errorf("connecting to peer %s: %w", p.id, err)
 	}

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -119,20 +120,14 @@ func (n *Node) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ls, err := n.start(func() (host.Host, error) { return n.newHost(key, listen) })
+	ls, err := n.start(key)
 	if err != nil {
 		return err
 	}
-	ls.host.SetStreamHandler(wire.Protocol, func(s network.Stream) {
-		if !n.serving.begin() {
-			_ = s.Reset() //nolint:errcheck // the connection ends anyway
-			return
-		}
-		defer n.serving.end()
-		if err := n.server.serve(ctx, s); err != nil && errors.Is(err, wire.ErrMalformed) {
-			n.log.Warn("peer broke the protocol", "peer", s.Conn().RemotePeer().String(), "error", err)
-		}
-	})
+	ls.host.SetStreamHandler(wire.Protocol, func(s network.Stream) { n.serve(ctx, s) })
+	if err := ls.host.Network().Listen(listen...); err != nil {
+		return errors.Join(fmt.Errorf("listening for peers: %w", err), n.stop(ls))
+	}
 	n.log.Info("serving peers", "peer", n.id.String(), "addresses", n.Addrs())
 	var settling sync.WaitGroup
 	settling.Go(func() {
@@ -145,21 +140,23 @@ func (n *Node) Run(ctx context.Context) error {
 	ls.run(ctx)
 	settling.Wait()
 
-	// First nobody can ask through this node, then the connections end, which ends
-	// what is being served.
-	n.mu.Lock()
-	n.links, n.host = nil, nil
-	n.mu.Unlock()
-	ls.host.RemoveStreamHandler(wire.Protocol)
-	err = ls.host.Close()
-	n.serving.close()
-	if err != nil {
-		return fmt.Errorf("closing libp2p host: %w", err)
-	}
-	return nil
+	return n.stop(ls)
 }
 
-func (n *Node) start(newHost func() (host.Host, error)) (*links, error) {
+// serve answers one stream of a peer.
+func (n *Node) serve(ctx context.Context, s network.Stream) {
+	if !n.serving.begin() {
+		_ = s.Reset() //nolint:errcheck // the connection ends anyway
+		return
+	}
+	defer n.serving.end()
+	if err := n.server.serve(ctx, s); errors.Is(err, wire.ErrMalformed) {
+		n.log.Warn("peer broke the protocol", "peer", s.Conn().RemotePeer().String(), "error", err)
+	}
+}
+
+// start makes the host, which from then on is there for Addrs and for reads.
+func (n *Node) start(key crypto.PrivKey) (*links, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.ran {
@@ -167,13 +164,28 @@ func (n *Node) start(newHost func() (host.Host, error)) (*links, error) {
 	}
 	n.ran = true
 	n.gater.set(n.cfg.Members.Members(), n.id)
-	h, err := newHost()
+	h, err := newHost(key, n.gater)
 	if err != nil {
 		return nil, err
 	}
 	n.host = h
 	n.links = newLinks(h, n.cfg.Members, n.gater, n.pool)
 	return n.links, nil
+}
+
+// stop ends what start began: first nobody can ask through this node any more,
+// then the connections end, which ends what is being served.
+func (n *Node) stop(ls *links) error {
+	n.mu.Lock()
+	n.links, n.host = nil, nil
+	n.mu.Unlock()
+	ls.host.RemoveStreamHandler(wire.Protocol)
+	err := ls.host.Close()
+	n.serving.close()
+	if err != nil {
+		return fmt.Errorf("closing libp2p host: %w", err)
+	}
+	return nil
 }
 
 // ID returns the peer ID of the node.

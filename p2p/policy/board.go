@@ -28,6 +28,9 @@ const (
 	// latencyUnknown is assumed of a peer that has not answered yet: a typical
 	// answer of a busy node, so that a new peer is neither flooded nor avoided.
 	latencyUnknown = 2 * time.Millisecond
+	// loadBlocks is the difference in blocks under way that matters: 1 MiB takes
+	// about as long as the round trip that asking the wrong peer costs.
+	loadBlocks = 4
 	// maxLayers and maxExtents bound what is remembered of one peer. Past them the
 	// memory is dropped as a whole: it is worth one question per block.
 	maxLayers  = 256
@@ -97,8 +100,8 @@ func (b *Board) Forget(id PeerID) {
 // reports false when nobody is left.
 //
 // First come the peers with the least asked of them, where one that has not lately
-// delivered blocks of the layer counts as if it had an extent more to do for every
-// peer tried already: a guess is worth making when those who surely hold the layer
+// delivered blocks of the layer counts as if it had a little to do, and more with
+// every peer tried already: a guess is worth making when those who surely hold the layer
 // are busy, but not again and again. Then come the fastest; among equals the order
 // is that of a hash of peer and extent, so that different extents go to different
 // peers.
@@ -165,7 +168,7 @@ func (p *peerState) lacks(layer block.Digest, extent uint32, now time.Time) uint
 type rank struct {
 	id    PeerID
 	ask   uint16
-	load  int    // extents asked of it and not answered
+	load  int    // asked of it and not answered, in loadBlocks
 	known bool   // lately delivered blocks of the layer
 	speed int    // binary magnitude of its latency
 	hash  uint64 // spreads extents over equals
@@ -179,7 +182,7 @@ func (p *peerState) rank(id PeerID, layer block.Digest, extent uint32, now time.
 	l, ok := p.layers[layer]
 	return rank{
 		id:    id,
-		load:  p.inflight / block.ExtentBlocks,
+		load:  p.inflight / loadBlocks,
 		known: ok && now.Sub(l.hit) < hitTTL,
 		// In powers of four: closer than that, two latencies are the same peer on
 		// a good and on a bad moment.
@@ -312,12 +315,15 @@ func (b *Board) Banned(id PeerID) bool {
 	return ok && b.now().Before(p.banned)
 }
 
-// Dialled notes how an attempt to connect to a peer ended.
+// Dialled notes how an attempt to connect to a peer ended. A success ends the
+// bench: what failed before was another connection.
 func (b *Board) Dialled(id PeerID, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	p := b.peerLocked(id)
 	if ok {
+		p.failures = 0
+		p.bench.reset()
 		p.dial.reset()
 		return
 	}

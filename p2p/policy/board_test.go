@@ -32,7 +32,7 @@ func TestPickOrder(t *testing.T) {
 			t.Fatalf("extent %d: %s, want the faster one", extent, got)
 		}
 	}
-	b.Asked("near", block.ExtentBlocks)
+	b.Asked("near", loadBlocks)
 	if got := pick(b, layer, 0, "far", "near"); got != "far" {
 		t.Errorf("%s, want the one with less to do", got)
 	}
@@ -40,14 +40,14 @@ func TestPickOrder(t *testing.T) {
 	if got := pick(b, layer, 0, "far", "near"); got != "near" {
 		t.Errorf("%s, want the one that has blocks of the layer", got)
 	}
-	b.Asked("near", block.ExtentBlocks)
+	b.Asked("near", loadBlocks)
 	if got := pick(b, layer, 0, "far", "near"); got != "far" {
 		t.Errorf("%s, want a guess while the one that has the layer is busy", got)
 	}
 	if id, _, _ := b.Pick(layer, 0, 1, []PeerID{"far", "near"}, map[PeerID]bool{"x": true}); id != "near" {
 		t.Errorf("%s, want no second guess", id)
 	}
-	b.Asked("near", -block.ExtentBlocks)
+	b.Asked("near", -loadBlocks)
 	c.t = c.t.Add(hitTTL)
 	if got := pick(b, layer, 0, "far", "near"); got != "far" {
 		t.Errorf("%s: what a peer held a minute ago still counts", got)
