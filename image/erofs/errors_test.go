@@ -167,11 +167,11 @@ func (f *full) Write(p []byte) (int, error) {
 }
 
 func TestBuildReturnsTheErrorOfTheWriter(t *testing.T) {
-	tree, err := erofs.Merge([]entries{many(make([]byte, 1<<17))})
+	tree, err := erofs.Merge([]entries{many(make([]byte, 1<<17), few)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, room := range []int{0, 1 << 19, 4 << 20} {
+	for _, room := range []int{0, 1 << 19, 1 << 20} {
 		if _, err := erofs.Build(&full{room}, tree, erofs.Config{}); !errors.Is(err, errFull) {
 			t.Errorf("with room for %d bytes: error is %v", room, err)
 		}

@@ -222,7 +222,10 @@ func TestMergeAgreesWithContainerd(t *testing.T) {
 	root := fstree.TempDir(t)
 	rng := rand.New(rand.NewPCG(3, 4))
 	accepted := 0
-	const rounds = 200
+	rounds := 200
+	if raceEnabled {
+		rounds = 30
+	}
 	for round := range rounds {
 		c := choices{data: bytesOf(rng)}
 		dir := filepath.Join(root, strconv.Itoa(round))
