@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/brisk-project/brisk/image/index"
@@ -86,6 +87,37 @@ func (d *delivery) part(i uint32, at int, data []byte) error {
 	}
 	delete(d.partials, i)
 	return d.blockLocked(i, p.data)
+}
+
+// edge returns what has been decoded of a block that lies in two pieces, if it
+// reaches from one of its ends.
+func (d *delivery) edge(i uint32) (part, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	p := d.partials[i]
+	if p == nil || p.start > 0 && p.end < len(p.data) {
+		return part{}, false
+	}
+	return part{start: p.start, data: slices.Clone(p.data[p.start:p.end])}, true
+}
+
+// need returns which bytes of the layer stream are needed for a range, which are
+// those that no part of its first and last block holds.
+func (d *delivery) need(missing block.Range) (from, to int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	from = missing.Key(0).Offset()
+	to = min(missing.Key(missing.Count).Offset(), d.layer.StreamSize())
+	if d.done[missing.First/64]&(1<<(missing.First%64)) != 0 && missing.Count == 1 {
+		return to, to // completed by its parts
+	}
+	if p := d.partials[missing.First]; p != nil && p.start == 0 {
+		from += int64(p.end)
+	}
+	if p := d.partials[missing.End()-1]; p != nil && p.start > 0 && p.end == len(p.data) {
+		to = missing.Key(missing.Count-1).Offset() + int64(p.start)
+	}
+	return from, to
 }
 
 // complete reports whether every block asked for has been delivered.

@@ -275,7 +275,7 @@ func (c *changing) Resolve(authn.Resource) (authn.Authenticator, error) {
 // are refused.
 func TestTokens(t *testing.T) {
 	r := registrytest.New(t, registrytest.Config{Auth: registrytest.AuthToken})
-	st := store(t, r, registrytest.Layer{Tar: registrytest.Tar(t, registrytest.Files(1, 12, 1<<20)...)})
+	st := store(t, r, registrytest.Layer{Tar: registrytest.Tar(t, registrytest.Files(1, 9, 1<<20)...)})
 	src := newSource(t, newClient(t, registry.Config{}), registry.SourceConfig{})
 	src.Add(st.repo, st.layer)
 	before := r.TokensGiven()

@@ -7,7 +7,6 @@ import (
 	"sync"
 
 	"github.com/google/go-containerregistry/pkg/name"
-	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
@@ -19,8 +18,9 @@ const (
 	defaultRequests = 8
 	// fetchPieces is how many requests one Fetch has in flight.
 	fetchPieces = 4
-	// maxHeads bounds the beginnings of blocks kept, 8 MiB.
-	maxHeads = 32
+	// rounds is how often a Fetch looks at what is missing: once for itself, then
+	// for what others who were reading it have not left behind.
+	rounds = 3
 	// sourceName is what errors and metrics call a registry.
 	sourceName = "registry"
 )
@@ -51,8 +51,8 @@ type Source struct {
 	client  *Client
 	permits *permits
 	metrics *sourceMetrics
-	buffers sync.Pool                     // of *[block.Size]byte
-	heads   *lru.Cache[block.Key, []byte] // the beginnings of blocks whose frame was decoded to its end
+	buffers sync.Pool // of *[block.Size]byte
+	parts   *parts
 
 	mu     sync.Mutex
 	layers map[block.Digest][]*location
@@ -74,7 +74,7 @@ func NewSource(client *Client, cfg SourceConfig) (*Source, error) {
 	if cfg.Requests < 1 {
 		return nil, fmt.Errorf("registry source: %d requests at a time", cfg.Requests)
 	}
-	heads, err := lru.New[block.Key, []byte](maxHeads)
+	parts, err := newParts()
 	if err != nil {
 		return nil, fmt.Errorf("registry source: %w", err)
 	}
@@ -83,7 +83,7 @@ func NewSource(client *Client, cfg SourceConfig) (*Source, error) {
 		permits: newPermits(cfg.Requests),
 		metrics: newSourceMetrics(cfg.Registerer),
 		buffers: sync.Pool{New: func() any { return new([block.Size]byte) }},
-		heads:   heads,
+		parts:   parts,
 		layers:  make(map[block.Digest][]*location),
 		passes:  make(map[block.Digest]*pass),
 	}, nil
@@ -202,21 +202,54 @@ func (s *Source) fetchFrom(ctx context.Context, loc *location, class block.Class
 	if loc.layer.FrameCount() == 1 && !loc.layer.Seekable() {
 		return s.fetchStreamed(ctx, loc, class, d)
 	}
-	missing := d.missing()
-	if missing.Count == 0 {
+	for round := range rounds {
+		missing := d.missing()
+		if missing.Count == 0 {
+			return nil
+		}
+		if err := s.fetchMissing(ctx, loc, class, d, missing, round < rounds-1); err != nil {
+			return err
+		}
+	}
+	if !d.complete() {
+		return fmt.Errorf("%w: the frames asked for do not hold the blocks", block.ErrCorrupt)
+	}
+	return nil
+}
+
+// fetchMissing reads the frames that hold what is missing, but for those at the ends
+// of which a part is kept or, if share is set, that somebody else is reading.
+func (s *Source) fetchMissing(
+	ctx context.Context, loc *location, class block.Class, d *delivery, missing block.Range, share bool,
+) error {
+	if err := s.parts.use(loc.layer, missing, d); err != nil {
+		return err
+	}
+	from, to := d.need(missing)
+	if from >= to {
 		return nil
 	}
-	from := s.useHead(loc.layer, missing, d)
-	to := min(int64(missing.End())*block.Size, loc.layer.StreamSize())
-	pieces, err := plan(loc.layer, from, to)
-	if err != nil {
-		return err
+	var others []*reading
+	if share {
+		from, to, others = s.parts.share(loc.layer, class, from, to)
+	}
+	var pieces []piece
+	if from < to {
+		var err error
+		if pieces, err = plan(loc.layer, from, to); err != nil {
+			return err
+		}
 	}
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(fetchPieces)
 	for _, p := range pieces {
+		end := s.parts.begin(loc.layer.BlobDigest(), p, class)
 		group.Go(func() error {
-			return s.fetchPiece(groupCtx, loc, class, p, func(at int64, data []byte) error { return d.add(at, data) })
+			defer end()
+			if err := s.fetchPiece(groupCtx, loc, class, p, d.add); err != nil {
+				return err
+			}
+			return s.parts.keep(d, p)
 		})
 	}
 	if err := group.Wait(); err != nil {
@@ -225,11 +258,7 @@ func (s *Source) fetchFrom(ctx context.Context, loc *location, class block.Class
 		}
 		return err
 	}
-	s.keepHead(d)
-	if !d.complete() {
-		return fmt.Errorf("%w: the frames asked for do not hold the blocks", block.ErrCorrupt)
-	}
-	return nil
+	return await(ctx, others)
 }
 
 // fetchPiece reads and decodes the frames of one piece. What they hold is handed
