@@ -12,7 +12,7 @@ import (
 
 // Limits of a tree. The first two are the kernel's, for a name and for a path with
 // the NUL behind it; the third bounds the memory that a small but hostile index
-// can take to about 3 GiB, at ten times the files of the largest images.
+// can take to about 2.5 GiB, at ten times the files of the largest images.
 const (
 	maxName  = 255
 	maxPath  = 4095
@@ -38,7 +38,7 @@ var ErrInvalid = errors.New("layers do not make a root filesystem")
 // same attributes, because unpacking ignores its entry.
 //
 // Errors of a layer's entries are returned wrapped; others wrap [ErrInvalid].
-// Memory is taken for what the tree holds, about 350 bytes for each file.
+// Memory is taken for what the tree holds, about 300 bytes for each file.
 func Merge[L Layer](layers []L) (*Tree, error) {
 	m := newMerger()
 	tree := &Tree{streams: make([]Stream, len(layers))}
