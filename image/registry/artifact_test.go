@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -243,5 +244,42 @@ func TestAcceleratedIsOrdinary(t *testing.T) {
 	}
 	if digest, err := pulled.Digest(); err != nil || digest.String() != image.Digest.String() {
 		t.Errorf("pulled %s, %v", digest, err)
+	}
+}
+
+// A registry that refuses to list referrers is asked for the tag; what it refused
+// is the answer when there is no tag either.
+func TestReferrersRefused(t *testing.T) {
+	r := registrytest.New(t, registrytest.Config{})
+	c := newClient(t, registry.Config{})
+	r.Push(t, "app:v1", registrytest.Image{Layers: []registrytest.Layer{smallLayer(t, 1)}})
+	image, err := c.Resolve(t.Context(), r.Ref(t, "app:v1"), linux())
+	if err != nil {
+		t.Fatal(err)
+	}
+	artifact, err := registry.EncodeArtifact(image.Descriptor, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.PushArtifact(t.Context(), image.Name.Context(), artifact); err != nil {
+		t.Fatal(err)
+	}
+	r.Inject(registrytest.Rule{Fault: registrytest.Status(http.StatusMethodNotAllowed), Match: func(req *http.Request) bool {
+		return strings.Contains(req.URL.Path, "/referrers/")
+	}})
+	if _, err := c.FindArtifact(t.Context(), image); err == nil || errors.Is(err, registry.ErrNoArtifact) {
+		t.Errorf("without a tag: %v", err)
+	}
+	manifest, err := registry.EncodeAccelerated([]*registry.Image{image}, []registry.Descriptor{
+		{Digest: block.Sum(artifact), Size: int64(len(artifact)), Subject: image.Digest},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.PushAccelerated(t.Context(), image.Name.Context().Tag("v1_accelerated"), manifest); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := c.FindArtifact(t.Context(), image); err != nil || got.Digest != block.Sum(artifact) {
+		t.Errorf("with a tag: %v, %v", got, err)
 	}
 }

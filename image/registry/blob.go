@@ -45,7 +45,7 @@ func (c *Client) getBlob(ctx context.Context, repo name.Repository, digest block
 		w.end()
 		return nil, err
 	}
-	w.alive()
+	w.resting()
 	body := &watchedBody{ReadCloser: resp.Body, watch: w}
 	if err := position(resp, body, want); err != nil {
 		err = networkError(reqCtx, doing, err)

@@ -16,12 +16,8 @@ import (
 	"github.com/brisk-project/brisk/image/index"
 )
 
-const (
-	// maxCandidates is the most artifacts looked at for one image.
-	maxCandidates = 16
-	// indexFetches is how many layer indexes are fetched at a time.
-	indexFetches = 4
-)
+// maxCandidates is the most artifacts looked at for one image.
+const maxCandidates = 16
 
 // AcceleratedTag returns the tag under which the acceleration of a tag is found.
 // A tag that is such a tag stays as it is.
@@ -46,9 +42,11 @@ func (c *Client) FindArtifact(ctx context.Context, image *Image) (*Artifact, err
 		return best, err
 	}
 	referrers, err := c.referrers(ctx, image)
-	if err != nil {
+	_, refused := errors.AsType[*StatusError](err)
+	if err != nil && !refused {
 		return nil, err
 	}
+	unknown := err // what a registry that refuses the question would have said
 	if best, err = c.best(ctx, image, referrers); best != nil || err != nil {
 		return best, err
 	}
@@ -60,6 +58,9 @@ func (c *Client) FindArtifact(ctx context.Context, image *Image) (*Artifact, err
 		if best, err = c.best(ctx, image, listed); best != nil || err != nil {
 			return best, err
 		}
+	}
+	if unknown != nil {
+		return nil, unknown
 	}
 	return nil, fmt.Errorf("looking for the index of %s (%s): %w; \"brisk convert\" makes one", image.Name, image.Digest, ErrNoArtifact)
 }
@@ -105,7 +106,7 @@ func (c *Client) LayerIndexes(ctx context.Context, image *Image, artifact *Artif
 	opened := make([]*index.Layer, len(image.Layers))
 	first := make(map[Layer]int, len(image.Layers))
 	group, groupCtx := errgroup.WithContext(ctx)
-	group.SetLimit(indexFetches)
+	group.SetLimit(smallFetches)
 	for i, layer := range image.Layers {
 		if _, twice := first[layer]; twice {
 			continue

@@ -208,3 +208,23 @@ func TestCancelled(t *testing.T) {
 		}
 	}
 }
+
+// A sink that is slow does not make the registry look stalled.
+func TestSlowSink(t *testing.T) {
+	r := registrytest.New(t, registrytest.Config{})
+	st := store(t, r, registrytest.Layer{Tar: registrytest.Tar(t, registrytest.Files(1, 4, 1<<20)...)})
+	stall := 400 * time.Millisecond
+	src := newSource(t, newClient(t, registry.Config{StallTimeout: stall}), registry.SourceConfig{})
+	src.Add(st.repo, st.layer)
+	slow := true
+	err := src.Fetch(t.Context(), st.request(0, 16, block.ClassFill), func(block.Key, []byte) error {
+		if slow {
+			slow = false
+			<-time.After(2 * stall)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}

@@ -13,12 +13,17 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/brisk-project/brisk/internal/block"
 )
 
-// maxPlatforms is the most manifests of one image index that are looked at.
-const maxPlatforms = 256
+const (
+	// maxPlatforms is the most manifests of one image index that are looked at.
+	maxPlatforms = 256
+	// smallFetches is how many manifests or layer indexes are fetched at a time.
+	smallFetches = 4
+)
 
 // Layer is one layer of an image, as manifest and configuration describe it.
 type Layer struct {
@@ -103,16 +108,21 @@ func (c *Client) ResolveAll(ctx context.Context, ref name.Reference) ([]*Image, 
 	if err != nil {
 		return nil, err
 	}
-	images := make([]*Image, 0, len(descriptors))
-	for _, d := range descriptors {
-		image, err := c.member(ctx, ref, d, artifacts)
-		if err != nil {
-			return nil, err
-		}
-		images = append(images, image)
-	}
-	if len(images) == 0 {
+	if len(descriptors) == 0 {
 		return nil, fmt.Errorf("resolving %s: %w: the image index lists no runnable image", ref, ErrInvalid)
+	}
+	images := make([]*Image, len(descriptors))
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(smallFetches)
+	for i, d := range descriptors {
+		group.Go(func() error {
+			var err error
+			images[i], err = c.member(groupCtx, ref, d, artifacts)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
 	}
 	return images, nil
 }

@@ -10,6 +10,10 @@ import (
 	"time"
 )
 
+// writeTimeout is how long a registry may take at least to store what it has been
+// sent: some copy a blob to its final place before they answer.
+const writeTimeout = 2 * time.Minute
+
 // errStalled is the cause with which a stalled request is cancelled.
 var errStalled = errors.New("no bytes arrived in time")
 
@@ -47,8 +51,9 @@ func (t *tlsOnly) RoundTrip(req *http.Request) (*http.Response, error) {
 	return nil, fmt.Errorf("%w: %s; allow it by name if the network to it is trusted", ErrPlainHTTP, req.URL.Host)
 }
 
-// watched is a context that ends with [errStalled] when nothing happens on a
-// request for the timeout.
+// watched is a context that ends with [errStalled] when the other side lets a
+// request wait for the timeout. Time that we take between two reads does not
+// count.
 type watched struct {
 	timer   *time.Timer
 	timeout time.Duration
@@ -62,15 +67,17 @@ func watch(ctx context.Context, timeout time.Duration) (context.Context, *watche
 	return ctx, w
 }
 
-func (w *watched) alive() { w.timer.Reset(w.timeout) }
+// waiting starts the time anew, resting stops it.
+func (w *watched) waiting() { w.timer.Reset(w.timeout) }
+func (w *watched) resting() { w.timer.Stop() }
 
 func (w *watched) end() {
 	w.timer.Stop()
 	w.cancel(nil)
 }
 
-// watchedBody is a response body whose reads keep a request alive. Close ends the
-// request.
+// watchedBody is a response body each of whose reads may take the timeout. Close
+// ends the request.
 type watchedBody struct {
 	io.ReadCloser
 	watch *watched
@@ -78,11 +85,22 @@ type watchedBody struct {
 
 // Read implements io.Reader.
 func (b *watchedBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if n > 0 {
-		b.watch.alive()
-	}
-	return n, err
+	b.watch.waiting()
+	defer b.watch.resting()
+	return b.ReadCloser.Read(p)
+}
+
+// sentBody is a request body: as long as it is being read, the request does not
+// stall.
+type sentBody struct {
+	io.ReadCloser
+	watch *watched
+}
+
+// Read implements io.Reader.
+func (b *sentBody) Read(p []byte) (int, error) {
+	b.watch.waiting()
+	return b.ReadCloser.Read(p)
 }
 
 // Close implements io.Closer.
@@ -102,8 +120,13 @@ type stalling struct {
 
 // RoundTrip implements http.RoundTripper.
 func (t *stalling) RoundTrip(req *http.Request) (*http.Response, error) {
-	ctx, w := watch(req.Context(), t.timeout)
-	resp, err := t.next.RoundTrip(req.WithContext(ctx))
+	timeout := t.timeout
+	if req.Method != http.MethodGet && req.Method != http.MethodHead {
+		timeout = max(timeout, writeTimeout)
+	}
+	ctx, w := watch(req.Context(), timeout)
+	resp, err := t.next.RoundTrip(sending(req.WithContext(ctx), w))
+	w.resting()
 	if err != nil {
 		err = networkError(ctx, "asking "+req.URL.Host, err)
 		w.end()
@@ -114,6 +137,24 @@ func (t *stalling) RoundTrip(req *http.Request) (*http.Response, error) {
 		resp.Body = &limitedBody{ReadCloser: resp.Body, left: MaxManifest}
 	}
 	return resp, nil
+}
+
+// sending makes the bodies of a request keep it from stalling.
+func sending(req *http.Request, w *watched) *http.Request {
+	if req.Body == nil || req.Body == http.NoBody {
+		return req
+	}
+	req.Body = &sentBody{ReadCloser: req.Body, watch: w}
+	if again := req.GetBody; again != nil {
+		req.GetBody = func() (io.ReadCloser, error) {
+			body, err := again()
+			if err != nil {
+				return nil, err
+			}
+			return &sentBody{ReadCloser: body, watch: w}, nil
+		}
+	}
+	return req
 }
 
 func isManifest(req *http.Request) bool {
