@@ -1,0 +1,148 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"text/tabwriter"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/spf13/cobra"
+
+	"github.com/brisk-project/brisk/image/convert"
+	"github.com/brisk-project/brisk/image/registry"
+	"github.com/brisk-project/brisk/internal/block"
+)
+
+type convertOptions struct {
+	*globals
+	known    []string
+	tag      string
+	parallel int
+	reindex  bool
+	output   string
+}
+
+func newConvertCommand(shared *globals) *cobra.Command {
+	opts := &convertOptions{globals: shared}
+	cmd := &cobra.Command{
+		Use:   "convert IMAGE",
+		Short: "Give an image in a registry its index; the image is not touched",
+		Long: "Read every layer of an image once and push its index beside the image: as a referrer\n" +
+			"of each platform's manifest, and under the tag with the suffix \"_accelerated\", so that\n" +
+			"copying that tag copies the acceleration. Layers that have an index are not read.",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return opts.run(cmd.Context(), cmd.OutOrStdout(), args[0])
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringSliceVar(&opts.known, "base", nil, "use the indexes of this image for layers it shares with IMAGE, such as its base image")
+	flags.StringVar(&opts.tag, "tag", "", "where the accelerated image index goes (default: the tag of IMAGE with the suffix \"_accelerated\")")
+	flags.IntVar(&opts.parallel, "parallel", 0, "how many layers to read at a time (default: one for each core)")
+	flags.BoolVar(&opts.reindex, "reindex", false, "read every layer, whether it has an index or not")
+	flags.StringVarP(&opts.output, "output", "o", "table", "format: table or json")
+	return cmd
+}
+
+func (o *convertOptions) run(ctx context.Context, out io.Writer, image string) error {
+	if o.output != "table" && o.output != "json" {
+		return fmt.Errorf("--output %q is neither table nor json", o.output)
+	}
+	client, err := o.registryClient()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	ref, err := client.ParseReference(image)
+	if err != nil {
+		return err
+	}
+	bars := newProgress(o.progressTo(), "indexing")
+	cfg := convert.Config{Parallel: o.parallel, Reindex: o.reindex, Logger: o.logger(), Progress: follow(bars)}
+	if cfg.Known, cfg.Tag, err = o.references(client); err != nil {
+		return err
+	}
+	result, err := convert.Convert(ctx, client, ref, cfg)
+	if err = errors.Join(err, bars.finish()); err != nil {
+		return err
+	}
+	if o.output == "json" {
+		encoder := json.NewEncoder(out)
+		encoder.SetIndent("", "  ")
+		return encoder.Encode(result)
+	}
+	return writeConversion(out, result)
+}
+
+func (o *convertOptions) references(client *registry.Client) (known []name.Reference, tag *name.Tag, err error) {
+	for _, text := range o.known {
+		ref, err := client.ParseReference(text)
+		if err != nil {
+			return nil, nil, fmt.Errorf("--base: %w", err)
+		}
+		known = append(known, ref)
+	}
+	if o.tag == "" {
+		return known, nil, nil
+	}
+	ref, err := client.ParseReference(o.tag)
+	if err != nil {
+		return nil, nil, fmt.Errorf("--tag: %w", err)
+	}
+	parsed, ok := ref.(name.Tag)
+	if !ok {
+		return nil, nil, fmt.Errorf("--tag %q is a digest, not a tag", o.tag)
+	}
+	return known, &parsed, nil
+}
+
+// follow draws the events of a conversion as a bar.
+func follow(bars *progress) func(convert.Event) {
+	read := make(map[block.Digest]int64)
+	return func(e convert.Event) {
+		switch e.Kind {
+		case convert.Planned:
+			bars.grow(e.Total)
+		case convert.Reused:
+			bars.add(e.Total)
+		case convert.Reading:
+			bars.add(e.Read - read[e.Layer])
+			read[e.Layer] = e.Read
+		case convert.Indexed:
+			bars.add(e.Total - read[e.Layer])
+		}
+	}
+}
+
+func writeConversion(out io.Writer, result *convert.Result) error {
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "LAYER\tSTORED\tUNCOMPRESSED\tINDEX\tENTRIES\tFRAMES\t") //nolint:errcheck // reported by Flush
+	for _, l := range result.Layers {
+		how := fmt.Sprintf("read in %.1f s", l.Elapsed.Seconds())
+		if l.Reused {
+			how = "had an index"
+		}
+		fmt.Fprintf(table, "%.19s\t%s\t%s\t%s\t%d\t%d\t%s\n", l.Digest, megabytes(l.BlobSize), megabytes(l.StreamSize), //nolint:errcheck // reported by Flush
+			megabytes(l.IndexSize), l.Entries, l.Frames, how)
+	}
+	if err := table.Flush(); err != nil {
+		return fmt.Errorf("printing: %w", err)
+	}
+	for _, p := range result.Platforms {
+		what := "index " + p.Artifact.String()
+		if p.Skipped != "" {
+			what = "no index: " + p.Skipped
+		}
+		if _, err := fmt.Fprintf(out, "%s  %s\n", p.Platform, what); err != nil {
+			return fmt.Errorf("printing: %w", err)
+		}
+	}
+	if result.Tag == "" {
+		return nil
+	}
+	_, err := fmt.Fprintf(out, "accelerated image index  %s\n", result.Tag)
+	return err
+}

@@ -1,0 +1,225 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/spf13/cobra"
+
+	"github.com/brisk-project/brisk/cmd/internal/node"
+	"github.com/brisk-project/brisk/lazyfs"
+	"github.com/brisk-project/brisk/p2p"
+)
+
+const (
+	defaultDir = "/var/lib/brisk"
+	// unmountTimeout is how long an image may stay in use after it was asked to go.
+	unmountTimeout = 10 * time.Second
+)
+
+type mountOptions struct {
+	*globals
+	dir         string
+	overlay     bool
+	overlayDir  string
+	detach      bool
+	noFill      bool
+	platform    string
+	backend     string
+	cacheSize   byteSize
+	memorySize  byteSize
+	readTimeout time.Duration
+	listen      []string
+	peers       []string
+}
+
+func newMountCommand(shared *globals) *cobra.Command {
+	opts := &mountOptions{globals: shared, cacheSize: 20 << 30, memorySize: 32 << 20}
+	cmd := &cobra.Command{
+		Use:   "mount IMAGE DIR",
+		Short: "Mount an image that has an index, before it has arrived",
+		Long: "Mount an image that has an index (see \"brisk convert\") on a directory. The command\n" +
+			"serves the mount until it is interrupted or the image is unmounted, unless --detach\n" +
+			"is given. If a node already serves mounts from --dir, that node mounts the image too,\n" +
+			"with the settings it was started with.",
+		Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return opts.run(cmd.Context(), cmd.OutOrStdout(), args[0], args[1])
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&opts.dir, "dir", defaultDir, "directory for the cache and all state, not on an overlay filesystem")
+	flags.BoolVar(&opts.overlay, "overlay", false, "make the mount writable; changes are dropped when it is unmounted")
+	flags.StringVar(&opts.overlayDir, "overlay-dir", "", "make the mount writable and keep changes in this directory")
+	flags.BoolVarP(&opts.detach, "detach", "d", false, "serve the mount in the background")
+	flags.BoolVar(&opts.noFill, "no-fill", false, "load only what is read, never the rest in the background")
+	flags.StringVar(&opts.platform, "platform", "", "platform of a multi-platform image, such as linux/arm64 (default: this machine's)")
+	flags.StringVar(&opts.backend, "backend", "", "force a mount backend: erofs, loop or tree (default: the first that works)")
+	flags.Var(&opts.cacheSize, "cache-size", "bound of the disk cache")
+	flags.Var(&opts.memorySize, "memory-size", "bound of the memory cache")
+	flags.DurationVar(&opts.readTimeout, "read-timeout", 30*time.Second, "how long a read may wait before it fails with EIO")
+	flags.StringSliceVar(&opts.listen, "listen", nil, "serve blocks to peers on this address, such as /ip4/0.0.0.0/tcp/4077")
+	flags.StringSliceVar(&opts.peers, "peer", nil, "a member of the cluster: peerID@/ip4/.../tcp/...")
+	return cmd
+}
+
+func (o *mountOptions) run(ctx context.Context, out io.Writer, image, target string) error {
+	if o.detach {
+		return detach(ctx, out)
+	}
+	req, err := o.request(image, target)
+	if err != nil {
+		return err
+	}
+	dir, err := filepath.Abs(o.dir)
+	if err != nil {
+		return fmt.Errorf("finding --dir: %w", err)
+	}
+	status, err := node.Client{Dir: dir}.Mount(ctx, req)
+	switch {
+	case err == nil:
+		return printMounted(out, status)
+	case !errors.Is(err, node.ErrNoNode):
+		return err
+	}
+	return o.serve(ctx, out, dir, req)
+}
+
+func (o *mountOptions) request(image, target string) (node.MountRequest, error) {
+	req := node.MountRequest{Image: image, NoFill: o.noFill}
+	var err error
+	if req.Target, err = filepath.Abs(target); err != nil {
+		return req, fmt.Errorf("finding %s: %w", target, err)
+	}
+	if info, err := os.Stat(req.Target); err != nil || !info.IsDir() {
+		return req, fmt.Errorf("%s is not a directory; make it first", target)
+	}
+	if req.Platform, err = parsePlatform(o.platform); err != nil {
+		return req, err
+	}
+	switch {
+	case o.overlayDir != "":
+		req.Overlay, err = filepath.Abs(o.overlayDir)
+	case o.overlay:
+		if err = os.MkdirAll(filepath.Join(o.dir, "overlays"), 0o700); err == nil {
+			req.Overlay, err = os.MkdirTemp(filepath.Join(o.dir, "overlays"), "")
+		}
+		req.Temporary = true
+	}
+	if err != nil {
+		return req, fmt.Errorf("making overlay directory: %w", err)
+	}
+	return req, nil
+}
+
+// serve runs a node until ctx ends or the image has been unmounted.
+func (o *mountOptions) serve(ctx context.Context, out io.Writer, dir string, req node.MountRequest) (err error) {
+	if os.Geteuid() != 0 {
+		return errors.New("mounting needs root")
+	}
+	client, err := o.registryClient()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	peers, err := p2p.ParsePeers(o.peers)
+	if err != nil {
+		return err
+	}
+	n, err := node.New(node.Config{
+		Dir: dir, CacheBytes: int64(o.cacheSize), MemoryBytes: int64(o.memorySize),
+		Backend: lazyfs.Backend(o.backend), ReadTimeout: o.readTimeout,
+		Registry: client, Listen: o.listen, Peers: peers, Log: o.logger(),
+	})
+	if err != nil {
+		return err
+	}
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	ended := make(chan error, 1)
+	go func() { ended <- n.Run(running) }()
+	defer func() {
+		stop()
+		err = errors.Join(err, <-ended)
+	}()
+	return o.mountAndWait(ctx, out, n, req, ended)
+}
+
+func (o *mountOptions) mountAndWait(ctx context.Context, out io.Writer, n *node.Node, req node.MountRequest, ended chan error) error {
+	m, err := n.Mount(ctx, req)
+	if err != nil {
+		return err
+	}
+	if err := printMounted(out, m.Status()); err != nil {
+		return err
+	}
+	select {
+	case err := <-ended:
+		ended <- nil
+		return err
+	case <-n.Idle():
+		return nil
+	case <-ctx.Done():
+	}
+	patient, cancel := context.WithTimeout(context.WithoutCancel(ctx), unmountTimeout)
+	defer cancel()
+	return n.UnmountAll(patient)
+}
+
+func printMounted(out io.Writer, status node.MountStatus) error {
+	_, err := fmt.Fprintf(out, "mounted %s (%s) on %s\n", status.Image, status.Digest, status.Target)
+	return err
+}
+
+// detach starts this very command again in the background, without --detach, and
+// waits until it has mounted the image or failed.
+func detach(ctx context.Context, out io.Writer) error {
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("finding this program: %w", err)
+	}
+	args := []string{}
+	for _, arg := range os.Args[1:] {
+		if arg != "-d" && arg != "--detach" && arg != "--detach=true" {
+			args = append(args, arg)
+		}
+	}
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), self, args...) //nolint:gosec // this program, with its own arguments
+	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return fmt.Errorf("starting in the background: %w", err)
+	}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("starting in the background: %w", err)
+	}
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	if err != nil {
+		return errors.Join(errors.New("the process in the background did not mount the image"), cmd.Wait())
+	}
+	if _, err := io.WriteString(out, line); err != nil {
+		return err
+	}
+	return cmd.Process.Release()
+}
+
+func parsePlatform(text string) (v1.Platform, error) {
+	if text == "" {
+		return v1.Platform{}, nil
+	}
+	platform, err := v1.ParsePlatform(text)
+	if err != nil {
+		return v1.Platform{}, fmt.Errorf("--platform: %w", err)
+	}
+	return *platform, nil
+}

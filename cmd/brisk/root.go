@@ -1,0 +1,62 @@
+package main
+
+import (
+	"log/slog"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/brisk-project/brisk/cmd/internal/container"
+)
+
+// globals are the flags every command understands.
+type globals struct {
+	verbose   bool
+	plainHTTP bool
+}
+
+// logger writes to standard error, so that standard output stays parseable.
+func (g *globals) logger() *slog.Logger {
+	level := slog.LevelWarn
+	if g.verbose {
+		level = slog.LevelDebug
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+}
+
+func newRootCommand() *cobra.Command {
+	shared := &globals{}
+	root := &cobra.Command{
+		Use:   "brisk",
+		Short: "Start containers before their image has arrived",
+		Long: "Brisk gives an image a small index, mounts the image from it at once, and loads\n" +
+			"only the blocks that a program reads: from its own cache, from peers, and from\n" +
+			"the registry last.",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	flags := root.PersistentFlags()
+	flags.BoolVarP(&shared.verbose, "verbose", "v", false, "log what is being done to standard error")
+	flags.BoolVar(&shared.plainHTTP, "plain-http", false, "speak http instead of https to registries (always done on loopback)")
+	root.AddCommand(
+		newConvertCommand(shared),
+		newInspectCommand(shared),
+		newVerifyCommand(shared),
+		newMountCommand(shared),
+		newUmountCommand(),
+		newDemoCommand(shared),
+		newContainerInitCommand(),
+	)
+	return root
+}
+
+// newContainerInitCommand is how package container finds its way back into this
+// binary inside the new namespaces.
+func newContainerInitCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    container.InitCommand,
+		Hidden: true,
+		Args:   cobra.ExactArgs(1),
+		RunE:   func(_ *cobra.Command, args []string) error { return container.Init(args[0]) },
+	}
+}

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/brisk-project/brisk/image/index"
+	"github.com/brisk-project/brisk/image/registry"
+	"github.com/brisk-project/brisk/internal/block"
+	"github.com/brisk-project/brisk/internal/source"
+)
+
+func newVerifyCommand(shared *globals) *cobra.Command {
+	var platform string
+	cmd := &cobra.Command{
+		Use:   "verify IMAGE",
+		Short: "Read an image through its index and check every digest",
+		Long: "Read every layer of an image the way a node does, frame by frame through its index,\n" +
+			"and check every block digest and the diffID of every layer.",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return verify(cmd.Context(), shared, cmd.OutOrStdout(), args[0], platform)
+		},
+	}
+	cmd.Flags().StringVar(&platform, "platform", "", "platform of a multi-platform image (default: this machine's)")
+	return cmd
+}
+
+func verify(ctx context.Context, shared *globals, out io.Writer, image, platform string) error {
+	chosen, err := parsePlatform(platform)
+	if err != nil {
+		return err
+	}
+	client, err := shared.registryClient()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	found, err := openIndexed(ctx, client, image, chosen)
+	if err != nil {
+		return err
+	}
+	bars := newProgress(shared.progressTo(), "verifying")
+	var blocks int64
+	for _, layer := range found.layers {
+		bars.grow(layer.StreamSize())
+		blocks += int64(block.Count(layer.StreamSize()))
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(2) // each decodes on a core of its own
+	for _, layer := range found.layers {
+		group.Go(func() error { return verifyLayer(ctx, client, found.image.Name.Context(), layer, bars) })
+	}
+	if err := errors.Join(group.Wait(), bars.finish()); err != nil {
+		return fmt.Errorf("verifying %s: %w", image, err)
+	}
+	_, err = fmt.Fprintf(out, "%s: %d layers, %d blocks, every digest is right\n", found.image.Digest, len(found.layers), blocks)
+	return err
+}
+
+// layout is the block.Layout of a single layer.
+type layout struct{ *index.Layer }
+
+// StreamSize implements [block.Layout].
+func (l layout) StreamSize(layer block.Digest) (int64, bool) {
+	return l.Layer.StreamSize(), layer == l.DiffID()
+}
+
+// BlockDigest implements [block.Layout].
+func (l layout) BlockDigest(k block.Key) (block.Digest, bool) {
+	if k.Layer != l.DiffID() {
+		return block.Digest{}, false
+	}
+	return l.Layer.BlockDigest(k.Index)
+}
+
+// verifyLayer reads a layer stream extent by extent and hashes it on the way.
+func verifyLayer(ctx context.Context, client *registry.Client, repo name.Repository, layer *index.Layer, bars *progress) error {
+	origin, err := registry.NewSource(client, registry.SourceConfig{})
+	if err != nil {
+		return err
+	}
+	origin.Add(repo, layer)
+	blocks := source.Retry(source.Verify(origin, layout{layer}, source.VerifyConfig{}), source.RetryConfig{})
+	stream := sha256.New()
+	total := block.Count(layer.StreamSize())
+	window := uint32(block.ExtentBlocks)
+	if !layer.Seekable() {
+		window = total // it can only be read whole
+	}
+	for first := uint32(0); first < total; first += window {
+		want := block.Range{Layer: layer.DiffID(), First: first, Count: min(window, total-first)}
+		if err := hashRange(ctx, blocks, want, stream, bars); err != nil {
+			return err
+		}
+	}
+	if got := block.Digest(stream.Sum(nil)); got != layer.DiffID() {
+		return fmt.Errorf("layer %s: its stream has digest %s: %w", layer.DiffID(), got, block.ErrCorrupt)
+	}
+	return nil
+}
+
+// hashRange writes the blocks of a range in order, whatever the order they come in.
+func hashRange(ctx context.Context, blocks block.Source, want block.Range, stream io.Writer, bars *progress) error {
+	next, early := want.First, make(map[uint32][]byte)
+	write := func(data []byte) error {
+		next++
+		bars.add(int64(len(data)))
+		_, err := stream.Write(data)
+		return err
+	}
+	return blocks.Fetch(ctx, block.Request{Range: want, Class: block.ClassFill}, func(k block.Key, data []byte) error {
+		if !want.Contains(k) {
+			return nil
+		}
+		if k.Index != next {
+			early[k.Index] = append([]byte(nil), data...)
+			return nil
+		}
+		if err := write(data); err != nil {
+			return err
+		}
+		for {
+			held, ok := early[next]
+			if !ok {
+				return nil
+			}
+			delete(early, next)
+			if err := write(held); err != nil {
+				return err
+			}
+		}
+	})
+}

@@ -1,0 +1,240 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/brisk-project/brisk/image/index"
+	"github.com/brisk-project/brisk/image/registry"
+	"github.com/brisk-project/brisk/internal/block"
+	"github.com/brisk-project/brisk/lazyfs"
+)
+
+// MountRequest says what to mount where.
+type MountRequest struct {
+	// Image is its reference.
+	Image string `json:"image"`
+	// Platform says which of the image's platforms; zero is this machine's.
+	Platform v1.Platform `json:"platform,omitzero"`
+	// Target is an existing directory, as an absolute path.
+	Target string `json:"target"`
+	// Overlay makes the mount writable: the directory, made if missing, keeps what
+	// is written. Empty mounts read-only.
+	Overlay string `json:"overlay,omitempty"`
+	// Temporary removes Overlay when the image is unmounted.
+	Temporary bool `json:"temporary,omitempty"`
+	// NoFill loads only what is read.
+	NoFill bool `json:"noFill,omitempty"`
+}
+
+// mountConfig prepares the directories of an overlay.
+func (r *MountRequest) mountConfig() (lazyfs.MountConfig, error) {
+	cfg := lazyfs.MountConfig{NoFill: r.NoFill}
+	if r.Overlay == "" {
+		return cfg, nil
+	}
+	cfg.Overlay = &lazyfs.Overlay{Upper: filepath.Join(r.Overlay, "upper"), Work: filepath.Join(r.Overlay, "work")}
+	for _, dir := range []string{cfg.Overlay.Upper, cfg.Overlay.Work} {
+		if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // the mode of the mounted root
+			return cfg, fmt.Errorf("making overlay directory: %w", err)
+		}
+	}
+	return cfg, nil
+}
+
+// Mount is a mounted image.
+type Mount struct {
+	node   *Node
+	image  *registry.Image
+	layers []*openLayer
+	mount  *lazyfs.Mount
+	req    MountRequest
+}
+
+// Mount resolves an image, fetches its indexes and mounts it. It waits for Run.
+func (n *Node) Mount(ctx context.Context, req MountRequest) (_ *Mount, err error) {
+	ref, err := n.cfg.Registry.ParseReference(req.Image)
+	if err != nil {
+		return nil, err
+	}
+	image, err := n.cfg.Registry.Resolve(ctx, ref, req.Platform)
+	if err != nil {
+		return nil, err
+	}
+	artifact, err := n.cfg.Registry.FindArtifact(ctx, image)
+	if err != nil {
+		return nil, err
+	}
+	m := &Mount{node: n, image: image, req: req}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, m.releaseLayers())
+		}
+	}()
+	var chain []*index.Layer
+	for _, layer := range image.Layers {
+		used, err := n.useLayer(ctx, image, artifact, layer)
+		if err != nil {
+			return nil, err
+		}
+		m.layers = append(m.layers, used)
+		chain = append(chain, used.Layer)
+	}
+	cfg, err := req.mountConfig()
+	if err != nil {
+		return nil, err
+	}
+	if m.mount, err = n.fs.Mount(ctx, lazyfs.Image{Name: req.Image, Layers: chain}, req.Target, cfg); err != nil {
+		return nil, err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.mounts[m] = struct{}{}
+	return m, nil
+}
+
+// useLayer opens the index of a layer and tells all parts of it.
+func (n *Node) useLayer(ctx context.Context, image *registry.Image, artifact *registry.Artifact, layer registry.Layer) (*openLayer, error) {
+	entry, ok := artifact.Index(layer.Digest)
+	if !ok {
+		return nil, fmt.Errorf("opening index of layer %s of %s: %w for it", layer.Digest.Short(), image.Name, registry.ErrNoArtifact)
+	}
+	file, err := n.indexFile(ctx, image, entry)
+	if err != nil {
+		return nil, err
+	}
+	open, err := n.openIndex(entry, layer, file)
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	n.registry.Add(image.Name.Context(), open.Layer)
+	return open, nil
+}
+
+func (n *Node) openIndex(entry registry.IndexBlob, layer registry.Layer, file *os.File) (*openLayer, error) {
+	info, err := file.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("opening index of layer %s: %w", layer.Digest.Short(), err)
+	}
+	opened, err := registry.OpenIndex(layer, file, info.Size())
+	if err != nil {
+		return nil, err
+	}
+	return n.layouts.acquire(entry.Digest, opened, file)
+}
+
+// indexFile returns the layer index as a file of the object store, fetched from a
+// peer or else from the registry if it is not there yet.
+func (n *Node) indexFile(ctx context.Context, image *registry.Image, entry registry.IndexBlob) (*os.File, error) {
+	_, err := n.objects.Get(entry.Digest, registry.MaxIndexBlob)
+	if errors.Is(err, block.ErrNotFound) {
+		content, err := n.fetchObject(ctx, image, entry)
+		if err != nil {
+			return nil, err
+		}
+		if err := n.objects.Put(entry.Digest, content); err != nil {
+			return nil, err
+		}
+	} else if err != nil {
+		return nil, err
+	}
+	file, err := os.Open(n.objects.Path(entry.Digest))
+	if err != nil {
+		return nil, fmt.Errorf("opening layer index: %w", err)
+	}
+	return file, nil
+}
+
+func (n *Node) fetchObject(ctx context.Context, image *registry.Image, entry registry.IndexBlob) ([]byte, error) {
+	if n.peers != nil {
+		content, err := n.peers.Object(ctx, entry.Digest, entry.Size)
+		if err == nil {
+			return content, nil
+		}
+		if ctx.Err() != nil {
+			return nil, err
+		}
+		n.log.Debug("peers have no layer index", "digest", entry.Digest, "error", err)
+	}
+	return n.cfg.Registry.ReadBlob(ctx, image.Name.Context(), entry.Digest, entry.Size, registry.MaxIndexBlob)
+}
+
+// Unmount unmounts the image, waiting until nobody uses it or ctx ends.
+func (m *Mount) Unmount(ctx context.Context) error {
+	if err := m.mount.Unmount(ctx); err != nil {
+		return err
+	}
+	m.node.mu.Lock()
+	_, mounted := m.node.mounts[m]
+	delete(m.node.mounts, m)
+	last := len(m.node.mounts) == 0
+	m.node.mu.Unlock()
+	if !mounted {
+		return nil
+	}
+	if last {
+		defer m.node.idleOnce.Do(func() { close(m.node.idle) })
+	}
+	err := m.releaseLayers()
+	if m.req.Temporary && m.req.Overlay != "" {
+		err = errors.Join(err, os.RemoveAll(m.req.Overlay))
+	}
+	return err
+}
+
+// UnmountAll unmounts everything, waiting until nobody uses it or ctx ends.
+func (n *Node) UnmountAll(ctx context.Context) error {
+	var errs []error
+	for _, m := range n.mounted() {
+		errs = append(errs, m.Unmount(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+func (n *Node) mounted() []*Mount {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Collect(maps.Keys(n.mounts))
+}
+
+// unmount unmounts what is mounted on a directory.
+func (n *Node) unmount(ctx context.Context, target string) error {
+	for _, m := range n.mounted() {
+		if m.req.Target == target {
+			return m.Unmount(ctx)
+		}
+	}
+	return fmt.Errorf("unmounting %s: this node has nothing mounted there", target)
+}
+
+func (m *Mount) releaseLayers() error {
+	var errs []error
+	for _, used := range m.layers {
+		m.node.registry.Remove(m.image.Name.Context(), used.Layer)
+		errs = append(errs, m.node.layouts.release(used))
+	}
+	m.layers = nil
+	return errors.Join(errs...)
+}
+
+// Status tells of the mount.
+func (m *Mount) Status() MountStatus {
+	stats := m.mount.Stats()
+	status := MountStatus{
+		Image: m.image.Name.String(), Digest: m.image.Digest.String(), Target: m.mount.Target(), Direct: stats.Direct,
+	}
+	for _, used := range m.layers {
+		status.StreamBytes += used.StreamSize()
+		if usage, ok := m.node.disk.LayerUsage(used.DiffID()); ok {
+			status.CachedBytes += usage.Bytes
+		}
+	}
+	return status
+}

@@ -1,0 +1,199 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/brisk-project/brisk/image/registry"
+	"github.com/brisk-project/brisk/internal/block"
+	"github.com/brisk-project/brisk/internal/source"
+	"github.com/brisk-project/brisk/lazyfs"
+	"github.com/brisk-project/brisk/lazyfs/cache"
+	"github.com/brisk-project/brisk/p2p"
+)
+
+const (
+	dirMode = 0o700
+	// peerReadTimeout is how long a read that a program waits for may be held up
+	// by peers before it goes to the registry.
+	peerReadTimeout = time.Second
+)
+
+// Config configures a [Node].
+type Config struct {
+	// Dir holds everything the node keeps. One process uses it at a time. It must
+	// not lie on an overlay filesystem.
+	Dir string
+	// CacheBytes bounds the disk cache, MemoryBytes the memory cache.
+	CacheBytes  int64
+	MemoryBytes int64
+	// Backend forces a mount backend; empty takes the best that works.
+	Backend lazyfs.Backend
+	// ReadTimeout is how long a read may wait before it fails with EIO.
+	ReadTimeout time.Duration
+	// Registry is the client all images are found with.
+	Registry *registry.Client
+	// Listen are the addresses to serve peers on; none leaves peers out.
+	Listen []string
+	// Peers are the other members of the cluster.
+	Peers []p2p.Peer
+	// Log may be nil. Metrics may be nil: then there are none.
+	Log     *slog.Logger
+	Metrics prometheus.Registerer
+}
+
+// Node is the data path of one node. It works while Run runs and is safe for
+// concurrent use.
+type Node struct {
+	cfg      Config
+	log      *slog.Logger
+	layouts  *layouts
+	disk     *cache.Disk
+	objects  *cache.Objects
+	registry *registry.Source
+	peers    *p2p.Node // nil without peers
+	fs       *lazyfs.FS
+
+	idle     chan struct{} // closed when the last mount has gone
+	idleOnce sync.Once
+
+	mu     sync.Mutex
+	mounts map[*Mount]struct{}
+}
+
+// New opens the node's directory and joins the parts. It serves nothing yet.
+// A node that is never run must be closed.
+func New(cfg Config) (_ *Node, err error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	n := &Node{cfg: cfg, log: cfg.Log, layouts: newLayouts(), mounts: make(map[*Mount]struct{}), idle: make(chan struct{})}
+	if err := os.MkdirAll(cfg.Dir, dirMode); err != nil {
+		return nil, fmt.Errorf("making the node's directory: %w", err)
+	}
+	if n.objects, err = cache.OpenObjects(filepath.Join(cfg.Dir, "objects")); err != nil {
+		return nil, err
+	}
+	n.disk, err = cache.OpenDisk(cache.DiskConfig{
+		Dir: filepath.Join(cfg.Dir, "cache"), MaxBytes: cfg.CacheBytes, Layout: n.layouts, Logger: cfg.Log, Registerer: cfg.Metrics,
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.disk.Close())
+		}
+	}()
+	if n.registry, err = registry.NewSource(cfg.Registry, registry.SourceConfig{Registerer: cfg.Metrics}); err != nil {
+		return nil, err
+	}
+	memory, err := cache.NewMemory(cache.MemoryConfig{MaxBytes: cfg.MemoryBytes, Registerer: cfg.Metrics})
+	if err != nil {
+		return nil, err
+	}
+	held := []source.Link{{Name: "memory", Source: memory}, {Name: "disk", Source: n.disk}}
+	if err := n.joinPeers(source.Chain(held...)); err != nil {
+		return nil, err
+	}
+	blocks := source.Chain(append(held, source.Link{Name: "upstream", Source: n.upstream(memory)})...)
+	n.fs, err = lazyfs.New(lazyfs.Config{
+		StateDir: filepath.Join(cfg.Dir, "mounts"), Source: blocks, Local: n.disk, Backend: cfg.Backend,
+		ReadTimeout: cfg.ReadTimeout, Logger: cfg.Log, Registerer: cfg.Metrics,
+	})
+	return n, err
+}
+
+// joinPeers makes the peer node, which serves what this node holds.
+func (n *Node) joinPeers(held block.Source) error {
+	if len(n.cfg.Listen) == 0 {
+		return nil
+	}
+	key, err := p2p.LoadOrCreateKey(filepath.Join(n.cfg.Dir, PeerKeyFile))
+	if err != nil {
+		return err
+	}
+	n.peers, err = p2p.New(p2p.Config{
+		Key: key, Listen: n.cfg.Listen, Members: p2p.NewList(n.cfg.Peers...), Layout: n.layouts,
+		Local: held, Objects: sharedObjects{n.objects}, Log: n.cfg.Log, Metrics: n.cfg.Metrics,
+	})
+	return err
+}
+
+// PeerKeyFile is the name of the file in a node's directory that holds its
+// identity among peers.
+const PeerKeyFile = "peer.key"
+
+// upstream joins what lies behind the caches. What it delivers is verified and
+// has been put into both.
+func (n *Node) upstream(memory block.Store) block.Source {
+	cfg := n.cfg
+	origin := source.Retry(
+		source.Verify(source.NewPriority(n.registry, source.PriorityConfig{}), n.layouts,
+			source.VerifyConfig{Name: "registry", Registerer: cfg.Metrics}),
+		source.RetryConfig{Name: "registry", Registerer: cfg.Metrics})
+	far := origin
+	if n.peers != nil {
+		far = source.Chain(
+			source.Link{Name: "peer", Source: n.peers.Source(), ReadTimeout: peerReadTimeout},
+			source.Link{Name: "registry", Source: origin})
+	}
+	kept := source.Fill(memory, source.Fill(n.disk, far,
+		source.FillConfig{Name: "disk", Logger: cfg.Log, Registerer: cfg.Metrics}),
+		source.FillConfig{Name: "memory", Logger: cfg.Log, Registerer: cfg.Metrics})
+	return source.NewSingleFlight(kept, source.SingleFlightConfig{Along: n.layouts.along, Registerer: cfg.Metrics})
+}
+
+// Run makes the node work until ctx ends, then unmounts everything and closes
+// the cache. It must be called once.
+func (n *Node) Run(ctx context.Context) error {
+	// Peers and cache outlive the mounts, which may still read while they end.
+	lasting, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	var group errgroup.Group
+	group.Go(func() error {
+		defer stop()
+		running, cancel := context.WithCancel(ctx)
+		defer cancel()
+		var inner errgroup.Group
+		inner.Go(func() error { defer cancel(); return n.fs.Run(running) })
+		inner.Go(func() error { defer cancel(); return n.serve(running) })
+		return inner.Wait()
+	})
+	group.Go(func() error { return n.disk.Run(lasting) })
+	if n.peers != nil {
+		group.Go(func() error { return n.peers.Run(lasting) })
+	}
+	err := group.Wait()
+	// Everything is unmounted by now, but mounts still hold their indexes.
+	return errors.Join(err, n.UnmountAll(lasting), n.disk.Close())
+}
+
+// Close closes a node that is never run.
+func (n *Node) Close() error { return n.disk.Close() }
+
+// Idle is closed when the last mount has been unmounted.
+func (n *Node) Idle() <-chan struct{} { return n.idle }
+
+// Status tells what the node is doing.
+func (n *Node) Status() Status {
+	status := Status{Backend: string(n.fs.Backend()), Bytes: SourceBytes{Registry: n.registry.Stats().Bytes}, Mounts: []MountStatus{}}
+	if n.peers != nil {
+		status.PeerID, status.Bytes.Peers = n.peers.ID(), int64(n.peers.Stats().ReceivedBytes())
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for m := range n.mounts {
+		status.Mounts = append(status.Mounts, m.Status())
+	}
+	return status
+}
