@@ -34,7 +34,7 @@ func countDials(t *testing.T) (*http.Transport, func() int64) {
 // that says what happened, and without a wrong block. The next read works.
 func TestFaults(t *testing.T) {
 	r := registrytest.New(t, registrytest.Config{})
-	st := store(t, r, registrytest.Layer{Tar: registrytest.Tar(t, registrytest.Files(1, 12, 1<<20)...)})
+	st := store(t, r, registrytest.Layer{Tar: megabytes(t, 10)})
 	last := block.Count(st.layer.StreamSize()) - 1
 	for _, tt := range []struct {
 		name  string
@@ -110,7 +110,7 @@ func TestRetryAfter(t *testing.T) {
 // it are skipped.
 func TestIgnoredRangeNearTheStart(t *testing.T) {
 	r := registrytest.New(t, registrytest.Config{})
-	st := store(t, r, registrytest.Layer{Tar: registrytest.Tar(t, registrytest.Files(1, 12, 1<<20)...)})
+	st := store(t, r, registrytest.Layer{Tar: megabytes(t, 10)})
 	src := newSource(t, newClient(t, registry.Config{}), registry.SourceConfig{})
 	src.Add(st.repo, st.layer)
 	r.Inject(registrytest.Rule{Fault: registrytest.IgnoreRange()})
@@ -127,7 +127,7 @@ func TestFlippedBytes(t *testing.T) {
 	for _, compression := range []registrytest.Compression{registrytest.Gzip, registrytest.Zstd, registrytest.None} {
 		r := registrytest.New(t, registrytest.Config{})
 		st := store(t, r, registrytest.Layer{
-			Tar: registrytest.Tar(t, registrytest.Files(1, 3, 1<<20)...), Compression: compression, FrameSize: 500_000,
+			Tar: megabytes(t, 4), Compression: compression, FrameSize: 500_000,
 		})
 		for _, offset := range []int{0, 1, 9, 1000, 50_000, 120_000} {
 			registrySource := newSource(t, newClient(t, registry.Config{}), registry.SourceConfig{})
@@ -161,7 +161,7 @@ func (l layout) BlockDigest(k block.Key) (block.Digest, bool) { return l.st.laye
 // A registry that goes away gives errors at once, and works again when it is back.
 func TestGoneAndBack(t *testing.T) {
 	r := registrytest.New(t, registrytest.Config{})
-	st := store(t, r, registrytest.Layer{Tar: registrytest.Tar(t, registrytest.Files(1, 4, 1<<20)...)})
+	st := store(t, r, registrytest.Layer{Tar: megabytes(t, 4)})
 	src := newSource(t, newClient(t, registry.Config{}), registry.SourceConfig{})
 	src.Add(st.repo, st.layer)
 	for range 2 {
@@ -187,7 +187,7 @@ func TestGoneAndBack(t *testing.T) {
 // A reader that gives up is not kept waiting.
 func TestCancelled(t *testing.T) {
 	r := registrytest.New(t, registrytest.Config{})
-	st := store(t, r, registrytest.Layer{Tar: registrytest.Tar(t, registrytest.Files(1, 4, 1<<20)...)})
+	st := store(t, r, registrytest.Layer{Tar: megabytes(t, 4)})
 	src := newSource(t, newClient(t, registry.Config{}), registry.SourceConfig{})
 	src.Add(st.repo, st.layer)
 	for _, n := range []int{-1, 1000} {
@@ -212,7 +212,7 @@ func TestCancelled(t *testing.T) {
 // A sink that is slow does not make the registry look stalled.
 func TestSlowSink(t *testing.T) {
 	r := registrytest.New(t, registrytest.Config{})
-	st := store(t, r, registrytest.Layer{Tar: registrytest.Tar(t, registrytest.Files(1, 4, 1<<20)...)})
+	st := store(t, r, registrytest.Layer{Tar: megabytes(t, 4)})
 	stall := 400 * time.Millisecond
 	src := newSource(t, newClient(t, registry.Config{StallTimeout: stall}), registry.SourceConfig{})
 	src.Add(st.repo, st.layer)

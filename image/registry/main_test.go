@@ -3,8 +3,10 @@ package registry_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"net"
 	"net/http"
+	"sync"
 	"testing"
 	"time"
 
@@ -76,14 +78,48 @@ func (st stored) request(first, count uint32, class block.Class) block.Request {
 	return block.Request{Range: block.Range{Layer: st.layer.DiffID(), First: first, Count: count}, Class: class}
 }
 
+// prepared holds what is slow to make, under the race detector above all, for the
+// tests that use the same.
+var prepared sync.Map
+
+// megabytes returns a tar of n files of 1 MiB.
+func megabytes(t *testing.T, n int) []byte {
+	t.Helper()
+	if got, ok := prepared.Load(n); ok {
+		if made, ok := got.([]byte); ok {
+			return made
+		}
+	}
+	made := registrytest.Tar(t, registrytest.Files(1, n, 1<<20)...)
+	prepared.Store(n, made)
+	return made
+}
+
+// prepare compresses a layer and opens its index.
+func prepare(t *testing.T, l registrytest.Layer) stored {
+	t.Helper()
+	key := fmt.Sprintf("%s %d %d", block.Sum(l.Tar), l.Compression, l.FrameSize)
+	if got, ok := prepared.Load(key); ok {
+		if made, ok := got.(stored); ok {
+			return made
+		}
+	}
+	l.Level = 1
+	blob := registrytest.Compress(t, l)
+	made := stored{tar: l.Tar, blob: blob, layer: open(t, blob)}
+	prepared.Store(key, made)
+	return made
+}
+
 // store pushes a layer into the repository "app" of a registry.
 func store(t *testing.T, r *registrytest.Registry, l registrytest.Layer) stored {
 	t.Helper()
-	l.Level = 1
-	l.Blob = registrytest.Compress(t, l)
+	made := prepare(t, l)
+	l.Blob = made.blob
 	r.Push(t, "app:v1", registrytest.Image{Layers: []registrytest.Layer{l}})
 	r.ResetRequests()
-	return stored{repo: r.Repository(t, "app"), tar: l.Tar, blob: l.Blob, layer: open(t, l.Blob)}
+	made.repo = r.Repository(t, "app")
+	return made
 }
 
 // fetch asks for blocks and returns those that came. What comes must be right.

@@ -275,7 +275,7 @@ func (c *changing) Resolve(authn.Resource) (authn.Authenticator, error) {
 // are refused.
 func TestTokens(t *testing.T) {
 	r := registrytest.New(t, registrytest.Config{Auth: registrytest.AuthToken})
-	st := store(t, r, registrytest.Layer{Tar: registrytest.Tar(t, registrytest.Files(1, 9, 1<<20)...)})
+	st := store(t, r, registrytest.Layer{Tar: megabytes(t, 10)})
 	src := newSource(t, newClient(t, registry.Config{}), registry.SourceConfig{})
 	src.Add(st.repo, st.layer)
 	before := r.TokensGiven()
@@ -300,7 +300,7 @@ func TestTokens(t *testing.T) {
 // Where a redirect led is asked directly, without credentials, until it refuses.
 func TestRedirects(t *testing.T) {
 	r := registrytest.New(t, registrytest.Config{Redirect: true, Auth: registrytest.AuthToken})
-	st := store(t, r, registrytest.Layer{Tar: registrytest.Tar(t, registrytest.Files(1, 4, 1<<20)...)})
+	st := store(t, r, registrytest.Layer{Tar: megabytes(t, 4)})
 	src := newSource(t, newClient(t, registry.Config{}), registry.SourceConfig{})
 	src.Add(st.repo, st.layer)
 	read := func(i uint32) []string {

@@ -63,7 +63,7 @@ func TestConformance(t *testing.T) {
 // hold it and no other.
 func TestReadFetchesItsFrames(t *testing.T) {
 	r := registrytest.New(t, registrytest.Config{})
-	st := store(t, r, registrytest.Layer{Tar: registrytest.Tar(t, registrytest.Files(1, 6, 1<<20)...)})
+	st := store(t, r, registrytest.Layer{Tar: megabytes(t, 6)})
 	frames := st.layer.FrameCount()
 	if frames < 4 {
 		t.Fatalf("the layer has %d frames, too few to show anything", frames)
@@ -115,7 +115,7 @@ func frameRange(t *testing.T, st stored, i uint32) (first, last int) {
 func TestSequentialReading(t *testing.T) {
 	for _, compression := range []registrytest.Compression{registrytest.Gzip, registrytest.None} {
 		r := registrytest.New(t, registrytest.Config{})
-		st := store(t, r, registrytest.Layer{Tar: registrytest.Tar(t, registrytest.Files(1, 10, 1<<20)...), Compression: compression})
+		st := store(t, r, registrytest.Layer{Tar: megabytes(t, 10), Compression: compression})
 		registerer := prometheus.NewPedanticRegistry()
 		src := newSource(t, newClient(t, registry.Config{}), registry.SourceConfig{Registerer: registerer})
 		src.Add(st.repo, st.layer)
@@ -150,7 +150,7 @@ func TestSequentialReading(t *testing.T) {
 // One fetch of everything runs several requests at a time, cut at extents.
 func TestWholeLayerAtOnce(t *testing.T) {
 	r := registrytest.New(t, registrytest.Config{})
-	st := store(t, r, registrytest.Layer{Tar: registrytest.Tar(t, registrytest.Files(1, 10, 1<<20)...)})
+	st := store(t, r, registrytest.Layer{Tar: megabytes(t, 10)})
 	src := newSource(t, newClient(t, registry.Config{}), registry.SourceConfig{Requests: 3})
 	src.Add(st.repo, st.layer)
 	total := block.Count(st.layer.StreamSize())
@@ -170,7 +170,7 @@ func TestWholeLayerAtOnce(t *testing.T) {
 func single(t *testing.T, r *registrytest.Registry) stored {
 	t.Helper()
 	st := store(t, r, registrytest.Layer{
-		Tar: registrytest.Tar(t, registrytest.Files(3, 10, 1<<20)...), Compression: registrytest.Zstd,
+		Tar: megabytes(t, 10), Compression: registrytest.Zstd,
 	})
 	if st.layer.Seekable() {
 		t.Fatal("the layer can be entered")
@@ -292,7 +292,7 @@ func TestSeveralRepositories(t *testing.T) {
 // Connections are reused: reading block after block needs one.
 func TestConnectionReuse(t *testing.T) {
 	r := registrytest.New(t, registrytest.Config{})
-	st := store(t, r, registrytest.Layer{Tar: registrytest.Tar(t, registrytest.Files(1, 8, 1<<20)...)})
+	st := store(t, r, registrytest.Layer{Tar: megabytes(t, 6)})
 	transport, dials := countDials(t)
 	src := newSource(t, newClient(t, registry.Config{Transport: transport}), registry.SourceConfig{})
 	src.Add(st.repo, st.layer)
@@ -318,7 +318,7 @@ func TestRequestsOutOfRange(t *testing.T) {
 func TestWrongHeadIsForgotten(t *testing.T) {
 	r := registrytest.New(t, registrytest.Config{})
 	st := store(t, r, registrytest.Layer{
-		Tar: registrytest.Tar(t, registrytest.Files(1, 8, 1<<20)...), Compression: registrytest.Zstd, FrameSize: 1_000_000,
+		Tar: megabytes(t, 6), Compression: registrytest.Zstd, FrameSize: 1_000_000,
 	})
 	src := newSource(t, newClient(t, registry.Config{}), registry.SourceConfig{})
 	src.Add(st.repo, st.layer)

@@ -62,7 +62,14 @@ func New(tb testing.TB, cfg Config) *Registry {
 		cfg.TokenLife = time.Hour
 	}
 	r := &Registry{cfg: cfg, tokens: tokens{life: cfg.TokenLife, now: time.Now}}
+	root := ""
+	if !cfg.Referrers {
+		// Distribution's files are faster than its memory, which copies a blob for
+		// every write to it.
+		root = tb.TempDir()
+	}
 	server, err := localregistry.Start(tb.Context(), localregistry.Config{
+		Root:          root,
 		Referrers:     cfg.Referrers,
 		BitsPerSecond: cfg.BitsPerSecond,
 		Wrap:          r.wrap,
