@@ -7,7 +7,7 @@ BIN := bin
 TOOLS := $(BIN)/tools
 # What the tests and the demo use beyond Go: Debian package and, after the colon,
 # a program of it that shows whether it is there.
-DEPS := erofs-utils:fsck.erofs iproute2:ip busybox-static:busybox attr:setfattr acl:setfacl libcap2-bin:setcap
+DEPS := iproute2:ip busybox-static:busybox attr:setfattr acl:setfacl libcap2-bin:setcap
 FUZZTIME ?= 60s
 
 .PHONY: help
@@ -24,7 +24,7 @@ demo: build ## Run the demo: one image, a plain pull beside three lazy nodes (ne
 
 .PHONY: test
 test: deps ## Run all tests under the race detector (as root: real mounts)
-	$(GO) test -race -timeout 20m $(TEST_FLAGS) ./...
+	PATH="$(CURDIR)/$(TOOLS):$$PATH" $(GO) test -race -timeout 20m $(TEST_FLAGS) ./...
 
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint ## Check style, layering and formatting
@@ -49,15 +49,16 @@ fuzz: ## Fuzz every parser for FUZZTIME each
 
 .PHONY: bench
 bench: deps ## Run the benchmarks and print their figures
-	$(GO) test -run '^$$' -bench . -benchmem -timeout 60m ./...
+	PATH="$(CURDIR)/$(TOOLS):$$PATH" $(GO) test -run '^$$' -bench . -benchmem -timeout 60m ./...
 
 .PHONY: deps
-deps: ## Install the Debian packages that tests need and that are missing
+deps: ## Install the Debian packages that tests need and that are missing; fsck.erofs into bin/
 	@missing=; for dep in $(DEPS); do command -v "$${dep#*:}" >/dev/null || missing="$$missing $${dep%%:*}"; done; \
 	if [ -n "$$missing" ]; then \
 	  echo "installing$$missing (undo: apt-get remove$$missing)"; \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
 	fi
+	@test/tools/erofs-utils.sh $(TOOLS)
 
 .PHONY: clean
 clean: ## Remove what the build made

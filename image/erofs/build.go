@@ -2,9 +2,7 @@ package erofs
 
 import (
 	"bufio"
-	"encoding/binary"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"math"
 	"time"
@@ -37,11 +35,7 @@ type Stats struct {
 // bytes for each inode. Errors of w are returned wrapped; others wrap
 // [ErrTooLarge], or tell of a tree that [Merge] did not make from a correct index.
 func Build(w io.Writer, t *Tree, cfg Config) (Stats, error) {
-	return build(w, t, cfg, tarBlocks)
-}
-
-func build(w io.Writer, t *Tree, cfg Config, unit blockBits) (Stats, error) {
-	b, err := newBuilder(t, cfg, unit)
+	b, err := newBuilder(t, cfg)
 	if err != nil {
 		return Stats{}, err
 	}
@@ -55,13 +49,12 @@ func build(w io.Writer, t *Tree, cfg Config, unit blockBits) (Stats, error) {
 	if err := b.w.Flush(); err != nil {
 		return Stats{}, fmt.Errorf("writing rootfs metadata: %w", err)
 	}
-	return Stats{Size: b.blocks << b.bits, Inodes: t.Len()}, nil
+	return Stats{Size: b.blocks << blockBits, Inodes: t.Len()}, nil
 }
 
 // builder encodes one tree.
 type builder struct {
 	tree  *Tree
-	bits  blockBits
 	limit int64
 	// time is the build time of the superblock, which compact inodes have for
 	// their own. It is that of most inodes, if most have the same.
@@ -73,11 +66,11 @@ type builder struct {
 	w     *bufio.Writer
 	pos   int64
 	buf   []byte
-	zeros []byte
+	zeros [blockSize + pageSize]byte
 }
 
-func newBuilder(t *Tree, cfg Config, unit blockBits) (*builder, error) {
-	b := &builder{tree: t, bits: unit, limit: cfg.MaxSize, time: commonTime(t), zeros: make([]byte, unit.size()+pageSize)}
+func newBuilder(t *Tree, cfg Config) (*builder, error) {
+	b := &builder{tree: t, limit: cfg.MaxSize, time: commonTime(t)}
 	if b.limit <= 0 {
 		b.limit = defaultMaxSize
 	}
@@ -87,7 +80,7 @@ func newBuilder(t *Tree, cfg Config, unit blockBits) (*builder, error) {
 		return nil, fmt.Errorf("%w: %d layers, the most is %d", ErrTooLarge, len(t.streams), most)
 	}
 	for i, s := range t.streams {
-		if s.Size < 0 || unit.count(s.Size) >= holeAddress {
+		if s.Size < 0 || blocksOf(s.Size) >= holeAddress {
 			return nil, fmt.Errorf("%w: layer stream %d has %d bytes, the most is 2 TiB", ErrTooLarge, i, s.Size)
 		}
 	}
@@ -127,28 +120,23 @@ func (b *builder) write() error {
 			return err
 		}
 	}
-	return b.padTo(b.blocks << b.bits)
+	return b.padTo(b.blocks << blockBits)
 }
 
-// writeHead writes the superblock and the device table. The checksum covers the
-// block that the superblock starts, and so the first slots of the table.
+// writeHead writes the superblock and the device table.
 func (b *builder) writeHead() error {
 	streams := b.tree.streams
 	super := superblock{
-		bits: b.bits,
 		root: uint16(b.nid(b.tree.Root())), inodes: uint64(b.tree.Len()),
 		time: b.time.Unix(), nanos: uint32(b.time.Nanosecond()),
 		blocks: uint32(b.blocks), devices: uint16(len(streams)),
 		uuid: volumeID(streams),
 	}
-	head := make([]byte, b.headSize())
-	copy(head[superOffset:], super.encode())
-	for i, s := range streams {
-		copy(head[superOffset+superSize+i*deviceSlotSize:], deviceSlot(s, b.bits))
+	head := make([]byte, superOffset, b.headSize())
+	head = append(head, super.encode()...)
+	for _, s := range streams {
+		head = append(head, deviceSlot(s)...)
 	}
-	sum := crc32.Checksum(head[superOffset:alignUp(superOffset+1, b.bits.size())], crc32.MakeTable(crc32.Castagnoli))
-	// The format has the sum as it is before the usual inversion at its end.
-	binary.LittleEndian.PutUint32(head[superOffset+4:], ^sum)
 	return b.put(head)
 }
 
@@ -220,7 +208,7 @@ func (b *builder) writeIndexes(c *chunks, p *placement) error {
 // appendContent appends the content of a directory or a symbolic link to buf.
 func (b *builder) appendContent(buf []byte, n *Node) []byte {
 	if n.IsDir() {
-		return appendDirectory(buf, n, b.bits, b.nid)
+		return appendDirectory(buf, n, b.nid)
 	}
 	return append(buf, n.Target...)
 }
@@ -229,14 +217,14 @@ func (b *builder) appendContent(buf []byte, n *Node) []byte {
 func (b *builder) writeContent(n *Node, p *placement) error {
 	switch {
 	case len(n.Literals) > 0:
-		b.buf = appendLiterals(b.buf[:0], n.Literals, b.bits)
+		b.buf = appendLiterals(b.buf[:0], n.Literals)
 	case p.size > b.tail(p):
 		b.buf = b.appendContent(b.buf[:0], n)
 		b.buf = b.buf[:p.size-b.tail(p)]
 	default:
 		return nil
 	}
-	if err := b.padTo(p.data << b.bits); err != nil {
+	if err := b.padTo(p.data << blockBits); err != nil {
 		return err
 	}
 	return b.put(b.buf)

@@ -34,7 +34,7 @@ func (b *builder) chunksOf(n *Node, literals int64) (chunks, error) {
 		return chunks{}, err
 	}
 	if len(n.Literals) > 0 {
-		numbers, err := literalBlocks(n, b.bits)
+		numbers, err := literalBlocks(n)
 		if err != nil {
 			return chunks{}, err
 		}
@@ -43,12 +43,12 @@ func (b *builder) chunksOf(n *Node, literals int64) (chunks, error) {
 		}
 		slices.SortFunc(pieces, func(a, b piece) int { return cmp.Compare(a.first, b.first) })
 	}
-	pieces, err = joined(pieces, b.bits)
+	pieces, err = joined(pieces)
 	if err != nil {
 		return chunks{}, err
 	}
 	c := chunks{pieces: pieces}
-	blocks := b.bits.count(n.Size)
+	blocks := blocksOf(n.Size)
 	c.bits = chunkBits(pieces, blocks)
 	c.count = (blocks + 1<<c.bits - 1) >> c.bits
 	return c, nil
@@ -56,7 +56,7 @@ func (b *builder) chunksOf(n *Node, literals int64) (chunks, error) {
 
 // segmentPieces checks the segments of a file and turns them into pieces.
 func (b *builder) segmentPieces(n *Node) ([]piece, error) {
-	streams, size := b.tree.streams, b.bits.size()
+	streams := b.tree.streams
 	if len(n.Segments) == 0 {
 		return nil, nil
 	}
@@ -69,13 +69,13 @@ func (b *builder) segmentPieces(n *Node) ([]piece, error) {
 		case s.Length <= 0 || s.FileOffset < 0 || s.StreamOffset < 0,
 			s.Length > n.Size-s.FileOffset, s.Length > streams[n.Layer].Size-s.StreamOffset:
 			return nil, fmt.Errorf("content at byte %d lies outside the file or its layer stream", s.FileOffset)
-		case (s.FileOffset|s.StreamOffset)%size != 0,
-			s.Length%size != 0 && s.FileOffset+s.Length != n.Size:
+		case (s.FileOffset|s.StreamOffset)%blockSize != 0,
+			s.Length%blockSize != 0 && s.FileOffset+s.Length != n.Size:
 			return nil, fmt.Errorf("content at byte %d is not made of whole blocks", s.FileOffset)
 		}
 		pieces[i] = piece{
-			first: s.FileOffset >> b.bits, end: b.bits.count(s.FileOffset + s.Length),
-			device: uint16(n.Layer + 1), address: s.StreamOffset >> b.bits,
+			first: s.FileOffset >> blockBits, end: blocksOf(s.FileOffset + s.Length),
+			device: uint16(n.Layer + 1), address: s.StreamOffset >> blockBits,
 		}
 	}
 	return pieces, nil
@@ -83,7 +83,7 @@ func (b *builder) segmentPieces(n *Node) ([]piece, error) {
 
 // joined checks that pieces are in order and do not overlap, and joins those that
 // go on from one another.
-func joined(pieces []piece, unit blockBits) ([]piece, error) {
+func joined(pieces []piece) ([]piece, error) {
 	out := pieces[:0]
 	for _, p := range pieces {
 		if len(out) == 0 {
@@ -93,7 +93,7 @@ func joined(pieces []piece, unit blockBits) ([]piece, error) {
 		last := &out[len(out)-1]
 		switch {
 		case p.first < last.end:
-			return nil, fmt.Errorf("content at byte %d is given twice, or shares a block with other content", p.first<<unit)
+			return nil, fmt.Errorf("content at byte %d is given twice, or shares a block with other content", p.first<<blockBits)
 		case p.first == last.end && p.device == last.device && p.address == last.address+last.end-last.first:
 			last.end = p.end
 		default:
@@ -144,7 +144,7 @@ func (c *chunks) appendIndexes(b []byte, from, to int64) []byte {
 
 // literalBlocks returns the numbers of the blocks of a file that hold literals, in
 // ascending order.
-func literalBlocks(n *Node, unit blockBits) ([]int64, error) {
+func literalBlocks(n *Node) ([]int64, error) {
 	var numbers []int64
 	end := int64(0)
 	for _, l := range n.Literals {
@@ -153,7 +153,7 @@ func literalBlocks(n *Node, unit blockBits) ([]int64, error) {
 			return nil, fmt.Errorf("literal content at byte %d lies outside the file, or is given twice", l.FileOffset)
 		}
 		end = l.FileOffset + length
-		for number := l.FileOffset >> unit; number < unit.count(end); number++ {
+		for number := l.FileOffset >> blockBits; number < blocksOf(end); number++ {
 			if k := len(numbers); k == 0 || numbers[k-1] != number {
 				numbers = append(numbers, number)
 			}
@@ -164,18 +164,18 @@ func literalBlocks(n *Node, unit blockBits) ([]int64, error) {
 
 // appendLiterals appends the blocks that hold literals to b, zero where there is
 // none.
-func appendLiterals(b []byte, literals []index.Literal, unit blockBits) []byte {
-	block, current := make([]byte, unit.size()), int64(-1)
+func appendLiterals(b []byte, literals []index.Literal) []byte {
+	block, current := make([]byte, blockSize), int64(-1)
 	for _, l := range literals {
 		for data, at := l.Data, l.FileOffset; len(data) > 0; {
-			if number := at >> unit; number != current {
+			if number := at >> blockBits; number != current {
 				if current >= 0 {
 					b = append(b, block...)
 					clear(block)
 				}
 				current = number
 			}
-			k := copy(block[at%unit.size():], data)
+			k := copy(block[at%blockSize:], data)
 			data, at = data[k:], at+int64(k)
 		}
 	}

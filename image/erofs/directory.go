@@ -32,12 +32,12 @@ func dirents(n *Node) iter.Seq2[string, *Node] {
 
 // directorySize returns the length in bytes of an encoded directory. A name and
 // its entry stand in the same block, so all blocks but the last are padded.
-func directorySize(n *Node, unit blockBits) int64 {
+func directorySize(n *Node) int64 {
 	full, used := int64(0), int64(0)
 	for name := range dirents(n) {
 		need := int64(direntSize + len(name))
-		if used+need > unit.size() {
-			full, used = full+unit.size(), 0
+		if used+need > blockSize {
+			full, used = full+blockSize, 0
 		}
 		used += need
 	}
@@ -51,8 +51,8 @@ type directoryBlock struct {
 	names   []byte
 }
 
-func (d *directoryBlock) fits(name string, size int64) bool {
-	return int64(len(d.entries)+direntSize+len(d.names)+len(name)) <= size
+func (d *directoryBlock) fits(name string) bool {
+	return len(d.entries)+direntSize+len(d.names)+len(name) <= blockSize
 }
 
 func (d *directoryBlock) add(name string, nid uint64, t byte) {
@@ -78,14 +78,14 @@ func (d *directoryBlock) flush(b []byte) []byte {
 
 // appendDirectory encodes a directory and appends it to b, padded to a block
 // between blocks but not behind the last.
-func appendDirectory(b []byte, n *Node, unit blockBits, nid func(*Node) uint64) []byte {
+func appendDirectory(b []byte, n *Node, nid func(*Node) uint64) []byte {
 	var block directoryBlock
-	start, size := len(b), int(unit.size())
+	start := len(b)
 	for name, node := range dirents(n) {
-		if !block.fits(name, unit.size()) {
+		if !block.fits(name) {
 			b = block.flush(b)
-			if tail := (len(b) - start) % size; tail > 0 {
-				b = append(b, make([]byte, size-tail)...)
+			if tail := (len(b) - start) % blockSize; tail > 0 {
+				b = append(b, make([]byte, blockSize-tail)...)
 			}
 		}
 		block.add(name, nid(node), direntType(node.Type))

@@ -11,12 +11,16 @@ import (
 // What follows is the subset of the EROFS format that rootfs metadata needs, as
 // the kernel's fs/erofs/erofs_fs.h defines it. Numbers are little endian.
 const (
+	blockBits = 9 // the binary logarithm of the block size
+	blockSize = 1 << blockBits
+
 	superOffset = 1024
 	superSize   = 128
 	superMagic  = 0xe0f5e1e2
 
-	compatChecksum = 0x1
-	compatMtime    = 0x2
+	// There is no superblock checksum: it is optional, protects a single block, and
+	// fsck.erofs as of version 1.8 crashes over it where blocks have 512 bytes.
+	compatMtime = 0x2
 
 	incompatChunkedFile = 0x4
 	incompatDeviceTable = 0x8
@@ -43,21 +47,11 @@ const (
 	maxXattrUnits   = math.MaxUint16
 )
 
-// blockBits is the binary logarithm of the block size. Rootfs metadata has blocks of
-// 512 bytes, tarBlocks, and nothing else. The encoder is written for any size,
-// because the fsck.erofs of several distributions reads blocks of 4096 bytes only.
-type blockBits uint8
-
-const tarBlocks blockBits = 9
-
-func (b blockBits) size() int64 { return 1 << b }
-
-// count returns how many blocks hold size bytes.
-func (b blockBits) count(size int64) int64 { return (size + b.size() - 1) >> b }
+// blocksOf returns how many blocks hold size bytes.
+func blocksOf(size int64) int64 { return (size + blockSize - 1) >> blockBits }
 
 // superblock is what varies of a superblock.
 type superblock struct {
-	bits    blockBits
 	root    uint16 // nid
 	inodes  uint64
 	time    int64 // of compact inodes
@@ -67,13 +61,13 @@ type superblock struct {
 	devices uint16
 }
 
-// encode returns the superblock without its checksum.
+// encode returns the superblock.
 func (s *superblock) encode() []byte {
 	le := binary.LittleEndian
 	b := make([]byte, superSize)
 	le.PutUint32(b, superMagic)
-	le.PutUint32(b[8:], compatChecksum|compatMtime)
-	b[12] = uint8(s.bits)
+	le.PutUint32(b[8:], compatMtime)
+	b[12] = blockBits
 	le.PutUint16(b[14:], s.root)
 	le.PutUint64(b[16:], s.inodes)
 	le.PutUint64(b[24:], uint64(s.time))
@@ -87,10 +81,10 @@ func (s *superblock) encode() []byte {
 }
 
 // deviceSlot encodes the slot of a layer stream: its digest and its blocks.
-func deviceSlot(s Stream, unit blockBits) []byte {
+func deviceSlot(s Stream) []byte {
 	b := make([]byte, deviceSlotSize)
 	copy(b, s.DiffID.Hex())
-	binary.LittleEndian.PutUint32(b[64:], uint32(unit.count(s.Size)))
+	binary.LittleEndian.PutUint32(b[64:], uint32(blocksOf(s.Size)))
 	return b
 }
 

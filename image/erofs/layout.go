@@ -35,7 +35,7 @@ func (b *builder) tail(p *placement) int64 {
 	if !p.inline {
 		return 0
 	}
-	return p.size % b.bits.size()
+	return p.size % blockSize
 }
 
 // indexesAt returns where the chunk indexes of a regular file start.
@@ -63,35 +63,34 @@ func (b *builder) layout() error {
 		}
 	}
 	// Readers that do not know yet which size an inode has read the larger.
-	next := b.bits.count(end + extendedSize - compactSize)
+	next := blocksOf(end + extendedSize - compactSize)
 	for i, n := range b.tree.nodes {
 		p := &b.places[i]
 		p.data = next
 		switch {
 		case len(n.Literals) > 0:
-			numbers, err := literalBlocks(n, b.bits)
+			numbers, err := literalBlocks(n)
 			if err != nil {
 				return fmt.Errorf("placing %s: %w", b.name(n), err)
 			}
 			next += int64(len(numbers))
 		case p.inline:
-			next += p.size >> b.bits
+			next += p.size >> blockBits
 		default:
-			next += b.bits.count(p.size)
+			next += blocksOf(p.size)
 		}
-		if next > min(b.limit>>b.bits, math.MaxUint32-1) {
+		if next > min(b.limit>>blockBits, math.MaxUint32-1) {
 			return fmt.Errorf("%w: more than %d bytes", ErrTooLarge, b.limit)
 		}
 	}
 	// Loop devices and old tools want whole pages.
-	b.blocks = b.bits.count(alignUp(next<<b.bits, pageSize))
+	b.blocks = blocksOf(alignUp(next<<blockBits, pageSize))
 	return nil
 }
 
-// headSize returns how many bytes superblock and device table take, and at least
-// the block that the checksum of the superblock covers.
+// headSize returns where the device table ends, in bytes.
 func (b *builder) headSize() int64 {
-	return max(int64(superOffset+superSize+deviceSlotSize*len(b.tree.streams)), alignUp(superOffset+1, b.bits.size()))
+	return int64(superOffset + superSize + deviceSlotSize*len(b.tree.streams))
 }
 
 // place places one inode at byte end or behind it, and returns where it ends with
@@ -100,7 +99,7 @@ func (b *builder) place(n *Node, p *placement, end int64) (int64, error) {
 	p.inode = alignUp(end, slotSize)
 	switch {
 	case n.IsDir():
-		p.size = directorySize(n, b.bits)
+		p.size = directorySize(n)
 		b.placeInline(p)
 	case n.Target != "":
 		p.size = n.Size
@@ -126,8 +125,8 @@ func (b *builder) place(n *Node, p *placement, end int64) (int64, error) {
 // content: the kernel reads an inline tail in one piece, and that of a symbolic
 // link together with the inode. Content whose tail does not fit is not inline.
 func (b *builder) placeInline(p *placement) {
-	tail, header := p.size%b.bits.size(), p.body()-p.inode
-	p.inline = tail > 0 && header+tail <= b.bits.size()
+	tail, header := p.size%blockSize, p.body()-p.inode
+	p.inline = tail > 0 && header+tail <= blockSize
 	if p.inline {
 		b.keepWhole(p, header+tail)
 	} else {
@@ -138,8 +137,8 @@ func (b *builder) placeInline(p *placement) {
 // keepWhole moves the inode to the next block if size bytes from it on would not
 // end in the block it is in.
 func (b *builder) keepWhole(p *placement, size int64) {
-	if p.inode%b.bits.size()+size > b.bits.size() {
-		p.inode = alignUp(p.inode, b.bits.size())
+	if p.inode%blockSize+size > blockSize {
+		p.inode = alignUp(p.inode, blockSize)
 	}
 }
 

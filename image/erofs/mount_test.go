@@ -120,18 +120,17 @@ func TestMountEqualsUnpackedImage(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			layers := openLayers(t, image.Layers)
-			tree, err := erofs.Merge(layers)
+			tree, err := erofs.Merge(openLayers(t, image.Layers))
 			if err != nil {
 				t.Fatal(err)
 			}
 			merged, err := snapshotOfTree(tree, image.Layers)
 			report(t, "the merged tree", want, merged, err)
 			metadata := build(t, tree)
-			fsck(t, metadata, layers)
 			read, err := snapshotByGoErofs(metadata, image.Layers)
 			report(t, "the go-erofs reader", want, read, err)
 			path, devices := store(t, metadata, image.Layers)
+			fsck(t, path, devices)
 			mounted, err := fstree.Take(mount(t, path, devices))
 			report(t, "the mount", want, mounted, err)
 		})

@@ -47,8 +47,7 @@ func TestManyEntriesAndALargeDirectory(t *testing.T) {
 	if raceEnabled {
 		half /= 20 // the race detector makes the readers slow
 	}
-	layers := []entries{many(stream, half)}
-	tree, err := erofs.Merge(layers)
+	tree, err := erofs.Merge([]entries{many(stream, half)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,8 +62,8 @@ func TestManyEntriesAndALargeDirectory(t *testing.T) {
 	metadata := build(t, tree)
 	read, err := snapshotByGoErofs(metadata, [][]byte{stream})
 	report(t, "the go-erofs reader", want, read, err)
-	fsck(t, metadata, layers)
 	path, devices := store(t, metadata, [][]byte{stream})
+	fsck(t, path, devices)
 	mounted, err := fstree.Take(mount(t, path, devices))
 	report(t, "the mount", want, mounted, err)
 }

@@ -5,8 +5,11 @@
 package require
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
+	"regexp"
+	"slices"
 	"testing"
 )
 
@@ -43,6 +46,25 @@ func Tool(tb testing.TB, name string) string {
 	path, err := exec.LookPath(name)
 	if err != nil {
 		missing(tb, "needs the program "+name+"; \"make deps\" installs it")
+	}
+	return path
+}
+
+// Version needs a program on the PATH whose option -V tells that it is of a version
+// or newer, and returns its path.
+func Version(tb testing.TB, name string, major, minor int) string {
+	tb.Helper()
+	path := Tool(tb, name)
+	out, err := exec.CommandContext(tb.Context(), path, "-V").CombinedOutput()
+	if err != nil {
+		tb.Fatalf("asking %s for its version: %v\n%s", path, err, out)
+	}
+	var found [2]int
+	if _, err := fmt.Sscanf(regexp.MustCompile(`\d+\.\d+`).FindString(string(out)), "%d.%d", &found[0], &found[1]); err != nil {
+		tb.Fatalf("no version in what %s -V prints: %s", path, out)
+	}
+	if slices.Compare(found[:], []int{major, minor}) < 0 {
+		missing(tb, fmt.Sprintf("needs %s %d.%d or newer, %s is %d.%d", name, major, minor, path, found[0], found[1]))
 	}
 	return path
 }
