@@ -41,6 +41,17 @@ func (b *buffer) releaseLocked(s *SingleFlight) {
 	}
 }
 
+// keeperLocked returns the request that takes what comes along, nil for none.
+func (f *flight) keeperLocked(s *SingleFlight) *waiter {
+	if s.cfg.Along != nil && !f.owner.gone {
+		return f.owner
+	}
+	for w := range f.waiters {
+		return w
+	}
+	return nil
+}
+
 // errAbandoned is the cause of the end of a fetch that nobody waits for.
 var errAbandoned = errors.New("nobody waits for the blocks any more")
 
@@ -83,6 +94,8 @@ type waiter struct {
 
 	queue   []queued
 	pending map[block.Key]*slot
+	owned   int         // flights it started that run on for what comes along
+	gone    bool        // does not take anything any more
 	again   []block.Key // to be fetched once more by this request
 	retried map[block.Key]bool
 	err     error
@@ -92,6 +105,7 @@ type waiter struct {
 func (w *waiter) fetch(ctx context.Context, window block.Range) error {
 	defer w.leave()
 	w.pending = make(map[block.Key]*slot, window.Count)
+	w.gone = false
 	w.retried = nil
 	w.err = nil
 	w.claim(ctx, w.unseen(window))
@@ -183,6 +197,9 @@ func (w *waiter) overtake(ctx context.Context) {
 // startLocked starts a flight for the blocks of run, whose slots there are.
 func (w *waiter) startLocked(ctx context.Context, run block.Range) {
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	if w.s.cfg.Along != nil {
+		w.owned++
+	}
 	f := &flight{
 		req:     block.Request{Range: w.alongLocked(run), Class: w.class},
 		asked:   run,
@@ -236,7 +253,7 @@ func (w *waiter) take() (items []queued, again []block.Key, waiting bool) {
 	defer w.s.mu.Unlock()
 	items, w.queue = w.queue, nil
 	again, w.again = w.again, nil
-	return items, again, len(w.pending) > 0
+	return items, again, len(w.pending) > 0 || w.owned > 0
 }
 
 // drain passes blocks to the sink until it or the context ends.
@@ -275,6 +292,7 @@ func (w *waiter) leave() {
 		item.b.releaseLocked(w.s)
 	}
 	w.queue, w.again = nil, nil
+	w.gone = true
 }
 
 func (w *waiter) signal() {

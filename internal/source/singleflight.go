@@ -30,9 +30,12 @@ type SingleFlightConfig struct {
 	// Along returns which blocks come along at no cost when those of a range are
 	// fetched, such as the rest of their frames; the range is among them. They are
 	// fetched as well, so that who asks for one of them meanwhile joins the fetch
-	// instead of starting another for the same frames. More than Window of them
-	// are left out. nil for none.
+	// instead of starting another for the same frames. The request that started the
+	// fetch returns when it has ended, so that it can keep all of them. More than
+	// Window of them are left out. nil for none.
 	Along func(block.Range) block.Range
+	// Name says in metrics what is shared. Required when Registerer is set.
+	Name string
 	// Registerer takes the metrics, nil for none.
 	Registerer prometheus.Registerer
 }
@@ -89,12 +92,14 @@ func NewSingleFlight(src block.Source, cfg SingleFlightConfig) *SingleFlight {
 		slots:   make(map[block.Key]*slot),
 		buffers: sync.Pool{New: func() any { return &buffer{data: make([]byte, 0, block.Size)} }},
 		shared: metrics.NewCounter(prometheus.CounterOpts{
-			Name: "brisk_source_shared_blocks_total",
-			Help: "Blocks that a request did not fetch because another request was fetching them.",
+			Name:        "brisk_source_shared_blocks_total",
+			Help:        "Blocks that a request did not fetch because another request was fetching them.",
+			ConstLabels: prometheus.Labels{"flight": cfg.Name},
 		}),
 		duplicates: metrics.NewCounter(prometheus.CounterOpts{
-			Name: "brisk_source_duplicate_blocks_total",
-			Help: "Blocks that a request fetched although a less urgent request was fetching them.",
+			Name:        "brisk_source_duplicate_blocks_total",
+			Help:        "Blocks that a request fetched although a less urgent request was fetching them.",
+			ConstLabels: prometheus.Labels{"flight": cfg.Name},
 		}),
 	}
 }
@@ -175,9 +180,8 @@ func (s *SingleFlight) deliver(f *flight, k block.Key, data []byte) {
 		if sl != nil && mine {
 			delete(s.slots, k)
 		}
-		for w := range f.waiters {
+		if w := f.keeperLocked(s); w != nil {
 			w.pushLocked(k, b)
-			break
 		}
 	}
 	b.releaseLocked(s)
@@ -190,6 +194,10 @@ func (s *SingleFlight) finish(f *flight, err error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.cfg.Along != nil {
+		f.owner.owned--
+		f.owner.signal()
+	}
 	for i := range f.req.Count {
 		k := f.req.Key(i)
 		sl := s.slots[k]

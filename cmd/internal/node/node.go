@@ -135,22 +135,28 @@ const PeerKeyFile = "peer.key"
 
 // upstream joins what lies behind the caches. What it delivers is verified and
 // has been put into both.
+//
+// Reads of the registry are shared by frame: who wants another block of a frame
+// that is on its way joins. A reader is not held up by that, for the outer flight
+// passes each block on at once. Peers are asked for just the blocks wanted.
 func (n *Node) upstream(memory block.Store) block.Source {
 	cfg := n.cfg
-	origin := source.Retry(
+	far := source.Retry(
 		source.Verify(source.NewPriority(n.registry, source.PriorityConfig{}), n.layouts,
 			source.VerifyConfig{Name: "registry", Registerer: cfg.Metrics}),
 		source.RetryConfig{Name: "registry", Registerer: cfg.Metrics})
-	far := origin
+	far = source.NewSingleFlight(far, source.SingleFlightConfig{
+		Name: "registry", Along: n.layouts.along, Registerer: cfg.Metrics,
+	})
 	if n.peers != nil {
 		far = source.Chain(
 			source.Link{Name: "peer", Source: n.peers.Source(), ReadTimeout: peerReadTimeout},
-			source.Link{Name: "registry", Source: origin})
+			source.Link{Name: "registry", Source: far})
 	}
 	kept := source.Fill(memory, source.Fill(n.disk, far,
 		source.FillConfig{Name: "disk", Logger: cfg.Log, Registerer: cfg.Metrics}),
 		source.FillConfig{Name: "memory", Logger: cfg.Log, Registerer: cfg.Metrics})
-	return source.NewSingleFlight(kept, source.SingleFlightConfig{Along: n.layouts.along, Registerer: cfg.Metrics})
+	return source.NewSingleFlight(kept, source.SingleFlightConfig{Name: "node", Registerer: cfg.Metrics})
 }
 
 // Run makes the node work until ctx ends, then unmounts everything and closes
