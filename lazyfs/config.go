@@ -88,6 +88,9 @@ func (c *Config) validate() error {
 type Image struct {
 	// Name is what logs call the image. It may be empty.
 	Name string
+	// ID names the chain of layer indexes, as [ImageID] makes it. The metadata of the
+	// image is kept under it.
+	ID block.Digest
 	// Layers are the layers of the image, the bottom one first.
 	Layers []*index.Layer
 }

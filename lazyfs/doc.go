@@ -34,7 +34,7 @@
 // must be on a real filesystem, not an overlay:
 //
 //	lock            held while an FS runs
-//	rootfs/         metadata images by chainID, kept for the next mount
+//	rootfs/         metadata images by image ID, kept for the next mount
 //	flat/           the mount point of package flat, mounted while in use
 //	mnt/            mount points of roots with an overlay on top
 //	probe/          scratch space of Probe

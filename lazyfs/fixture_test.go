@@ -115,10 +115,11 @@ func (n *node) ReadAt(layer block.Digest, p []byte, off int64) (int, error) {
 	return n.fx.Stream(layer).ReadAt(p, off)
 }
 
-// layers returns the indexes of layer streams.
-func layers(t *testing.T, streams ...[]byte) []*index.Layer {
+// image returns an image of layer streams.
+func image(t *testing.T, name string, streams ...[]byte) lazyfs.Image {
 	t.Helper()
-	all := make([]*index.Layer, 0, len(streams))
+	var digests []block.Digest
+	made := lazyfs.Image{Name: name}
 	for _, s := range streams {
 		built, err := index.Build(t.Context(), bytes.NewReader(s), index.BuildConfig{})
 		if err != nil {
@@ -128,9 +129,11 @@ func layers(t *testing.T, streams ...[]byte) []*index.Layer {
 		if err != nil {
 			t.Fatal(err)
 		}
-		all = append(all, l)
+		made.Layers = append(made.Layers, l)
+		digests = append(digests, block.Sum(built.Encoded))
 	}
-	return all
+	made.ID = lazyfs.ImageID(digests)
+	return made
 }
 
 // run starts an FS, ends it with the test, and checks that nothing is left of it.
@@ -168,7 +171,7 @@ func (l testLog) Write(p []byte) (int, error) {
 // mount mounts layer streams and unmounts them at the end of the test.
 func mount(t *testing.T, fs *lazyfs.FS, cfg lazyfs.MountConfig, streams ...[]byte) *lazyfs.Mount {
 	t.Helper()
-	m, err := fs.Mount(t.Context(), lazyfs.Image{Name: t.Name(), Layers: layers(t, streams...)}, t.TempDir(), cfg)
+	m, err := fs.Mount(t.Context(), image(t, t.Name(), streams...), t.TempDir(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -205,12 +205,12 @@ func TestCompleteLayersAreMountedAsPlainFiles(t *testing.T) {
 		for _, complete := range []bool{true, false} {
 			s := &shelf{node: newNode(streams...), dir: t.TempDir()}
 			for _, l := range s.fx.Layers() {
-				if err := os.WriteFile(filepath.Join(s.dir, l.DiffID.Hex()), l.Data, 0o600); err != nil {
+				if err := os.WriteFile(filepath.Join(s.dir, l.ID.Hex()), l.Data, 0o600); err != nil {
 					t.Fatal(err)
 				}
 			}
 			if !complete {
-				s.without = s.fx.Layers()[1].DiffID
+				s.without = s.fx.Layers()[1].ID
 			}
 			vfs := run(t, lazyfs.Config{Source: s, Local: s, Backend: backend})
 			m := mount(t, vfs, lazyfs.MountConfig{}, streams...)
@@ -254,7 +254,7 @@ func TestChild(t *testing.T) {
 	vfs := run(t, lazyfs.Config{Source: n, Local: n, StateDir: state, Backend: lazyfs.Backend(os.Getenv(envChildBackend))})
 	for i, o := range []*lazyfs.Overlay{nil, overlayDirs(t)} {
 		target := filepath.Join(os.Getenv(envChildTarget), strconv.Itoa(i))
-		_, err := vfs.Mount(t.Context(), lazyfs.Image{Layers: layers(t, layer)}, target, lazyfs.MountConfig{Overlay: o})
+		_, err := vfs.Mount(t.Context(), image(t, "", layer), target, lazyfs.MountConfig{Overlay: o})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -372,14 +372,14 @@ func TestFailedMountLeavesNothing(t *testing.T) {
 		layer := blocktest.Tar("file", nil)
 		vfs := run(t, lazyfs.Config{Source: newNode(layer), StateDir: state, Backend: backend})
 		for name, target := range map[string]string{"missing": t.TempDir() + "/missing", "relative": "target"} {
-			_, err := vfs.Mount(t.Context(), lazyfs.Image{Name: "image", Layers: layers(t, layer)}, target, lazyfs.MountConfig{})
+			_, err := vfs.Mount(t.Context(), image(t, "image", layer), target, lazyfs.MountConfig{})
 			if err == nil {
 				t.Errorf("%s target: no error", name)
 			} else {
 				t.Logf("%s target: %v", name, err)
 			}
 		}
-		_, err := vfs.Mount(t.Context(), lazyfs.Image{Name: "image", Layers: layers(t, layer)}, t.TempDir(),
+		_, err := vfs.Mount(t.Context(), image(t, "image", layer), t.TempDir(),
 			lazyfs.MountConfig{Overlay: &lazyfs.Overlay{Upper: "/missing", Work: "/missing"}})
 		if err == nil {
 			t.Error("missing overlay directories: no error")

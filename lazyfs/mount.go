@@ -2,7 +2,6 @@ package lazyfs
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -25,7 +24,6 @@ type Mount struct {
 	name    string
 	target  string
 	backend Backend
-	chain   block.Digest
 	filler  *stream.Filler
 	filled  chan struct{} // closed when the fill has come to its end
 
@@ -82,7 +80,7 @@ func (fs *FS) Mount(ctx context.Context, image Image, target string, cfg MountCo
 	}
 	m := &Mount{
 		fs: fs, name: image.Name, target: target, backend: fs.Backend(),
-		chain: chainID(image.Layers), filled: make(chan struct{}),
+		filled: make(chan struct{}),
 	}
 	err := m.build(ctx, image, cfg)
 	if err == nil && !fs.adopt(m) {
@@ -100,6 +98,9 @@ func (fs *FS) Mount(ctx context.Context, image Image, target string, cfg MountCo
 func (m *Mount) build(ctx context.Context, image Image, cfg MountConfig) error {
 	if !filepath.IsAbs(m.target) {
 		return errors.New("the target is not an absolute path")
+	}
+	if image.ID.IsZero() {
+		return errors.New("the image has no ID")
 	}
 	m.openLayers(image.Layers)
 	lower := m.target
@@ -128,14 +129,14 @@ func (m *Mount) build(ctx context.Context, image Image, cfg MountConfig) error {
 func (m *Mount) openLayers(layers []*index.Layer) {
 	pinner, pins := m.fs.cfg.Local.(Pinner)
 	for _, l := range layers {
-		opened := mountedLayer{stream: m.fs.acquire(l.DiffID(), l.StreamSize())}
+		opened := mountedLayer{stream: m.fs.acquire(l.StreamID(), l.StreamSize())}
 		m.undo.push(func(context.Context, bool) error {
 			m.fs.release(opened.stream)
 			return nil
 		})
 		// A file that ends within a block of the metadata would give a short read.
 		if pins && m.backend != Tree && l.StreamSize() > 0 && l.StreamSize()%metadataBlock == 0 {
-			if path, unpin, err := pinner.Pin(l.DiffID()); err == nil {
+			if path, unpin, err := pinner.Pin(l.StreamID()); err == nil {
 				opened.plain = path
 				m.undo.push(func(context.Context, bool) error {
 					unpin()
@@ -209,9 +210,6 @@ func (m *Mount) fill(ctx, stopped context.Context) {
 // Target returns where the image is mounted.
 func (m *Mount) Target() string { return m.target }
 
-// ChainID returns the chainID of the layers.
-func (m *Mount) ChainID() block.Digest { return m.chain }
-
 // Filled is closed when the background fill has ended: everything has been fetched,
 // or the mount is being undone.
 func (m *Mount) Filled() <-chan struct{} { return m.filled }
@@ -252,15 +250,14 @@ func (m *Mount) unmount(ctx context.Context, detach bool) error {
 	return nil
 }
 
-// chainID names a chain of layers as the OCI image specification does.
-func chainID(layers []*index.Layer) block.Digest {
-	var chain block.Digest
-	for i, l := range layers {
-		if i == 0 {
-			chain = l.DiffID()
-			continue
-		}
-		chain = sha256.Sum256([]byte(chain.String() + " " + l.DiffID().String()))
+// ImageID names a chain of layers by the digests of their indexes, the bottom one
+// first. The chainID of the layers would not do: an index can claim the diffID of a
+// layer that it does not describe, and the metadata made of it would then be mounted
+// for others.
+func ImageID(indexes []block.Digest) block.Digest {
+	var chain []byte
+	for _, digest := range indexes {
+		chain = append(chain, digest[:]...)
 	}
-	return chain
+	return block.Sum(chain)
 }

@@ -58,7 +58,7 @@ func probe(ctx context.Context, b Backend, dir string) error {
 	if err := os.MkdirAll(filepath.Join(dir, "root"), stateMode); err != nil {
 		return fmt.Errorf("making scratch space: %w", err)
 	}
-	layer, source, err := probeImage(ctx)
+	image, source, err := probeImage(ctx)
 	if err != nil {
 		return fmt.Errorf("making an image to try: %w", err)
 	}
@@ -71,7 +71,7 @@ func probe(ctx context.Context, b Backend, dir string) error {
 	defer cancel()
 	ended := make(chan error, 1)
 	go func() { ended <- fs.Run(ctx) }()
-	m, err := fs.Mount(ctx, Image{Name: "probe", Layers: []*index.Layer{layer}}, filepath.Join(dir, "root"), MountConfig{NoFill: true})
+	m, err := fs.Mount(ctx, image, filepath.Join(dir, "root"), MountConfig{NoFill: true})
 	if err == nil {
 		err = errors.Join(readProbe(filepath.Join(dir, "root", "probe")), m.Unmount(ctx))
 	}
@@ -138,8 +138,8 @@ func (s *memorySource) Fetch(_ context.Context, req block.Request, sink block.Si
 	return nil
 }
 
-// probeImage makes the layer of the probe: a tar with one file.
-func probeImage(ctx context.Context) (*index.Layer, block.Source, error) {
+// probeImage makes the image of the probe: one layer with one file.
+func probeImage(ctx context.Context) (Image, block.Source, error) {
 	var buf bytes.Buffer
 	w := tar.NewWriter(&buf)
 	content := probeContent()
@@ -151,15 +151,16 @@ func probeImage(ctx context.Context) (*index.Layer, block.Source, error) {
 		err = w.Close()
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("writing a tar: %w", err)
+		return Image{}, nil, fmt.Errorf("writing a tar: %w", err)
 	}
 	built, err := index.Build(ctx, bytes.NewReader(buf.Bytes()), index.BuildConfig{})
 	if err != nil {
-		return nil, nil, err
+		return Image{}, nil, err
 	}
 	layer, err := index.Open(bytes.NewReader(built.Encoded), int64(len(built.Encoded)))
 	if err != nil {
-		return nil, nil, err
+		return Image{}, nil, err
 	}
-	return layer, &memorySource{layer: built.DiffID, data: buf.Bytes()}, nil
+	image := Image{Name: "probe", ID: ImageID([]block.Digest{block.Sum(built.Encoded)}), Layers: []*index.Layer{layer}}
+	return image, &memorySource{layer: layer.StreamID(), data: buf.Bytes()}, nil
 }

@@ -232,7 +232,7 @@ func TestSignals(t *testing.T) {
 func killReader(t *testing.T, n *node, path string) {
 	t.Helper()
 	killed := start(t, nil, "dd", "if="+path, "bs=4k", "skip=1500", "count=1", "status=none")
-	waitFor(t, func() bool { return asked(n, block.Key{Layer: n.fx.Largest().DiffID, Index: 1500 * 4096 / block.Size}) })
+	waitFor(t, func() bool { return asked(n, block.Key{Layer: n.fx.Largest().ID, Index: 1500 * 4096 / block.Size}) })
 	if err := killed.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}

@@ -25,7 +25,7 @@ func (m *Mount) mountRoot(image Image, dir string) error {
 	if m.backend == Tree {
 		return m.mountTree(image, dir)
 	}
-	metadata, err := m.fs.metadata(image.Layers, filepath.Join(m.fs.cfg.StateDir, "rootfs", m.chain.Hex()+".erofs"))
+	metadata, err := m.fs.metadata(image.Layers, filepath.Join(m.fs.cfg.StateDir, "rootfs", image.ID.Hex()+".erofs"))
 	if err != nil {
 		return err
 	}

@@ -76,7 +76,7 @@ func TestServeBlocks(t *testing.T) {
 	local := blocktest.NewSource(fx)
 	local.Drop(layer.Range().Key(3))
 	c := runServer(t, &server{local: local})
-	c.send(want(7, block.Range{Layer: layer.DiffID, First: 1, Count: 5}, 0b10111, block.ClassRead))
+	c.send(want(7, block.Range{Layer: layer.ID, First: 1, Count: 5}, 0b10111, block.ClassRead))
 	var got []uint32
 	for {
 		h, data := c.recv()
@@ -89,7 +89,7 @@ func TestServeBlocks(t *testing.T) {
 			}
 			break
 		}
-		if block.Sum(data) != block.Sum(fx.Content(block.Key{Layer: layer.DiffID, Index: h.First})) {
+		if block.Sum(data) != block.Sum(fx.Content(block.Key{Layer: layer.ID, Index: h.First})) {
 			t.Errorf("block %d has wrong bytes", h.First)
 		}
 		got = append(got, h.First)
@@ -121,7 +121,7 @@ func TestServeFailure(t *testing.T) {
 	local := blocktest.NewSource(fx)
 	local.Fail(errors.New("disk on fire"))
 	c := runServer(t, &server{local: local})
-	c.send(want(1, block.Range{Layer: fx.Largest().DiffID, Count: 2}, 3, block.ClassRead))
+	c.send(want(1, block.Range{Layer: fx.Largest().ID, Count: 2}, 3, block.ClassRead))
 	if h, _ := c.recv(); h.Type != wire.TypeEnd || h.Status != wire.StatusFailed || h.Mask != 3 {
 		t.Errorf("got %+v, want failed", h)
 	}
@@ -133,7 +133,7 @@ func TestServeCancel(t *testing.T) {
 	release := local.Stall()
 	defer release()
 	c := runServer(t, &server{local: local})
-	c.send(want(1, block.Range{Layer: fx.Largest().DiffID, Count: 2}, 3, block.ClassRead))
+	c.send(want(1, block.Range{Layer: fx.Largest().ID, Count: 2}, 3, block.ClassRead))
 	c.send(wire.Header{Type: wire.TypeCancel, ID: 99}.Append(nil)) // not open: no answer
 	c.send(wire.Header{Type: wire.TypeCancel, ID: 1}.Append(nil))
 	if h, _ := c.recv(); h.Type != wire.TypeEnd || h.ID != 1 || h.Status != wire.StatusCancelled || h.Mask != 3 {
@@ -147,7 +147,7 @@ func TestServeExpired(t *testing.T) {
 	release := local.Stall()
 	defer release()
 	c := runServer(t, &server{local: local})
-	c.send(wire.Request(wire.Header{Type: wire.TypeWant, ID: 1, Count: 1, Mask: 1, Millis: 5}, fx.Largest().DiffID))
+	c.send(wire.Request(wire.Header{Type: wire.TypeWant, ID: 1, Count: 1, Mask: 1, Millis: 5}, fx.Largest().ID))
 	if h, _ := c.recv(); h.Status != wire.StatusExpired || h.Mask != 1 {
 		t.Errorf("got %+v, want expired", h)
 	}
@@ -159,7 +159,7 @@ func TestServeBusy(t *testing.T) {
 	g.perItem = time.Second // as measured on a very slow disk
 	g.waiting[block.ClassRead] = []*waiter{{granted: make(chan struct{})}}
 	c := runServer(t, &server{local: blocktest.NewSource(fx), gate: g})
-	c.send(want(1, block.Range{Layer: fx.Largest().DiffID, Count: 1}, 1, block.ClassRead))
+	c.send(want(1, block.Range{Layer: fx.Largest().ID, Count: 1}, 1, block.ClassRead))
 	if h, _ := c.recv(); h.Status != wire.StatusBusy || h.Patience() != 500*time.Millisecond {
 		t.Errorf("got %+v, want busy for half a second", h)
 	}
@@ -168,7 +168,7 @@ func TestServeBusy(t *testing.T) {
 // TestServeRefusesNonsense: a peer that breaks the protocol loses the stream.
 func TestServeRefusesNonsense(t *testing.T) {
 	fx := blocktest.Standard()
-	request := want(1, block.Range{Layer: fx.Largest().DiffID, Count: 1}, 1, block.ClassRead)
+	request := want(1, block.Range{Layer: fx.Largest().ID, Count: 1}, 1, block.ClassRead)
 	local := blocktest.NewSource(fx)
 	release := local.Stall()
 	defer release()
@@ -205,7 +205,7 @@ func TestServeHungPeer(t *testing.T) {
 		s := &server{local: blocktest.NewSource(fx), gate: g, counts: &counters{}}
 		done := make(chan error, 1)
 		go func() { done <- s.serve(t.Context(), pipeStream{there}) }()
-		if _, err := here.Write(want(1, block.Range{Layer: fx.Largest().DiffID, Count: 16}, 0xffff, block.ClassFill)); err != nil {
+		if _, err := here.Write(want(1, block.Range{Layer: fx.Largest().ID, Count: 16}, 0xffff, block.ClassFill)); err != nil {
 			t.Fatal(err)
 		}
 		start := time.Now()

@@ -70,12 +70,12 @@ type layout struct{ *index.Layer }
 
 // StreamSize implements [block.Layout].
 func (l layout) StreamSize(layer block.Digest) (int64, bool) {
-	return l.Layer.StreamSize(), layer == l.DiffID()
+	return l.Layer.StreamSize(), layer == l.StreamID()
 }
 
 // BlockDigest implements [block.Layout].
 func (l layout) BlockDigest(k block.Key) (block.Digest, bool) {
-	if k.Layer != l.DiffID() {
+	if k.Layer != l.StreamID() {
 		return block.Digest{}, false
 	}
 	return l.Layer.BlockDigest(k.Index)
@@ -96,7 +96,7 @@ func verifyLayer(ctx context.Context, client *registry.Client, repo name.Reposit
 		window = total // it can only be read whole
 	}
 	for first := uint32(0); first < total; first += window {
-		want := block.Range{Layer: layer.DiffID(), First: first, Count: min(window, total-first)}
+		want := block.Range{Layer: layer.StreamID(), First: first, Count: min(window, total-first)}
 		if err := hashRange(ctx, blocks, want, stream, bars); err != nil {
 			return err
 		}

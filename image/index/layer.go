@@ -42,6 +42,7 @@ type Layer struct {
 	info     info
 	sections []Section
 	digests  []byte
+	streamID block.Digest
 	frames   []frameRow
 	windows  int64 // where section WNDW starts
 	chunks   []chunkRow
@@ -114,6 +115,7 @@ func (l *Layer) openDigests() error {
 		return formatError(sectionDigests, "%d bytes, expected %d for a stream of %d bytes", len(b), want, l.info.streamSize)
 	}
 	l.digests = b
+	l.streamID = block.StreamID(l.info.streamSize, b)
 	return nil
 }
 
@@ -150,8 +152,12 @@ func (l *Layer) openChunks() error {
 	return err
 }
 
-// DiffID returns the digest of the layer stream.
+// DiffID returns the digest of the layer stream, as the index claims it.
 func (l *Layer) DiffID() block.Digest { return l.info.diffID }
+
+// StreamID returns the name of the layer stream for all who keep or exchange blocks
+// of it; see [block.StreamID].
+func (l *Layer) StreamID() block.Digest { return l.streamID }
 
 // BlobDigest returns the digest of the stored layer blob.
 func (l *Layer) BlobDigest() block.Digest { return l.info.blobDigest }

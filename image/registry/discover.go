@@ -128,7 +128,7 @@ func (c *Client) LayerIndexes(ctx context.Context, image *Image, artifact *Artif
 }
 
 func (c *Client) layerIndex(ctx context.Context, image *Image, artifact *Artifact, layer Layer) (*index.Layer, error) {
-	doing := fmt.Sprintf("opening the index of layer %s of %s", layer.Digest.Short(), image.Name)
+	doing := fmt.Sprintf("fetching the index of layer %s of %s", layer.Digest.Short(), image.Name)
 	entry, ok := artifact.Index(layer.Digest)
 	if !ok {
 		return nil, fmt.Errorf("%s: %w for it; \"brisk convert\" makes one", doing, ErrNoArtifact)
@@ -137,15 +137,7 @@ func (c *Client) layerIndex(ctx context.Context, image *Image, artifact *Artifac
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", doing, err)
 	}
-	opened, err := index.Open(bytes.NewReader(content), int64(len(content)))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", doing, err)
-	}
-	if opened.BlobDigest() != layer.Digest || opened.DiffID() != layer.DiffID || opened.BlobSize() != layer.Size {
-		return nil, fmt.Errorf("%s: %w: it describes blob %s of %d bytes with diffID %s, not blob %s of %d bytes with diffID %s",
-			doing, ErrInvalid, opened.BlobDigest(), opened.BlobSize(), opened.DiffID(), layer.Digest, layer.Size, layer.DiffID)
-	}
-	return opened, nil
+	return OpenIndex(layer, bytes.NewReader(content), int64(len(content)))
 }
 
 // best returns the best artifact of the image among candidates, nil if there is

@@ -153,7 +153,7 @@ func TestFlippedBytes(t *testing.T) {
 type layout struct{ st stored }
 
 func (l layout) StreamSize(layer block.Digest) (int64, bool) {
-	return l.st.layer.StreamSize(), layer == l.st.layer.DiffID()
+	return l.st.layer.StreamSize(), layer == l.st.layer.StreamID()
 }
 
 func (l layout) BlockDigest(k block.Key) (block.Digest, bool) { return l.st.layer.BlockDigest(k.Index) }

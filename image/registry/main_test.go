@@ -75,7 +75,7 @@ type stored struct {
 }
 
 func (st stored) request(first, count uint32, class block.Class) block.Request {
-	return block.Request{Range: block.Range{Layer: st.layer.DiffID(), First: first, Count: count}, Class: class}
+	return block.Request{Range: block.Range{Layer: st.layer.StreamID(), First: first, Count: count}, Class: class}
 }
 
 // prepared holds what is slow to make, under the race detector above all, for the

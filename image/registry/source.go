@@ -91,17 +91,17 @@ func NewSource(client *Client, cfg SourceConfig) (*Source, error) {
 
 // Add makes the blocks of a layer available from a repository. The same layer may
 // be added from several repositories, and more than once; every Add needs its
-// Remove.
+// Remove, until which the index must stay open.
 func (s *Source) Add(repo name.Repository, layer *index.Layer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, l := range s.layers[layer.DiffID()] {
-		if l.repo.String() == repo.String() && l.layer.BlobDigest() == layer.BlobDigest() {
+	for _, l := range s.layers[layer.StreamID()] {
+		if l.repo.String() == repo.String() && l.layer == layer {
 			l.users++
 			return
 		}
 	}
-	s.layers[layer.DiffID()] = append(s.layers[layer.DiffID()], &location{repo: repo, layer: layer, users: 1})
+	s.layers[layer.StreamID()] = append(s.layers[layer.StreamID()], &location{repo: repo, layer: layer, users: 1})
 }
 
 // Remove takes one Add back. Removing what is not there does nothing. Fetches
@@ -109,9 +109,9 @@ func (s *Source) Add(repo name.Repository, layer *index.Layer) {
 func (s *Source) Remove(repo name.Repository, layer *index.Layer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	kept := make([]*location, 0, len(s.layers[layer.DiffID()]))
-	for _, l := range s.layers[layer.DiffID()] {
-		if l.repo.String() == repo.String() && l.layer.BlobDigest() == layer.BlobDigest() {
+	kept := make([]*location, 0, len(s.layers[layer.StreamID()]))
+	for _, l := range s.layers[layer.StreamID()] {
+		if l.repo.String() == repo.String() && l.layer == layer {
 			l.users--
 		}
 		if l.users > 0 {
@@ -119,16 +119,16 @@ func (s *Source) Remove(repo name.Repository, layer *index.Layer) {
 		}
 	}
 	if len(kept) == 0 {
-		delete(s.layers, layer.DiffID())
+		delete(s.layers, layer.StreamID())
 		return
 	}
-	s.layers[layer.DiffID()] = kept
+	s.layers[layer.StreamID()] = kept
 }
 
-func (s *Source) locations(diffID block.Digest) []*location {
+func (s *Source) locations(stream block.Digest) []*location {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return append([]*location(nil), s.layers[diffID]...)
+	return append([]*location(nil), s.layers[stream]...)
 }
 
 // Fetch implements [block.Source].

@@ -192,7 +192,7 @@ func TestStreamedOnce(t *testing.T) {
 	wg.Go(func() {
 		once := sync.OnceFunc(func() { close(started) })
 		n := 0
-		req := block.Request{Range: block.Range{Layer: st.layer.DiffID(), First: 3, Count: 1}, Class: block.ClassFill}
+		req := block.Request{Range: block.Range{Layer: st.layer.StreamID(), First: 3, Count: 1}, Class: block.ClassFill}
 		err := src.Fetch(t.Context(), req, func(block.Key, []byte) error { once(); n++; return nil })
 		if err != nil || n != int(total) {
 			t.Errorf("leader: %d of %d blocks, %v", n, total, err)
@@ -228,7 +228,7 @@ func TestStreamedAgain(t *testing.T) {
 	giveUp := errors.New("enough")
 	led := make(chan error)
 	go func() {
-		req := block.Request{Range: block.Range{Layer: st.layer.DiffID(), First: 0, Count: total}}
+		req := block.Request{Range: block.Range{Layer: st.layer.StreamID(), First: 0, Count: total}}
 		led <- src.Fetch(t.Context(), req, func(k block.Key, _ []byte) error {
 			if k.Index < 10 {
 				return nil
@@ -330,7 +330,7 @@ func TestWrongHeadIsForgotten(t *testing.T) {
 	for range 2 {
 		r.ResetRequests()
 		got := map[uint32][]byte{}
-		req := block.Request{Range: block.Range{Layer: st.layer.DiffID(), First: 3, Count: 1}}
+		req := block.Request{Range: block.Range{Layer: st.layer.StreamID(), First: 3, Count: 1}}
 		if err := src.Fetch(t.Context(), req, func(k block.Key, data []byte) error {
 			got[k.Index] = bytes.Clone(data)
 			return nil

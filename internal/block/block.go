@@ -1,8 +1,8 @@
 // Package block holds the vocabulary every other package speaks and the two
 // contracts the data path is built from.
 //
-// A layer stream is the uncompressed tar of one image layer, named by its
-// diffID. It is cut into blocks of [Size] bytes, the last one shorter. A block
+// A layer stream is the uncompressed tar of one image layer, named by its stream
+// ID. It is cut into blocks of [Size] bytes, the last one shorter. A block
 // is what is verified, cached, evicted and exchanged between nodes; its name is
 // a [Key]. An extent is [ExtentBlocks] consecutive blocks, the unit of placement
 // between peers and of one registry request.
@@ -30,13 +30,14 @@ const (
 	ExtentSize = ExtentBlocks * Size
 )
 
-// Key names one block: block number Index of the layer stream Layer (a diffID).
+// Key names one block: block number Index of the layer stream Layer (a stream ID,
+// see [StreamID]).
 type Key struct {
 	Layer Digest
 	Index uint32
 }
 
-// String formats the key as an abbreviated diffID and the block number.
+// String formats the key as an abbreviated stream ID and the block number.
 func (k Key) String() string { return fmt.Sprintf("%s/%d", k.Layer.Short(), k.Index) }
 
 // Offset is the position in bytes of the block in its layer stream.
@@ -78,7 +79,7 @@ func (r Range) Contains(k Key) bool {
 // Key returns the key of the i-th block of the range.
 func (r Range) Key(i uint32) Key { return Key{Layer: r.Layer, Index: r.First + i} }
 
-// String formats the range as an abbreviated diffID and the first and last block.
+// String formats the range as an abbreviated stream ID and the first and last block.
 func (r Range) String() string {
 	if r.Count == 0 {
 		return r.Layer.Short() + "/none"

@@ -53,7 +53,7 @@ func BenchmarkDiskReadAt(b *testing.B) {
 			b.ReportAllocs()
 			off, end := int64(0), int64(len(fx.Largest().Data)-size)
 			for b.Loop() {
-				if _, err := d.ReadAt(fx.Largest().DiffID, p, off); err != nil {
+				if _, err := d.ReadAt(fx.Largest().ID, p, off); err != nil {
 					b.Fatal(err)
 				}
 				if off += int64(size); off > end {

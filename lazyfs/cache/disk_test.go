@@ -272,7 +272,7 @@ func TestDiskReadAt(t *testing.T) {
 		{"before the start", -1, 10, 0, false},
 	} {
 		p := make([]byte, test.n)
-		n, err := d.ReadAt(l.DiffID, p, test.off)
+		n, err := d.ReadAt(l.ID, p, test.off)
 		if n != test.want || test.found != (err == nil) || err != nil && !errors.Is(err, block.ErrNotFound) {
 			t.Errorf("%s: %d bytes, error %v; want %d, found %t", test.name, n, err, test.want, test.found)
 		} else if n > 0 && !bytes.Equal(p[:n], l.Data[test.off:test.off+int64(n)]) {
@@ -282,7 +282,7 @@ func TestDiskReadAt(t *testing.T) {
 	if _, err := d.ReadAt(block.Digest{}, make([]byte, 1), 0); !errors.Is(err, block.ErrNotFound) {
 		t.Errorf("unknown layer: %v", err)
 	}
-	if err := d.ReleasePages(l.DiffID, 0, size); err != nil {
+	if err := d.ReleasePages(l.ID, 0, size); err != nil {
 		t.Error(err)
 	}
 }
@@ -312,10 +312,10 @@ func TestDiskRemove(t *testing.T) {
 	fill(t, d, fx)
 	before := d.Usage()
 	l := fx.Largest()
-	if err := d.Remove(l.DiffID); err != nil {
+	if err := d.Remove(l.ID); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Remove(l.DiffID); err != nil {
+	if err := d.Remove(l.ID); err != nil {
 		t.Errorf("removed again: %v", err)
 	}
 	after := d.Usage()
@@ -327,7 +327,7 @@ func TestDiskRemove(t *testing.T) {
 		t.Errorf("%d directories, error %v", len(entries), err)
 	}
 	fill(t, d, fx)
-	if _, err := blocktest.Fetch(t.Context(), t, fx, d, l.Range()); err != nil || !d.Complete(l.DiffID) {
+	if _, err := blocktest.Fetch(t.Context(), t, fx, d, l.Range()); err != nil || !d.Complete(l.ID) {
 		t.Errorf("cached again: %v", err)
 	}
 }

@@ -8,9 +8,9 @@
 //	lock                      held by the one process that uses the directory
 //	version                   which layout of the directory this is
 //	clean                     exists only between a clean stop and the next start
-//	layers/<diffID>/data      the layer stream, sparse: blocks at their offsets
-//	layers/<diffID>/presence  which blocks are in data (see record.go)
-//	layers/<diffID>/pinned    exists while a mount uses data without the cache
+//	layers/<stream>/data      the layer stream, sparse: blocks at their offsets
+//	layers/<stream>/presence  which blocks are in data (see record.go)
+//	layers/<stream>/pinned    exists while a mount uses data without the cache
 //
 // Keep it on a real filesystem that can punch holes, not on an overlay.
 //

@@ -262,7 +262,7 @@ func TestPowerLoss(t *testing.T) {
 		random := rand.New(rand.NewPCG(seed, 0))
 		lost := make(map[block.Key]bool)
 		for _, l := range fx.Layers() {
-			data, err := os.OpenFile(filepath.Join(dir, "layers", l.DiffID.Hex(), "data"), os.O_RDWR, 0)
+			data, err := os.OpenFile(filepath.Join(dir, "layers", l.ID.Hex(), "data"), os.O_RDWR, 0)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -272,7 +272,7 @@ func TestPowerLoss(t *testing.T) {
 				if _, err := data.WriteAt(make([]byte, n), off); err != nil {
 					t.Fatal(err)
 				}
-				for r, i := block.Covering(l.DiffID, off, n), uint32(0); i < r.Count; i++ {
+				for r, i := block.Covering(l.ID, off, n), uint32(0); i < r.Count; i++ {
 					lost[r.Key(i)] = true
 				}
 			}
@@ -293,7 +293,7 @@ func TestPowerLoss(t *testing.T) {
 			if _, err := blocktest.Fetch(t.Context(), t, fx, d, l.Range()); !errors.Is(err, block.ErrNotFound) {
 				t.Errorf("seed %d: fetch of a damaged layer: %v", seed, err)
 			}
-			if d.Complete(l.DiffID) {
+			if d.Complete(l.ID) {
 				t.Errorf("seed %d: damaged layer counts as complete", seed)
 			}
 		}

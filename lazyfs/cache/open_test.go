@@ -32,8 +32,8 @@ func TestDiskOpen(t *testing.T) {
 		}
 		return cfg, &log
 	}
-	record := func(cfg cache.DiskConfig) string { return filepath.Join(cfg.Dir, "layers", l.DiffID.Hex(), "presence") }
-	data := func(cfg cache.DiskConfig) string { return filepath.Join(cfg.Dir, "layers", l.DiffID.Hex(), "data") }
+	record := func(cfg cache.DiskConfig) string { return filepath.Join(cfg.Dir, "layers", l.ID.Hex(), "presence") }
+	data := func(cfg cache.DiskConfig) string { return filepath.Join(cfg.Dir, "layers", l.ID.Hex(), "data") }
 
 	t.Run("locked", func(t *testing.T) {
 		cfg, _ := written(t)
@@ -55,7 +55,7 @@ func TestDiskOpen(t *testing.T) {
 		cfg, log := written(t)
 		d := openDisk(t, cfg)
 		for _, l := range fx.Layers() {
-			if !d.Complete(l.DiffID) {
+			if !d.Complete(l.ID) {
 				t.Errorf("layer %q is not complete after a clean stop", l.Name)
 			}
 		}
@@ -73,10 +73,10 @@ func TestDiskOpen(t *testing.T) {
 			t.Fatal(err)
 		}
 		d = openDisk(t, cfg)
-		if d.Complete(l.DiffID) {
+		if d.Complete(l.ID) {
 			t.Error("layer counts as complete before it is verified")
 		}
-		if err := d.Verify(l.DiffID); err != nil || !d.Complete(l.DiffID) {
+		if err := d.Verify(l.ID); err != nil || !d.Complete(l.ID) {
 			t.Errorf("verified: %v", err)
 		}
 	})
@@ -98,7 +98,7 @@ func TestDiskOpen(t *testing.T) {
 			if _, err := blocktest.Fetch(t.Context(), t, fx, d, l.Range()); !errors.Is(err, block.ErrNotFound) {
 				t.Errorf("fetch of the damaged layer: %v", err)
 			}
-			if !strings.Contains(log.String(), l.DiffID.String()) {
+			if !strings.Contains(log.String(), l.ID.String()) {
 				t.Errorf("log does not name the layer: %q", log)
 			}
 			fill(t, d, fx)

@@ -18,7 +18,7 @@ import (
 //	offset size
 //	     0    8 "BRISKPRS"
 //	     8    4 version, 1
-//	    12   32 diffID
+//	    12   32 stream ID
 //	    44    8 length of the layer stream in bytes
 //	    52   8n present: bit i%64 of word i/64 is block i; n = ceil(blocks/64)
 //	 52+8n   8n trusted: blocks that need no verification after a clean stop

@@ -1,12 +1,12 @@
 // Package flat is a FUSE filesystem that shows every layer stream as one file, named
-// by the diffID in hex. It is what EROFS mounts and loop devices read: a handful of
+// by the stream ID in hex. It is what EROFS mounts and loop devices read: a handful of
 // inodes that never change, no directories, no handles. So the only requests that
 // matter are reads of bytes the kernel has not cached.
 //
 // Files end at a multiple of 512 bytes, the block of the metadata: past the end of
 // the layer stream come zeros, which belong to no file of the image.
 //
-// Node numbers come from the diffID, so they are the same in every process.
+// Node numbers come from the stream ID, so they are the same in every process.
 package flat
 
 import (

@@ -40,12 +40,12 @@ func mount(t *testing.T, fx *blocktest.Fixture, src block.Source, timeout time.D
 		<-server.Served()
 	})
 	for _, l := range fx.Layers() {
-		name, err := fs.Add(r.Open(l.DiffID, int64(len(l.Data))))
+		name, err := fs.Add(r.Open(l.ID, int64(len(l.Data))))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if name != l.DiffID.Hex() {
-			t.Errorf("layer %s is shown as %q", l.DiffID.Short(), name)
+		if name != l.ID.Hex() {
+			t.Errorf("layer %s is shown as %q", l.ID.Short(), name)
 		}
 	}
 	return dir, ops
@@ -83,7 +83,7 @@ func TestFiles(t *testing.T) {
 		for _, l := range fx.Layers() {
 			want := append(bytes.Clone(l.Data), make([]byte, (512-len(l.Data)%512)%512)...)
 			got := make([]byte, len(want)+1)
-			n, err := readFile(t, filepath.Join(dir, l.DiffID.Hex()), got, 0)
+			n, err := readFile(t, filepath.Join(dir, l.ID.Hex()), got, 0)
 			if err != nil || n != len(want) || !bytes.Equal(got[:n], want) {
 				t.Errorf("layer %q: %d bytes of %d, error %v, or wrong bytes", l.Name, n, len(want), err)
 			}
@@ -104,7 +104,7 @@ func TestRandomReadIsNotWidened(t *testing.T) {
 	src := blocktest.NewSource(fx)
 	dir, ops := mount(t, fx, src, 0)
 	for i := range 10 {
-		if _, err := readFile(t, filepath.Join(dir, fx.Largest().DiffID.Hex()), make([]byte, 4096), int64(i*7%10*3<<20+123<<12)); err != nil {
+		if _, err := readFile(t, filepath.Join(dir, fx.Largest().ID.Hex()), make([]byte, 4096), int64(i*7%10*3<<20+123<<12)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -126,7 +126,7 @@ func TestDeadlineAndRecovery(t *testing.T) {
 	fx := blocktest.Standard()
 	src := blocktest.NewSource(fx)
 	dir, _ := mount(t, fx, src, 300*time.Millisecond)
-	path := filepath.Join(dir, fx.Largest().DiffID.Hex())
+	path := filepath.Join(dir, fx.Largest().ID.Hex())
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)

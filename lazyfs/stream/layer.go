@@ -25,7 +25,7 @@ type Layer struct {
 	failed failures  // guarded by mu
 }
 
-// ID returns the diffID of the layer.
+// ID returns the stream ID of the layer.
 func (l *Layer) ID() block.Digest { return l.id }
 
 // Size returns the length of the layer stream in bytes.

@@ -73,7 +73,7 @@ func newReader(t *testing.T, cfg stream.Config) *stream.Reader {
 }
 
 func open(r *stream.Reader, l *blocktest.Layer) *stream.Layer {
-	return r.Open(l.DiffID, int64(len(l.Data)))
+	return r.Open(l.ID, int64(len(l.Data)))
 }
 
 func TestFetchAnyRange(t *testing.T) {

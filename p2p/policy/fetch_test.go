@@ -126,7 +126,7 @@ func newWorld(peers map[PeerID]*fakePeer) *world {
 func (w *world) fetch(t *testing.T, first, count uint32) (int, time.Duration, error) {
 	t.Helper()
 	start := time.Now()
-	got, err := blocktest.Fetch(t.Context(), t, w.net.fx, w.fetcher, block.Range{Layer: w.layer.DiffID, First: first, Count: count})
+	got, err := blocktest.Fetch(t.Context(), t, w.net.fx, w.fetcher, block.Range{Layer: w.layer.ID, First: first, Count: count})
 	if w.net.open != 0 {
 		t.Errorf("%d questions outlive the fetch", w.net.open)
 	}
@@ -252,7 +252,7 @@ func TestSlowPeerIsReplaced(t *testing.T) {
 func TestSlowSink(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(map[PeerID]*fakePeer{"a": {delay: time.Millisecond}})
-		req := block.Request{Range: block.Range{Layer: w.layer.DiffID, Count: 8}}
+		req := block.Request{Range: block.Range{Layer: w.layer.ID, Count: 8}}
 		err := w.fetcher.Fetch(t.Context(), req, func(block.Key, []byte) error {
 			time.Sleep(10 * time.Second) //nolint:forbidigo // virtual time
 			return nil

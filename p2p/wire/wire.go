@@ -70,7 +70,7 @@ type Type uint8
 
 // The types of frames. Those below 16 are sent by the asking side.
 const (
-	TypeWant   Type = 1  // asks for blocks of a layer stream; payload: the diffID
+	TypeWant   Type = 1  // asks for blocks of a layer stream; payload: the stream ID
 	TypeObject Type = 2  // asks for an object; payload: its digest
 	TypeCancel Type = 3  // the answer to ID is of no use any more
 	TypeBlock  Type = 16 // one block; payload: its bytes

@@ -1,9 +1,9 @@
 package node
 
 import (
-	"crypto/sha256"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 
 	"github.com/brisk-project/brisk/image/index"
@@ -12,16 +12,10 @@ import (
 
 // layouts holds the layer indexes in use. It implements [block.Layout] for
 // everything that verifies blocks.
-//
-// A diffID cannot be checked against an index without reading the whole layer, so
-// an index could claim the diffID of somebody else's layer with digests of its own.
-// Blocks it let into the cache would then reach the other image. Therefore only one
-// table of block digests is ever in force for a diffID: an index with a different
-// one is refused while the first is in use.
 type layouts struct {
-	mu     sync.RWMutex
-	layers map[block.Digest]*openLayer // by digest of the index
-	tables map[block.Digest]*table     // by diffID
+	mu      sync.RWMutex
+	layers  map[block.Digest]*openLayer   // by digest of the index
+	streams map[block.Digest][]*openLayer // by stream ID; all say the same of the blocks
 }
 
 // openLayer is a layer index and how many mounts use it.
@@ -32,22 +26,13 @@ type openLayer struct {
 	users  int
 }
 
-// table is what is known of the blocks of a layer stream, and how many indexes in
-// use say so.
-type table struct {
-	digest block.Digest // of all block digests
-	layer  *index.Layer
-	users  int
-}
-
 func newLayouts() *layouts {
-	return &layouts{layers: make(map[block.Digest]*openLayer), tables: make(map[block.Digest]*table)}
+	return &layouts{layers: make(map[block.Digest]*openLayer), streams: make(map[block.Digest][]*openLayer)}
 }
 
 // acquire puts the index with the given digest in force, or joins its other users;
 // file is then closed at once. On an error the caller keeps file.
 func (l *layouts) acquire(digest block.Digest, layer *index.Layer, file io.Closer) (*openLayer, error) {
-	sum := tableDigest(layer)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if open := l.layers[digest]; open != nil {
@@ -57,18 +42,9 @@ func (l *layouts) acquire(digest block.Digest, layer *index.Layer, file io.Close
 		open.users++
 		return open, nil
 	}
-	known := l.tables[layer.DiffID()]
-	if known == nil {
-		known = &table{digest: sum, layer: layer}
-		l.tables[layer.DiffID()] = known
-	}
-	if known.digest != sum {
-		return nil, fmt.Errorf("the index of layer %s contradicts one that is in use for the same diffID: one of them is forged or damaged",
-			layer.DiffID())
-	}
-	known.users++
 	open := &openLayer{Layer: layer, digest: digest, file: file, users: 1}
 	l.layers[digest] = open
+	l.streams[layer.StreamID()] = append(l.streams[layer.StreamID()], open)
 	return open, nil
 }
 
@@ -80,9 +56,10 @@ func (l *layouts) release(open *openLayer) error {
 		return nil
 	}
 	delete(l.layers, open.digest)
-	known := l.tables[open.DiffID()]
-	if known.users--; known.users == 0 {
-		delete(l.tables, open.DiffID())
+	id := open.StreamID()
+	l.streams[id] = slices.DeleteFunc(l.streams[id], func(other *openLayer) bool { return other == open })
+	if len(l.streams[id]) == 0 {
+		delete(l.streams, id)
 	}
 	if err := open.file.Close(); err != nil {
 		return fmt.Errorf("closing layer index: %w", err)
@@ -90,19 +67,9 @@ func (l *layouts) release(open *openLayer) error {
 	return nil
 }
 
-// tableDigest is a digest of all block digests of a layer.
-func tableDigest(layer *index.Layer) block.Digest {
-	all := sha256.New()
-	for i := range block.Count(layer.StreamSize()) {
-		digest, _ := layer.BlockDigest(i)
-		all.Write(digest[:])
-	}
-	return block.Digest(all.Sum(nil))
-}
-
 // StreamSize implements [block.Layout].
-func (l *layouts) StreamSize(diffID block.Digest) (int64, bool) {
-	if layer := l.layer(diffID); layer != nil {
+func (l *layouts) StreamSize(stream block.Digest) (int64, bool) {
+	if layer := l.layer(stream); layer != nil {
 		return layer.StreamSize(), true
 	}
 	return 0, false
@@ -116,13 +83,13 @@ func (l *layouts) BlockDigest(k block.Key) (block.Digest, bool) {
 	return block.Digest{}, false
 }
 
-// layer returns any index in use for the diffID. Block digests are in memory, so
-// it does not matter whose file is closed first.
-func (l *layouts) layer(diffID block.Digest) *index.Layer {
+// layer returns any index in use for the stream, nil for none. Its block digests
+// and frame table are in memory, so it does not matter if it is released meanwhile.
+func (l *layouts) layer(stream block.Digest) *index.Layer {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	if known := l.tables[diffID]; known != nil {
-		return known.layer
+	if open := l.streams[stream]; len(open) > 0 {
+		return open[0].Layer
 	}
 	return nil
 }

@@ -11,7 +11,6 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
-	"github.com/brisk-project/brisk/image/index"
 	"github.com/brisk-project/brisk/image/registry"
 	"github.com/brisk-project/brisk/internal/block"
 	"github.com/brisk-project/brisk/lazyfs"
@@ -78,20 +77,23 @@ func (n *Node) Mount(ctx context.Context, req MountRequest) (_ *Mount, err error
 			err = errors.Join(err, m.releaseLayers())
 		}
 	}()
-	var chain []*index.Layer
+	mounted := lazyfs.Image{Name: req.Image}
+	var digests []block.Digest
 	for _, layer := range image.Layers {
 		used, err := n.useLayer(ctx, image, artifact, layer)
 		if err != nil {
 			return nil, err
 		}
 		m.layers = append(m.layers, used)
-		chain = append(chain, used.Layer)
+		mounted.Layers = append(mounted.Layers, used.Layer)
+		digests = append(digests, used.digest)
 	}
+	mounted.ID = lazyfs.ImageID(digests)
 	cfg, err := req.mountConfig()
 	if err != nil {
 		return nil, err
 	}
-	if m.mount, err = n.fs.Mount(ctx, lazyfs.Image{Name: req.Image, Layers: chain}, req.Target, cfg); err != nil {
+	if m.mount, err = n.fs.Mount(ctx, mounted, req.Target, cfg); err != nil {
 		return nil, err
 	}
 	n.mu.Lock()
@@ -232,7 +234,7 @@ func (m *Mount) Status() MountStatus {
 	}
 	for _, used := range m.layers {
 		status.StreamBytes += used.StreamSize()
-		if usage, ok := m.node.disk.LayerUsage(used.DiffID()); ok {
+		if usage, ok := m.node.disk.LayerUsage(used.StreamID()); ok {
 			status.CachedBytes += usage.Bytes
 		}
 	}

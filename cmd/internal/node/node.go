@@ -172,6 +172,7 @@ func (n *Node) Run(ctx context.Context) error {
 		defer cancel()
 		var inner errgroup.Group
 		inner.Go(func() error { defer cancel(); return n.fs.Run(running) })
+		inner.Go(func() error { n.dropStalePins(running); return nil })
 		inner.Go(func() error { defer cancel(); return n.serve(running) })
 		return inner.Wait()
 	})
@@ -182,6 +183,16 @@ func (n *Node) Run(ctx context.Context) error {
 	err := group.Wait()
 	// Everything is unmounted by now, but mounts still hold their indexes.
 	return errors.Join(err, n.UnmountAll(lasting), n.disk.Close())
+}
+
+// dropStalePins lets the cache evict what the process before this one had mounted.
+// Once mounts can be made, its own have been cleaned up.
+func (n *Node) dropStalePins(ctx context.Context) {
+	select {
+	case <-n.fs.Ready():
+		n.disk.DropStalePins()
+	case <-ctx.Done():
+	}
 }
 
 // Close closes a node that is never run.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"iter"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/brisk-project/brisk/internal/block"
@@ -14,14 +15,14 @@ import (
 
 // Layer is one layer stream with known content.
 type Layer struct {
-	Name   string       // what is special about it
-	DiffID block.Digest // SHA-256 of Data
-	Data   []byte       // the layer stream; read only
+	Name string       // what is special about it
+	ID   block.Digest // the stream ID
+	Data []byte       // the layer stream; read only
 }
 
 // Range returns all blocks of the layer.
 func (l *Layer) Range() block.Range {
-	return block.Range{Layer: l.DiffID, Count: block.Count(int64(len(l.Data)))}
+	return block.Range{Layer: l.ID, Count: block.Count(int64(len(l.Data)))}
 }
 
 // Fixture is a set of layer streams with known content. It implements
@@ -32,7 +33,7 @@ type Fixture struct {
 	digests map[block.Key]block.Digest
 }
 
-// New returns a fixture of the given layers; diffIDs are computed.
+// New returns a fixture of the given layers; stream IDs are computed.
 func New(layers ...Layer) *Fixture {
 	f := &Fixture{
 		byID:    make(map[block.Digest]*Layer),
@@ -40,9 +41,14 @@ func New(layers ...Layer) *Fixture {
 	}
 	for i := range layers {
 		l := &layers[i]
-		l.DiffID = block.Sum(l.Data)
+		var digests []byte
+		for part := range slices.Chunk(l.Data, block.Size) {
+			digest := block.Sum(part)
+			digests = append(digests, digest[:]...)
+		}
+		l.ID = block.StreamID(int64(len(l.Data)), digests)
 		f.layers = append(f.layers, l)
-		f.byID[l.DiffID] = l
+		f.byID[l.ID] = l
 		for k := range keys(l.Range()) {
 			f.digests[k] = block.Sum(f.Content(k))
 		}

@@ -69,7 +69,7 @@ func testSubRanges(t *testing.T, fx *Fixture, src block.Source) {
 		for first := uint32(0); first < all.Count; first += 3 {
 			for _, count := range []uint32{2, 5, block.ExtentBlocks} {
 				if first+count <= all.Count {
-					mustFetch(t, fx, src, block.Range{Layer: l.DiffID, First: first, Count: count})
+					mustFetch(t, fx, src, block.Range{Layer: l.ID, First: first, Count: count})
 				}
 			}
 		}
@@ -82,12 +82,12 @@ func testPastEnd(t *testing.T, fx *Fixture, src block.Source) {
 		end := l.Range().Count
 		first := end - min(end, 2)
 		for _, r := range []block.Range{
-			{Layer: l.DiffID, First: first, Count: end - first + 1},
-			{Layer: l.DiffID, First: first, Count: 1 << 17},
-			{Layer: l.DiffID, First: end, Count: 1},
-			{Layer: l.DiffID, First: end + 100, Count: 100},
-			{Layer: l.DiffID, First: math.MaxUint32, Count: 1},
-			{Layer: l.DiffID, First: math.MaxUint32, Count: 2},
+			{Layer: l.ID, First: first, Count: end - first + 1},
+			{Layer: l.ID, First: first, Count: 1 << 17},
+			{Layer: l.ID, First: end, Count: 1},
+			{Layer: l.ID, First: end + 100, Count: 100},
+			{Layer: l.ID, First: math.MaxUint32, Count: 1},
+			{Layer: l.ID, First: math.MaxUint32, Count: 2},
 		} {
 			c := newCollector(t, fx, r)
 			requireNotFound(t, r, c.fetch(t.Context(), src))
@@ -122,7 +122,7 @@ func testEmptyRange(t *testing.T, fx *Fixture, src block.Source) {
 	t.Helper()
 	layers := []block.Digest{block.Sum([]byte("no such layer"))}
 	for _, l := range fx.Layers() {
-		layers = append(layers, l.DiffID)
+		layers = append(layers, l.ID)
 	}
 	for _, layer := range layers {
 		for _, first := range []uint32{0, 3, math.MaxUint32} {
