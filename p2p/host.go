@@ -26,10 +26,12 @@ const (
 	// dialTimeout is long for a data centre and short enough that a node that
 	// hangs is known to hang before its next turn.
 	dialTimeout = 5 * time.Second
-	// streamWindow is the yamux flow-control window of a stream in bytes. A LAN
-	// of 25 Gbit/s and 0.3 ms holds 0.94 MiB. More would only let more bulk bytes
-	// queue in front of an urgent block of the same connection.
-	streamWindow = 1 << 20
+	// streamWindow is the yamux flow-control window of a stream in bytes. The
+	// receiver announces room by halves of it, so one stream carries 256 KiB a round
+	// trip: 870 MB/s at the 0.3 ms of a zone. A larger window lets more bulk bytes
+	// queue in front of an urgent block of the same connection. The figures are in
+	// docs/decisions/0003-one-connection-per-peer.md.
+	streamWindow = 512 << 10
 	// MaxPeers is how many members one node can be connected to: a zone above 512
 	// nodes is split into cells.
 	MaxPeers = 512
@@ -43,7 +45,7 @@ const (
 	// reconnects gets in within seconds.
 	maxTransient = 64
 	// yamux reserves the window of every stream with the resource manager, used or
-	// not: 16 streams of 1 MiB.
+	// not: 16 streams of 512 KiB.
 	memoryPerPeer = streamsPerPeer * streamWindow
 )
 

@@ -101,21 +101,27 @@ func TestFlippedBytes(t *testing.T) {
 	})
 	reader := nodes[0]
 	kept := &memory{blocks: make(map[block.Key][]byte)}
-	read := func() error {
-		return reader.Source().Fetch(t.Context(), block.Request{Range: layer.Range()}, kept.put)
+	read := func(count uint32) error {
+		r := layer.Range()
+		r.Count = count
+		return reader.Source().Fetch(t.Context(), block.Request{Range: r}, kept.put)
 	}
+	all := layer.Range().Count
 	// Only the bad peer claims to have the first block, so that it is asked.
 	first := layer.Range().Key(0)
 	delete(good.blocks, first)
-	if err := read(); !errors.Is(err, block.ErrCorrupt) {
-		t.Errorf("nobody had the right bytes, yet the read ended with %v", err)
+	if err := read(1); !errors.Is(err, block.ErrCorrupt) || len(kept.blocks) != 0 {
+		t.Errorf("nobody had the right bytes, yet the read delivered %d blocks and ended with %v", len(kept.blocks), err)
+	}
+	if err := read(all); err == nil {
+		t.Error("with the bad peer banned nobody has the first block, yet the read succeeds")
 	}
 	if err := good.put(first, fx.Content(first)); err != nil {
 		t.Fatal(err)
 	}
 	p2ptest.AwaitConnected(t, reader, 1)
 	p2ptest.AwaitConnected(t, nodes[1], 1)
-	p2ptest.Await(t, "the rest from the good peer", func() bool { return read() == nil })
+	p2ptest.Await(t, "the rest from the good peer", func() bool { return read(all) == nil })
 	if len(kept.blocks) != int(layer.Range().Count) {
 		t.Errorf("%d blocks kept, want %d", len(kept.blocks), layer.Range().Count)
 	}
@@ -255,7 +261,8 @@ func TestSlowPeer(t *testing.T) {
 		}
 	})
 	for i := range layer.Range().Count {
-		r := block.Range{Layer: layer.DiffID, First: i, Count: 1}
+		r := layer.Range()
+		r.First, r.Count = i, 1
 		p2ptest.Await(t, "block "+r.String(), func() bool {
 			_, err := blocktest.Fetch(t.Context(), t, fx, nodes[0].Source(), r)
 			return err == nil
@@ -284,7 +291,8 @@ func TestMesh(t *testing.T) {
 		wg.Go(func() {
 			for n := range layer.Range().Count {
 				at := (n + uint32(i)*6) % layer.Range().Count
-				r := block.Range{Layer: layer.DiffID, First: at, Count: 1}
+				r := layer.Range()
+				r.First, r.Count = at, 1
 				err := nodes[i].Source().Fetch(t.Context(), block.Request{Range: r, Class: block.ClassTail}, stores[i].put)
 				if err != nil {
 					t.Errorf("node %d, %s: %v", i, r, err)

@@ -222,19 +222,35 @@ func (f *Fetcher) wrap(req block.Request, err error) error {
 	return &block.Error{Source: "peer", Op: "reading", Range: req.Range, Err: err}
 }
 
-// summary makes one error of those of the pieces: failures say more than absence.
+// summary makes one error of those of the pieces.
 func summary(errs []error) error {
-	var missing error
+	var worst error
 	for _, err := range errs {
-		switch {
-		case err == nil:
-		case errors.Is(err, block.ErrUnavailable):
-			return err
-		default:
-			missing = err
-		}
+		worst = worse(worst, err)
 	}
-	return missing
+	return worst
+}
+
+// worse returns the error that says more, the first one if they are alike: that a
+// peer sent wrong bytes more than that it failed, and that more than absence.
+func worse(a, b error) error {
+	if gravity(b) > gravity(a) {
+		return b
+	}
+	return a
+}
+
+func gravity(err error) int {
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, block.ErrCorrupt):
+		return 3
+	case errors.Is(err, block.ErrUnavailable):
+		return 2
+	default:
+		return 1
+	}
 }
 
 // plan cuts a range into extents and leaves out blocks that the layout does not
@@ -288,7 +304,7 @@ func (f *Fetcher) fetchPiece(ctx context.Context, req block.Request, p piece, ou
 			Layer: req.Layer, First: p.extent * block.ExtentBlocks, Mask: mask, Class: req.Class, Patience: budget,
 		}}
 		if err := a.run(ctx); err != nil {
-			failure = fmt.Errorf("%w: %w", block.ErrUnavailable, err)
+			failure = worse(failure, fmt.Errorf("%w: %w", block.ErrUnavailable, err))
 			patience *= 2
 		}
 		p.mask &^= a.got

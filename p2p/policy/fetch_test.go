@@ -98,6 +98,7 @@ func (n *fakeNet) Ask(ctx context.Context, id PeerID, ask Ask, deliver func(uint
 func (p *fakePeer) wait(ctx context.Context) error {
 	if p.hang {
 		<-ctx.Done()
+		return context.Cause(ctx)
 	}
 	select {
 	case <-ctx.Done():
@@ -297,6 +298,17 @@ func TestWrongBytes(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestWrongBytesAreTold: that others fail besides does not hide it.
+func TestWrongBytesAreTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(map[PeerID]*fakePeer{"bad": {flip: true}, "dead": {hang: true}, "empty": {none: true}})
+		n, _, err := w.fetch(t, 0, 20) // two extents
+		if n != 0 || !errors.Is(err, block.ErrCorrupt) || !errors.Is(err, block.ErrUnavailable) {
+			t.Errorf("%d blocks, %v; want none, ErrCorrupt and ErrUnavailable", n, err)
+		}
+	})
 }
 
 func TestBusyPeerIsLeftAlone(t *testing.T) {
