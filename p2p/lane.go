@@ -23,6 +23,8 @@ const (
 var (
 	errLaneFull   = errors.New("too many requests under way at this peer")
 	errLaneClosed = errors.New("connection to peer closed")
+	// errRefused is no failure of the peer: it is the asker that wants no more.
+	errRefused = errors.New("peer holds an object larger than accepted")
 )
 
 // stream is what lanes and the server need of a network stream.
@@ -258,8 +260,12 @@ func (l *lane) next(ctx context.Context, c *call) (frame, error) {
 
 // statusError is the error of a request that ended without the answer.
 func statusError(h wire.Header) error {
-	if h.Status == wire.StatusBusy {
+	switch h.Status {
+	case wire.StatusBusy:
 		return &policy.BusyError{After: h.Patience()}
+	case wire.StatusRefused:
+		return errRefused
+	default:
 	}
 	return fmt.Errorf("peer ended the request: %s", h.Status)
 }

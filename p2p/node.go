@@ -292,7 +292,7 @@ func (n *Node) objectFrom(ctx context.Context, id policy.PeerID, digest block.Di
 	var evidence *policy.CorruptError
 	var busy *policy.BusyError
 	switch {
-	case err == nil, ctx.Err() != nil, errors.Is(err, block.ErrNotFound):
+	case err == nil, ctx.Err() != nil, errors.Is(err, block.ErrNotFound), errors.Is(err, errRefused):
 	case errors.As(err, &evidence):
 		n.board.Ban(id)
 		peers{n}.Ban(id, evidence)

@@ -376,8 +376,13 @@ func TestObjects(t *testing.T) {
 	if _, err := nodes[0].Object(t.Context(), block.Sum([]byte("absent")), 1<<20); !errors.Is(err, block.ErrNotFound) {
 		t.Errorf("absent object: %v, want ErrNotFound", err)
 	}
-	if _, err := nodes[0].Object(t.Context(), block.Sum(large), int64(len(large)-1)); !errors.Is(err, block.ErrUnavailable) {
-		t.Errorf("object larger than accepted: %v, want ErrUnavailable", err)
+	for range 3 {
+		if _, err := nodes[0].Object(t.Context(), block.Sum(large), int64(len(large)-1)); !errors.Is(err, block.ErrUnavailable) {
+			t.Errorf("object larger than accepted: %v, want ErrUnavailable", err)
+		}
+	}
+	if s := nodes[0].Stats(); s.Benched != 0 {
+		t.Errorf("%d peers benched for objects larger than accepted", s.Benched)
 	}
 	if _, err := nodes[0].Object(t.Context(), block.Sum(large), p2p.MaxObject+1); err == nil {
 		t.Error("a limit above the maximum is accepted")
