@@ -7,8 +7,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -34,15 +37,12 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, registrytest.LeakOptions()...)
 }
 
-// forEachBackend runs a test on every backend, side by side: they mostly wait.
+// forEachBackend runs a test on every backend.
 func forEachBackend(t *testing.T, test func(t *testing.T, backend lazyfs.Backend)) {
 	t.Helper()
 	require.FUSE(t)
 	for _, backend := range lazyfs.Backends() {
-		t.Run(string(backend), func(t *testing.T) {
-			t.Parallel()
-			test(t, backend)
-		})
+		t.Run(string(backend), func(t *testing.T) { test(t, backend) })
 	}
 }
 
@@ -123,6 +123,13 @@ func (c content) BlockDigest(k block.Key) (block.Digest, bool) {
 	return block.Sum(blockOf(stream, k.Index)), true
 }
 
+// isLayer matches reads of the layers of the image in a registry.
+func (c content) isLayer(r *http.Request) bool {
+	return slices.ContainsFunc(c.layers, func(l registrytest.Layer) bool {
+		return r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, "/blobs/"+block.Sum(l.Blob).String())
+	})
+}
+
 func blockOf(stream []byte, i uint32) []byte {
 	off := int64(i) * block.Size
 	return stream[off : off+int64(block.Length(int64(len(stream)), i))]
@@ -150,7 +157,7 @@ func newClient(t *testing.T) *registry.Client {
 func tarLayers(tars [][]byte) []registrytest.Layer {
 	var layers []registrytest.Layer
 	for _, tar := range tars {
-		layers = append(layers, registrytest.Layer{Tar: tar})
+		layers = append(layers, registrytest.Layer{Tar: tar, Level: 1})
 	}
 	return layers
 }

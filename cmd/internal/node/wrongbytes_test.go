@@ -14,6 +14,7 @@ import (
 	"github.com/brisk-project/brisk/cmd/internal/node"
 	"github.com/brisk-project/brisk/lazyfs"
 	"github.com/brisk-project/brisk/test/registrytest"
+	"github.com/brisk-project/brisk/test/require"
 )
 
 // deadline is how long a read may wait in tests of failing sources.
@@ -61,14 +62,15 @@ func requireEIO(t *testing.T, path string, off int64, n int, limit time.Duration
 }
 
 func TestWrongBytesFromRegistry(t *testing.T) {
+	reg := registrytest.New(t, registrytest.Config{})
+	image := push(t, reg, "app:v1", mixed().layers)
 	forEachBackend(t, func(t *testing.T, backend lazyfs.Backend) {
 		t.Helper()
-		reg := registrytest.New(t, registrytest.Config{})
-		image := push(t, reg, "app:v1", mixed().layers)
 		dir := filepath.Join(t.TempDir(), "node")
 		n, stop := start(t, node.Config{Dir: dir, Backend: backend, ReadTimeout: deadline})
 		m := mount(t, n, image)
 		root := m.Status().Target
+		reg.ResetRequests()
 		reg.Inject(registrytest.Rule{Fault: garble()})
 		var slowest time.Duration
 		for name := range mixed().files {
@@ -93,26 +95,24 @@ func TestWrongBytesFromRegistry(t *testing.T) {
 
 // One wrong byte spoils one block. Nobody notices but the node, which asks again.
 func TestOneWrongByteIsNotNoticed(t *testing.T) {
-	forEachBackend(t, func(t *testing.T, backend lazyfs.Backend) {
-		t.Helper()
-		reg := registrytest.New(t, registrytest.Config{})
-		image := push(t, reg, "app:v1", mixed().layers)
-		dir := filepath.Join(t.TempDir(), "node")
-		n, stop := start(t, node.Config{Dir: dir, Backend: backend})
-		m := mount(t, n, image)
-		for name, data := range mixed().files {
-			for off := int64(0); off < int64(len(data)); off += 1 << 20 {
-				reg.Inject(registrytest.Rule{Fault: registrytest.Flip(1000), Times: 1})
-				got, err := readPart(filepath.Join(m.Status().Target, name), off, 1<<20)
-				if err != nil || !bytes.Equal(got, data[off:][:len(got)]) {
-					t.Errorf("%s at %d: error %v, %d bytes, or wrong bytes", name, off, err, len(got))
-				}
+	require.FUSE(t)
+	reg := registrytest.New(t, registrytest.Config{})
+	image := push(t, reg, "app:v1", mixed().layers)
+	dir := filepath.Join(t.TempDir(), "node")
+	n, stop := start(t, node.Config{Dir: dir})
+	m := mount(t, n, image)
+	for name, data := range mixed().files {
+		for off := int64(0); off < int64(len(data)); off += 1 << 20 {
+			reg.Inject(registrytest.Rule{Fault: registrytest.Flip(1000), Times: 1})
+			got, err := readPart(filepath.Join(m.Status().Target, name), off, 1<<20)
+			if err != nil || !bytes.Equal(got, data[off:][:len(got)]) {
+				t.Errorf("%s at %d: error %v, %d bytes, or wrong bytes", name, off, err, len(got))
 			}
 		}
-		if err := m.Unmount(t.Context()); err != nil {
-			t.Error(err)
-		}
-		stop()
-		requireRightCache(t, dir, mixed())
-	})
+	}
+	if err := m.Unmount(t.Context()); err != nil {
+		t.Error(err)
+	}
+	stop()
+	requireRightCache(t, dir, mixed())
 }
