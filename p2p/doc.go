@@ -26,16 +26,17 @@
 // bulk block for anybody. What bulk can put in the way of an urgent block is then
 // one flow-control window, [streamWindow].
 //
-// Measured by BenchmarkRead: median and 99th percentile, in ms, of a read of one
-// block over a link of 1 Gbit/s that a fill from the same peer keeps full (without
-// the fill 2.2 and 4.2, of which the block itself is 2.1).
+// Measured by BenchmarkRead: a read of one block over a link of 1 Gbit/s that a
+// fill from the same peer keeps full, median and 99th percentile in ms, of each the
+// median of five runs (without the fill 2.2 and 4.4, of which the block itself is
+// 2.1).
 //
 //	window            on the connection of the fill    on a connection of its own
-//	1 MiB                   7.0       11.8                    4.9       12.7
-//	512 KiB                 5.1        7.7                    4.8       11.2
-//	256 KiB                 5.1        8.2                    4.5       11.4
+//	1 MiB                   7.3       11.8                    4.6       12.7
+//	512 KiB                 5.1       10.2                    4.8       14.7
+//	256 KiB                 4.9        8.2                    4.3       11.3
 //
-// With 512 KiB a second connection per peer gains next to nothing in the middle
-// and loses at the end of the distribution, for the link is shared in either case.
+// With 512 KiB a second connection per peer gains 0.3 ms in the middle and loses
+// more at the end of the distribution, for the link is shared in either case.
 // docs/decisions/0003-one-connection-per-peer.md tells what the windows cost a fill.
 package p2p
