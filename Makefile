@@ -23,8 +23,9 @@ demo: build ## Run the demo: one image, a plain pull beside three lazy nodes (ne
 	$(BIN)/brisk demo $(DEMO_FLAGS)
 
 .PHONY: test
-test: deps ## Run all tests under the race detector (as root: real mounts)
+test: deps ## Run all tests, but for figures to hold under the race detector (as root: real mounts)
 	PATH="$(CURDIR)/$(TOOLS):$$PATH" $(GO) test -race -timeout 20m $(TEST_FLAGS) ./...
+	$(GO) test -timeout 10m $(TEST_FLAGS) ./bench/...
 
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint ## Check style, layering and formatting

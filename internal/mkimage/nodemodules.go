@@ -24,7 +24,7 @@ func NodeModules(ctx context.Context, scratch string) (v1.Image, error) {
 	if err := os.MkdirAll(app, 0o750); err != nil {
 		return nil, fmt.Errorf("making the application directory: %w", err)
 	}
-	args := append([]string{"install", "--prefix", app, "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"}, nodePackages()...)
+	args := append([]string{"install", "--prefix", app, "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error", "--fetch-timeout=20000"}, nodePackages()...)
 	if out, err := exec.CommandContext(ctx, "npm", args...).CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("installing packages with npm: %w: %s", err, bytes.TrimSpace(out))
 	}

@@ -1,0 +1,148 @@
+//go:build !race
+
+// Figures under the race detector say nothing, and take ten times as long.
+
+package bench
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+
+	"github.com/brisk-project/brisk/internal/localregistry"
+	"github.com/brisk-project/brisk/internal/mkimage"
+	"github.com/brisk-project/brisk/test/require"
+)
+
+// maxIndexShare is the most that an index may take of the image it belongs to.
+const maxIndexShare = 0.025
+
+// images are the images to convert: large files and many, small files and very many.
+func images(tb testing.TB) map[string]func(context.Context, string) (v1.Image, error) {
+	tb.Helper()
+	return map[string]func(context.Context, string) (v1.Image, error){
+		"go-toolchain": func(ctx context.Context, scratch string) (v1.Image, error) {
+			root, err := mkimage.GoRoot(ctx)
+			if err != nil {
+				return nil, err
+			}
+			return mkimage.GoToolchain(ctx, root, scratch, false)
+		},
+		"node-modules": func(ctx context.Context, scratch string) (v1.Image, error) {
+			require.Tool(tb, "npm")
+			return mkimage.NodeModules(ctx, scratch)
+		},
+	}
+}
+
+// program builds brisk.
+func program(tb testing.TB) string {
+	tb.Helper()
+	path := filepath.Join(tb.TempDir(), "brisk")
+	out, err := exec.CommandContext(tb.Context(), "go", "build", "-o", path, "github.com/brisk-project/brisk/cmd/brisk").CombinedOutput()
+	if err != nil {
+		tb.Fatalf("building brisk: %v\n%s", err, out)
+	}
+	return path
+}
+
+// push makes an image and pushes it to a registry of its own.
+func push(tb testing.TB, build func(context.Context, string) (v1.Image, error)) (ref string) {
+	tb.Helper()
+	image, err := build(tb.Context(), tb.TempDir())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	server, err := localregistry.Start(tb.Context(), localregistry.Config{})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := server.Close(); err != nil {
+			tb.Error(err)
+		}
+	})
+	ref = server.Addr() + "/bench:v1"
+	parsed, err := name.ParseReference(ref)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if err := remote.Write(parsed, image, remote.WithContext(tb.Context())); err != nil {
+		tb.Fatal(err)
+	}
+	return ref
+}
+
+// converted is what a conversion of all layers of an image amounts to, in bytes.
+type converted struct{ stream, stored, indexes int64 }
+
+// convert runs brisk convert. The state of the ended process tells its CPU time.
+func convert(tb testing.TB, brisk, ref string) (converted, *os.ProcessState) {
+	tb.Helper()
+	cmd := exec.CommandContext(tb.Context(), brisk, "convert", "--reindex", "--output=json", ref)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		tb.Fatalf("brisk convert: %v", err)
+	}
+	var result struct {
+		Layers []struct{ StreamSize, BlobSize, IndexSize int64 }
+	}
+	if err := json.Unmarshal(out, &result); err != nil {
+		tb.Fatalf("reading what brisk convert printed: %v", err)
+	}
+	var c converted
+	for _, l := range result.Layers {
+		c.stream, c.stored, c.indexes = c.stream+l.StreamSize, c.stored+l.BlobSize, c.indexes+l.IndexSize
+	}
+	if c.stream == 0 || c.indexes == 0 {
+		tb.Fatalf("brisk convert tells of no layers: %s", out)
+	}
+	return c, cmd.ProcessState
+}
+
+func TestIndexShare(t *testing.T) {
+	brisk := program(t)
+	for kind, build := range images(t) {
+		t.Run(kind, func(t *testing.T) {
+			c, _ := convert(t, brisk, push(t, build))
+			share := float64(c.indexes) / float64(c.stored)
+			t.Logf("%.1f MB, %.1f MB compressed, indexes %.2f MB: %.2f %%", float64(c.stream)/1e6, float64(c.stored)/1e6, float64(c.indexes)/1e6, 100*share)
+			if share > maxIndexShare {
+				t.Errorf("the indexes take %.2f %% of the image, want at most %.1f %%", 100*share, 100*maxIndexShare)
+			}
+		})
+	}
+}
+
+// BenchmarkConvert reports seconds and CPU seconds of brisk convert for one GB (10^9
+// bytes) of layer streams, its start and the exchange with the registry included.
+// The CPU time of the registry is not in it, but its share of the machine is.
+func BenchmarkConvert(b *testing.B) {
+	brisk := program(b)
+	for kind, build := range images(b) {
+		b.Run(kind, func(b *testing.B) {
+			ref := push(b, build)
+			var total converted
+			var cpu float64
+			for b.Loop() {
+				c, state := convert(b, brisk, ref)
+				total.stream += c.stream
+				total.stored += c.stored
+				total.indexes += c.indexes
+				cpu += (state.UserTime() + state.SystemTime()).Seconds()
+			}
+			gigabytes := float64(total.stream) / 1e9
+			b.ReportMetric(b.Elapsed().Seconds()/gigabytes, "s/GB")
+			b.ReportMetric(cpu/gigabytes, "cpu-s/GB")
+			b.ReportMetric(100*float64(total.indexes)/float64(total.stored), "%index")
+		})
+	}
+}
