@@ -90,6 +90,9 @@ func New(cfg Config) (*FS, error) {
 func (fs *FS) Run(ctx context.Context) error {
 	defer close(fs.stopped)
 	unlock, err := fs.prepare(ctx)
+	if err != nil && ctx.Err() != nil {
+		return nil // what was broken off says nothing about the machine
+	}
 	if err != nil {
 		return fmt.Errorf("starting lazyfs: %w", err)
 	}

@@ -53,11 +53,8 @@ func uses(m kernel.MountInfo, dir string) bool {
 	case m.Type == "erofs", m.Type == fuseType:
 		return within(dir, m.Source)
 	case m.Type == "overlay":
-		for option := range strings.SplitSeq(m.Options, ",") {
-			if lower, ok := strings.CutPrefix(option, "lowerdir="); ok && within(dir, lower) {
-				return true
-			}
-		}
+		// Not split at commas, which paths may have too.
+		return strings.Contains(","+m.Options, ",lowerdir="+dir+"/")
 	}
 	return false
 }
