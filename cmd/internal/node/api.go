@@ -19,6 +19,9 @@ const (
 	socketName = "node.sock"
 	// headerTimeout ends connections that never send a whole request.
 	headerTimeout = 5 * time.Second
+	// answerTimeout is how long requests under way may take once the node stops: that to
+	// unmount the last image is what stops some nodes, and is to have its answer.
+	answerTimeout = 2 * time.Second
 	// bodyLimit bounds a request or an answer in bytes: hundreds of mounts fit.
 	bodyLimit = 4 << 20
 )
@@ -122,13 +125,22 @@ func (n *Node) serve(ctx context.Context) error {
 		}
 	})
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: headerTimeout}
-	defer context.AfterFunc(ctx, func() {
-		if err := server.Close(); err != nil {
-			n.log.Debug("closing the node's socket", "error", err)
+	closed := make(chan error, 1)
+	stop := context.AfterFunc(ctx, func() {
+		patient, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerTimeout)
+		defer cancel()
+		err := server.Shutdown(patient)
+		if err != nil {
+			err = errors.Join(err, server.Close())
 		}
-	})()
+		closed <- err
+	})
+	defer stop()
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serving the node's socket: %w", err)
+	}
+	if err := <-closed; err != nil {
+		n.log.Debug("closing the node's socket", "error", err)
 	}
 	return nil
 }
