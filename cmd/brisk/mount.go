@@ -24,6 +24,8 @@ const (
 	defaultDir = "/var/lib/brisk"
 	// unmountTimeout is how long an image may stay in use after it was asked to go.
 	unmountTimeout = 10 * time.Second
+	// envDetached tells a process that it is the one in the background.
+	envDetached = "BRISK_DETACHED"
 )
 
 type mountOptions struct {
@@ -73,13 +75,24 @@ func newMountCommand(shared *globals) *cobra.Command {
 }
 
 func (o *mountOptions) run(ctx context.Context, out io.Writer, image, target string) error {
-	if o.detach {
+	if o.detach && os.Getenv(envDetached) == "" {
 		return detach(ctx, out)
 	}
 	req, err := o.request(image, target)
 	if err != nil {
 		return err
 	}
+	if err := o.mount(ctx, out, req); err != nil {
+		if req.Temporary {
+			err = errors.Join(err, os.RemoveAll(req.Overlay))
+		}
+		return err
+	}
+	return nil
+}
+
+// mount lets the node that serves mounts from --dir mount the image, or becomes it.
+func (o *mountOptions) mount(ctx context.Context, out io.Writer, req node.MountRequest) error {
 	dir, err := filepath.Abs(o.dir)
 	if err != nil {
 		return fmt.Errorf("finding --dir: %w", err)
@@ -110,15 +123,44 @@ func (o *mountOptions) request(image, target string) (node.MountRequest, error) 
 	case o.overlayDir != "":
 		req.Overlay, err = filepath.Abs(o.overlayDir)
 	case o.overlay:
-		if err = os.MkdirAll(filepath.Join(o.dir, "overlays"), 0o700); err == nil {
-			req.Overlay, err = os.MkdirTemp(filepath.Join(o.dir, "overlays"), "")
-		}
+		req.Overlay, err = o.temporaryOverlay()
 		req.Temporary = true
 	}
 	if err != nil {
 		return req, fmt.Errorf("making overlay directory: %w", err)
 	}
 	return req, nil
+}
+
+const overlays = "overlays"
+
+func (o *mountOptions) temporaryOverlay() (string, error) {
+	dir, err := filepath.Abs(filepath.Join(o.dir, overlays))
+	if err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", err
+	}
+	return os.MkdirTemp(dir, "")
+}
+
+// removeStale removes the temporary overlays that a killed process has left in a
+// node's directory, all but one.
+func removeStale(dir, keep string) error {
+	left, err := filepath.Glob(filepath.Join(dir, overlays, "*"))
+	if err != nil {
+		return fmt.Errorf("looking for overlays of a process before: %w", err)
+	}
+	for _, path := range left {
+		if path == keep {
+			continue
+		}
+		if err := os.RemoveAll(path); err != nil {
+			return fmt.Errorf("removing overlay of a process before: %w", err)
+		}
+	}
+	return nil
 }
 
 // serve runs a node until ctx ends or the image has been unmounted.
@@ -142,6 +184,10 @@ func (o *mountOptions) serve(ctx context.Context, out io.Writer, dir string, req
 	})
 	if err != nil {
 		return err
+	}
+	// The node has the directory for itself now, and does not listen yet.
+	if err := removeStale(dir, req.Overlay); err != nil {
+		return errors.Join(err, n.Close())
 	}
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
@@ -180,20 +226,15 @@ func printMounted(out io.Writer, status node.MountStatus) error {
 	return err
 }
 
-// detach starts this very command again in the background, without --detach, and
-// waits until it has mounted the image or failed.
+// detach starts this very command again in the background and waits until it has
+// mounted the image or failed.
 func detach(ctx context.Context, out io.Writer) error {
 	self, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("finding this program: %w", err)
 	}
-	args := []string{}
-	for _, arg := range os.Args[1:] {
-		if arg != "-d" && arg != "--detach" && arg != "--detach=true" {
-			args = append(args, arg)
-		}
-	}
-	cmd := exec.CommandContext(context.WithoutCancel(ctx), self, args...) //nolint:gosec // this program, with its own arguments
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), self, os.Args[1:]...) //nolint:gosec // this program, with its own arguments
+	cmd.Env = append(os.Environ(), envDetached+"=1")
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	stdout, err := cmd.StdoutPipe()

@@ -88,7 +88,7 @@ func verifyLayer(ctx context.Context, client *registry.Client, repo name.Reposit
 		return err
 	}
 	origin.Add(repo, layer)
-	blocks := source.Retry(source.Verify(origin, layout{layer}, source.VerifyConfig{}), source.RetryConfig{})
+	blocks := source.Retry(source.Verify(origin, layout{layer}, source.VerifyConfig{Name: "registry"}), source.RetryConfig{})
 	stream := sha256.New()
 	total := block.Count(layer.StreamSize())
 	window := uint32(block.ExtentBlocks)
@@ -98,7 +98,7 @@ func verifyLayer(ctx context.Context, client *registry.Client, repo name.Reposit
 	for first := uint32(0); first < total; first += window {
 		want := block.Range{Layer: layer.StreamID(), First: first, Count: min(window, total-first)}
 		if err := hashRange(ctx, blocks, want, stream, bars); err != nil {
-			return err
+			return fmt.Errorf("layer %s: %w", layer.BlobDigest(), err)
 		}
 	}
 	if got := block.Digest(stream.Sum(nil)); got != layer.DiffID() {
