@@ -53,6 +53,7 @@ func pushForged(t *testing.T, reg *registrytest.Registry, ref string, victim, ev
 // in it, must not get a byte of its own into that image: neither while both are
 // mounted, nor through what it leaves in caches, nor through kept metadata.
 func TestForgedIndex(t *testing.T) {
+	t.Parallel()
 	const name = "app"
 	good := registrytest.Files(1, 1, 2<<20)[1].Data
 	wrong := registrytest.Files(2, 1, 2<<20)[1].Data

@@ -13,10 +13,12 @@ import (
 )
 
 func TestMountEqualsUnpacked(t *testing.T) {
+	t.Parallel()
 	require.FUSE(t)
 	reg := registrytest.New(t, registrytest.Config{})
 	for _, image := range torture.Images() {
 		t.Run(image.Name, func(t *testing.T) {
+			t.Parallel()
 			want, err := fstree.Unpack(t.Context(), fstree.TempDir(t), image.Unpackable())
 			if err != nil {
 				t.Fatal(err)

@@ -192,6 +192,7 @@ func TestPeersSpareTheRegistry(t *testing.T) {
 // A node that knows no peers yet, and later has them, is no different from others:
 // what it cannot have from them comes from the registry.
 func TestPeersThatAreAway(t *testing.T) {
+	t.Parallel()
 	require.FUSE(t)
 	reg := registrytest.New(t, registrytest.Config{})
 	image := push(t, reg, "app:v1", mixed().layers)

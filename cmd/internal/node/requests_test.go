@@ -70,6 +70,7 @@ func framesOf(t *testing.T, layer *index.Layer, i uint32) (header string, frames
 // A program that reads one page makes the node ask for the frame of its block and
 // nothing else; reads of its neighbours in that block ask for nothing.
 func TestSmallReadAsksForOneFrame(t *testing.T) {
+	t.Parallel()
 	layer := openIndex(t, large().layers[0])
 	reg := registrytest.New(t, registrytest.Config{})
 	image := push(t, reg, "app:v1", large().layers)
@@ -106,6 +107,7 @@ func TestSmallReadAsksForOneFrame(t *testing.T) {
 }
 
 func TestColdStatAsksForNothing(t *testing.T) {
+	t.Parallel()
 	wanted := map[string]bool{"wide": true, "xattrs": true, "hard-links": true, "symlinks": true}
 	var tars [][]byte
 	for _, image := range torture.Images() {
