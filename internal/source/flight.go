@@ -18,7 +18,14 @@ type flight struct {
 	owner   *waiter     // the request that started it
 	cancel  context.CancelCauseFunc
 	left    uint32          // blocks of asked that it has not delivered
+	next    uint32          // the block after the one that it delivered last,
+	moved   time.Time       // which was then
 	waiters map[*waiter]int // how many blocks of the flight each waits for
+}
+
+// nearLocked reports whether the flight is about to deliver a block.
+func (f *flight) nearLocked(s *SingleFlight, k block.Key) bool {
+	return k.Index >= f.next && k.Index-f.next < s.cfg.Near && time.Since(f.moved) < s.cfg.Patience
 }
 
 // slot is a block in flight. Every waiter of a slot is counted as a waiter of each
@@ -27,6 +34,15 @@ type slot struct {
 	flights map[*flight]bool
 	class   block.Class // of the most urgent flight
 	waiters map[*waiter]struct{}
+}
+
+func (sl *slot) nearLocked(s *SingleFlight, k block.Key) bool {
+	for f := range sl.flights {
+		if f.nearLocked(s, k) {
+			return true
+		}
+	}
+	return false
 }
 
 // buffer is a block that waits to be passed to one or more sinks.
@@ -127,7 +143,9 @@ func (w *waiter) fetch(ctx context.Context, window block.Range) error {
 		select {
 		case <-w.wake:
 		case <-patience.C:
-			w.overtake(ctx)
+			if w.overtake(ctx) {
+				patience.Reset(w.s.cfg.Patience)
+			}
 		case <-ctx.Done():
 			return &block.Error{Source: "shared fetch", Op: "waiting for", Range: window, Err: context.Cause(ctx)}
 		}
@@ -171,14 +189,19 @@ func (w *waiter) claim(ctx context.Context, keys []block.Key) {
 	}
 }
 
-// overtake starts flights for the blocks that only less urgent requests fetch.
-func (w *waiter) overtake(ctx context.Context) {
+// overtake starts flights for the blocks that only less urgent requests fetch, and
+// reports whether it has left some of them to those requests.
+func (w *waiter) overtake(ctx context.Context) (left bool) {
 	s := w.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var keys []block.Key
 	for k, sl := range w.pending {
-		if sl.class > w.class {
+		switch {
+		case sl.class <= w.class:
+		case sl.nearLocked(s, k):
+			left = true
+		default:
 			sl.class = w.class
 			keys = append(keys, k)
 		}
@@ -192,6 +215,7 @@ func (w *waiter) overtake(ctx context.Context) {
 	for _, run := range runs {
 		w.startLocked(ctx, run)
 	}
+	return left
 }
 
 // startLocked starts a flight for the blocks of run, whose slots there are.

@@ -182,6 +182,60 @@ func TestSingleFlightReadOvertakes(t *testing.T) {
 	})
 }
 
+// TestSingleFlightReadWaitsForNearBlocks checks that a read does not fetch again what
+// a fill is about to deliver, as long as the fill goes on.
+func TestSingleFlightReadWaitsForNearBlocks(t *testing.T) {
+	fx := blocktest.Raw()
+	r := fx.Largest().Range()
+	const pace = 40 * time.Millisecond // of the fill, less than the patience of the read
+	for _, test := range []struct {
+		name    string
+		block   uint32
+		stallAt uint32 // the fill hangs before this block
+		took    time.Duration
+		sent    int
+	}{
+		{"near", 5, 100, 6 * pace, 1},
+		{"far", 12, 100, 50 * time.Millisecond, 2},
+		// Block 2 comes at 120 ms; no other has come by the third look at 150 ms.
+		{"stalled", 5, 3, 4 * 50 * time.Millisecond, 2},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				src := blocktest.NewSource(fx)
+				end := make(chan struct{})
+				s := source.NewSingleFlight(sourceFunc(func(ctx context.Context, req block.Request, sink block.Sink) error {
+					return src.Fetch(ctx, req, func(k block.Key, data []byte) error {
+						if req.Class == block.ClassFill && k.Index < test.stallAt {
+							<-time.After(pace)
+						} else if req.Class == block.ClassFill {
+							<-end
+						}
+						return sink(k, data)
+					})
+				}), source.SingleFlightConfig{Patience: 50 * time.Millisecond, Near: 8})
+				var fill sync.WaitGroup
+				fill.Go(func() {
+					if err := s.Fetch(t.Context(), block.Request{Range: r, Class: block.ClassFill}, discard); err != nil {
+						t.Errorf("fill: %v", err)
+					}
+				})
+				synctest.Wait()
+				start := time.Now()
+				mustFetch(t, fx, s, part(r, test.block, 1))
+				if took := time.Since(start); took != test.took {
+					t.Errorf("the read took %s, want %s", took, test.took)
+				}
+				close(end)
+				fill.Wait()
+				if n := src.Sent(r.Key(test.block)); n != test.sent {
+					t.Errorf("the block was fetched %d times, want %d", n, test.sent)
+				}
+			})
+		})
+	}
+}
+
 // TestSingleFlightFailures checks who learns of a failure and who tries again.
 func TestSingleFlightFailures(t *testing.T) {
 	fx := blocktest.Raw()

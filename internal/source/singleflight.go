@@ -23,6 +23,11 @@ type SingleFlightConfig struct {
 	// idle link needs for a block, short beside what a queue behind background fill
 	// takes.
 	Patience time.Duration
+	// Near is how many blocks ahead of the last one delivered a block may be for the
+	// request to go on waiting, as long as blocks come within Patience of each other:
+	// it would have the block hardly sooner, and at the cost of fetching it twice.
+	// Default 16, an extent.
+	Near uint32
 	// Window is how many blocks a request has in flight at most. A longer request
 	// is served window after window, so it never holds more than Window blocks of
 	// memory. Default 64, 16 MiB.
@@ -55,8 +60,8 @@ type SingleFlightConfig struct {
 //	all := Chain(Link{Name: "store", Source: store}, Link{Name: "upstream", Source: shared})
 //
 // A request that waits for a less urgent one, such as a read for background fill,
-// fetches its missing blocks itself after [SingleFlightConfig.Patience]; whichever
-// comes first is passed on. So a block is fetched at most once for each class at
+// fetches its missing blocks itself after [SingleFlightConfig.Patience], unless they
+// are about to come; whichever comes first is passed on. So a block is fetched at most once for each class at
 // a time. A request whose block failed in a fetch that it had only joined tries
 // once more, unless the block was not found.
 //
@@ -84,6 +89,9 @@ func NewSingleFlight(src block.Source, cfg SingleFlightConfig) *SingleFlight {
 	}
 	if cfg.Window == 0 {
 		cfg.Window = 64
+	}
+	if cfg.Near == 0 {
+		cfg.Near = block.ExtentBlocks
 	}
 	metrics := promauto.With(cfg.Registerer)
 	return &SingleFlight{
@@ -170,6 +178,7 @@ func (s *SingleFlight) deliver(f *flight, k block.Key, data []byte) {
 	if f.asked.Contains(k) && f.left > 0 {
 		f.left--
 	}
+	f.next, f.moved = k.Index+1, time.Now()
 	if sl := s.slots[k]; sl != nil && len(sl.waiters) > 0 {
 		delete(s.slots, k)
 		for w := range sl.waiters {
