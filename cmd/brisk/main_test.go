@@ -46,7 +46,8 @@ func program(t *testing.T, args ...string) *exec.Cmd {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), self, args...)
-	cmd.Env = append(os.Environ(), envProgram+"=1", "DOCKER_CONFIG="+t.TempDir())
+	// The race detector makes each process sleep for a second at its end by default.
+	cmd.Env = append(os.Environ(), envProgram+"=1", "DOCKER_CONFIG="+t.TempDir(), "GORACE=atexit_sleep_ms=0")
 	return cmd
 }
 
