@@ -239,7 +239,7 @@ func (w *waiter) startLocked(ctx context.Context, run block.Range) {
 			f.waiters[other]++
 		}
 	}
-	go w.s.run(ctx, f)
+	go w.s.run(withUrgency(ctx, w.s, f), f)
 }
 
 // alongLocked returns run with the neighbours that come along with it, as far as

@@ -17,11 +17,16 @@ type PriorityConfig struct {
 	// [block.ClassTail], so that a read always finds a permit soon. Default half of
 	// Permits, at least 1.
 	FillPermits int
-	// Pause is how long a fill is held up at each block it delivers while reads
+	// Pause is how long a fill is held up after each block it delivers while reads
 	// run: the other side's sending window closes and the link is left to them.
-	// It is bounded so that fills come to an end. Default 500 ms.
+	// It is bounded so that fills come to an end, and is no longer than a few
+	// milliseconds while a read waits for that very fill, in a [SingleFlight] above.
+	// Default 500 ms.
 	Pause time.Duration
 }
+
+// pauseStep is how often a fill that pauses looks whether a read waits for it now.
+const pauseStep = 5 * time.Millisecond
 
 // Priority is a source that bounds how many fetches of the source below run at
 // a time and starts them in the order of their class, then of their arrival. A
@@ -70,8 +75,11 @@ func (p *Priority) Fetch(ctx context.Context, req block.Request, sink block.Sink
 		return p.src.Fetch(ctx, req, sink)
 	}
 	return p.src.Fetch(ctx, req, func(k block.Key, data []byte) error {
-		p.pause(ctx)
-		return sink(k, data)
+		if err := sink(k, data); err != nil {
+			return err
+		}
+		p.pause(ctx, req.Class)
+		return nil
 	})
 }
 
@@ -93,19 +101,26 @@ func (p *Priority) Idle(ctx context.Context) error {
 	}
 }
 
-func (p *Priority) pause(ctx context.Context) {
+func (p *Priority) pause(ctx context.Context, class block.Class) {
 	p.mu.Lock()
 	quiet := p.quiet
 	p.mu.Unlock()
 	if quiet == nil {
 		return
 	}
-	timer := time.NewTimer(p.cfg.Pause)
-	defer timer.Stop()
-	select {
-	case <-quiet:
-	case <-timer.C:
-	case <-ctx.Done():
+	end := time.NewTimer(p.cfg.Pause)
+	defer end.Stop()
+	look := time.NewTicker(pauseStep)
+	defer look.Stop()
+	for urgent(ctx, class) != block.ClassRead {
+		select {
+		case <-look.C:
+			continue
+		case <-quiet:
+		case <-end.C:
+		case <-ctx.Done():
+		}
+		return
 	}
 }
 

@@ -155,3 +155,44 @@ func TestPriorityIdleAndPause(t *testing.T) {
 		}
 	})
 }
+
+// TestPriorityServesWhatReadsWaitFor checks that a fill is not held up for a read
+// elsewhere while another read waits for what it brings.
+func TestPriorityServesWhatReadsWaitFor(t *testing.T) {
+	fx := blocktest.Raw()
+	r := fx.Largest().Range() // 16 blocks
+	synctest.Test(t, func(t *testing.T) {
+		src := blocktest.NewSource(fx)
+		elsewhere := make(chan struct{})
+		p := source.NewPriority(sourceFunc(func(ctx context.Context, req block.Request, sink block.Sink) error {
+			if req.Class == block.ClassRead {
+				<-elsewhere
+			}
+			return src.Fetch(ctx, req, func(k block.Key, data []byte) error {
+				<-time.After(10 * time.Millisecond)
+				return sink(k, data)
+			})
+		}), source.PriorityConfig{Pause: time.Minute})
+		// Two of them, as on a node: the outer one is where reads come in.
+		shared := source.NewSingleFlight(source.NewSingleFlight(p, source.SingleFlightConfig{}), source.SingleFlightConfig{})
+		var background sync.WaitGroup
+		background.Go(func() {
+			if err := shared.Fetch(t.Context(), block.Request{Range: r, Class: block.ClassFill}, discard); err != nil {
+				t.Error(err)
+			}
+		})
+		synctest.Wait()
+		background.Go(func() { mustFetch(t, fx, p, part(r, 15, 1)) })
+		<-time.After(15 * time.Millisecond) // the fill has brought a block, and pauses
+		start := time.Now()
+		mustFetch(t, fx, shared, part(r, 3, 1))
+		if d := time.Since(start); d > 45*time.Millisecond {
+			t.Errorf("the read waited %s for the third block after, want 35ms and a look", d)
+		}
+		if n := len(src.Requests()); n != 1 {
+			t.Errorf("%d requests, want that of the fill", n)
+		}
+		close(elsewhere)
+		background.Wait()
+	})
+}

@@ -94,24 +94,32 @@ func (l *layouts) layer(stream block.Digest) *index.Layer {
 	return nil
 }
 
-// along returns the blocks that the frames of a range hold whole: what the
-// registry sends with it in any case.
-func (l *layouts) along(r block.Range) block.Range {
+// along returns the blocks that the frames of a range hold whole: what the registry
+// sends with it in any case. It leaves out those beyond a block that is held already:
+// to want them would be to fetch a whole frame again for a block at its border, of
+// which the source has kept the other part.
+func (l *layouts) along(r block.Range, held func(block.Key) bool) block.Range {
 	layer := l.layer(r.Layer)
 	if layer == nil || r.Count == 0 || r.End() > layer.BlockCount() {
 		return r
 	}
-	first, err := frameOf(layer, r.Key(0).Offset())
+	from, err := frameOf(layer, r.Key(0).Offset())
 	if err != nil {
 		return r
 	}
-	last, err := frameOf(layer, min(r.Key(r.Count).Offset(), layer.StreamSize())-1)
+	to, err := frameOf(layer, min(r.Key(r.Count).Offset(), layer.StreamSize())-1)
 	if err != nil {
 		return r
 	}
-	from := min(r.First, block.Count(first.StreamOffset))
-	to := max(r.End(), uint32((last.StreamOffset+last.StreamLength)/block.Size))
-	return block.Range{Layer: r.Layer, First: from, Count: to - from}
+	missing := func(i uint32) bool { return !held(block.Key{Layer: r.Layer, Index: i}) }
+	first, end := r.First, r.End()
+	for first > block.Count(from.StreamOffset) && missing(first-1) {
+		first--
+	}
+	for end < uint32((to.StreamOffset+to.StreamLength)/block.Size) && missing(end) {
+		end++
+	}
+	return block.Range{Layer: r.Layer, First: first, Count: end - first}
 }
 
 func frameOf(layer *index.Layer, offset int64) (index.Frame, error) {

@@ -90,24 +90,30 @@ func TestAlong(t *testing.T) {
 		t.Fatal(err)
 	}
 	count := layer.BlockCount() // 13: frames of 3 blocks, the last one shorter
+	// Blocks 8 and 10 are here already.
+	held := func(k block.Key) bool { return k.Index == 8 || k.Index == 10 }
 	for _, tt := range []struct{ first, count, wantFirst, wantCount uint32 }{
 		{0, 1, 0, 3},
 		{1, 1, 0, 3},
 		{2, 2, 0, 6},
+		{3, 3, 3, 3},
+		{7, 1, 6, 2},
+		{9, 1, 9, 1},
+		{11, 1, 11, 1},
 		{7, 5, 6, 6},
 		{count - 1, 1, count - 1, 1},
 		{0, count, 0, count},
 		{5, 0, 5, 0},                 // nothing
 		{count - 1, 2, count - 1, 2}, // past the end
 	} {
-		got := l.along(block.Range{Layer: layer.StreamID(), First: tt.first, Count: tt.count})
+		got := l.along(block.Range{Layer: layer.StreamID(), First: tt.first, Count: tt.count}, held)
 		if got.First != tt.wantFirst || got.Count != tt.wantCount {
 			t.Errorf("along with %d blocks from %d come %d from %d, want %d from %d",
 				tt.count, tt.first, got.Count, got.First, tt.wantCount, tt.wantFirst)
 		}
 	}
 	unknown := block.Range{Count: 2}
-	if got := l.along(unknown); got != unknown {
+	if got := l.along(unknown, held); got != unknown {
 		t.Errorf("of an unknown stream: %v", got)
 	}
 }

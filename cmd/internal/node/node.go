@@ -146,7 +146,8 @@ func (n *Node) upstream(memory block.Store) block.Source {
 			source.VerifyConfig{Name: "registry", Registerer: cfg.Metrics}),
 		source.RetryConfig{Name: "registry", Registerer: cfg.Metrics})
 	far = source.NewSingleFlight(far, source.SingleFlightConfig{
-		Name: "registry", Along: n.layouts.along, Registerer: cfg.Metrics,
+		Name: "registry", Registerer: cfg.Metrics,
+		Along: func(r block.Range) block.Range { return n.layouts.along(r, n.disk.Has) },
 	})
 	if n.peers != nil {
 		far = source.Chain(
