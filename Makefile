@@ -26,6 +26,7 @@ demo: build ## Run the demo: one image, a plain pull beside three lazy nodes (ne
 test: deps ## Run all tests, but for figures to hold under the race detector (as root: real mounts)
 	PATH="$(CURDIR)/$(TOOLS):$$PATH" $(GO) test -race -timeout 20m $(TEST_FLAGS) ./...
 	$(GO) test -timeout 10m $(TEST_FLAGS) ./bench/...
+	$(GO) test -timeout 10m $(TEST_FLAGS) -run DemoImage ./cmd/internal/node
 
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint ## Check style, layering and formatting

@@ -14,6 +14,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/brisk-project/brisk/cmd/internal/node"
 	"github.com/brisk-project/brisk/lazyfs"
@@ -26,6 +27,8 @@ const (
 	unmountTimeout = 10 * time.Second
 	// envDetached tells a process that it is the one in the background.
 	envDetached = "BRISK_DETACHED"
+	// logFile is where that process then logs, in the node's directory.
+	logFile = "node.log"
 )
 
 type mountOptions struct {
@@ -62,7 +65,7 @@ func newMountCommand(shared *globals) *cobra.Command {
 	flags.StringVar(&opts.dir, "dir", defaultDir, "directory for the cache and all state, not on an overlay filesystem")
 	flags.BoolVar(&opts.overlay, "overlay", false, "make the mount writable; changes are dropped when it is unmounted")
 	flags.StringVar(&opts.overlayDir, "overlay-dir", "", "make the mount writable and keep changes in this directory")
-	flags.BoolVarP(&opts.detach, "detach", "d", false, "serve the mount in the background")
+	flags.BoolVarP(&opts.detach, "detach", "d", false, "serve the mount in the background, with node.log in --dir for its messages")
 	flags.BoolVar(&opts.noFill, "no-fill", false, "load only what is read, never the rest in the background")
 	flags.StringVar(&opts.platform, "platform", "", "platform of a multi-platform image, such as linux/arm64 (default: this machine's)")
 	flags.StringVar(&opts.backend, "backend", "", "force a mount backend: erofs, loop or tree (default: the first that works)")
@@ -197,16 +200,21 @@ func (o *mountOptions) serve(ctx context.Context, out io.Writer, dir string, req
 		stop()
 		err = errors.Join(err, <-ended)
 	}()
-	return o.mountAndWait(ctx, out, n, req, ended)
+	return o.mountAndWait(ctx, out, n, dir, req, ended)
 }
 
-func (o *mountOptions) mountAndWait(ctx context.Context, out io.Writer, n *node.Node, req node.MountRequest, ended chan error) error {
+func (o *mountOptions) mountAndWait(ctx context.Context, out io.Writer, n *node.Node, dir string, req node.MountRequest, ended chan error) error {
 	m, err := n.Mount(ctx, req)
 	if err != nil {
 		return err
 	}
 	if err := printMounted(out, m.Status()); err != nil {
 		return err
+	}
+	if os.Getenv(envDetached) != "" {
+		if err := leaveTerminal(filepath.Join(dir, logFile)); err != nil {
+			return err
+		}
 	}
 	select {
 	case err := <-ended:
@@ -252,6 +260,20 @@ func detach(ctx context.Context, out io.Writer) error {
 		return err
 	}
 	return cmd.Process.Release()
+}
+
+// leaveTerminal makes a file the output of this process from now on, so that nobody
+// who reads what the command printed waits for the process in the background.
+func leaveTerminal(path string) error {
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return fmt.Errorf("opening the log of the process in the background: %w", err)
+	}
+	err = errors.Join(unix.Dup3(int(file.Fd()), int(os.Stdout.Fd()), 0), unix.Dup3(int(file.Fd()), int(os.Stderr.Fd()), 0), file.Close())
+	if err != nil {
+		return fmt.Errorf("writing to %s from now on: %w", path, err)
+	}
+	return nil
 }
 
 func parsePlatform(text string) (v1.Platform, error) {

@@ -82,6 +82,9 @@ func TestMountDetachAndShare(t *testing.T) {
 
 	requireOutput(t, run(t, "mount", "-vd", "--dir", s.node, "--no-fill", image, first), "mounted "+image, first)
 	requireImage(t, first)
+	if log, err := os.ReadFile(filepath.Join(s.node, "node.log")); err != nil {
+		t.Errorf("the process in the background has no log of its own: %v, %s", err, log)
+	}
 
 	// A node is there already: it mounts these.
 	requireOutput(t, run(t, "mount", "--dir", s.node, "--overlay", image, second), second)
