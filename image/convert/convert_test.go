@@ -180,7 +180,7 @@ func checkFound(t *testing.T, c *registry.Client, ref name.Reference, content []
 	for i, l := range indexes {
 		source.Add(ref.Context(), l)
 		got := make([]byte, l.StreamSize())
-		all := block.Range{Layer: l.DiffID(), Count: block.Count(l.StreamSize())}
+		all := block.Range{Layer: l.StreamID(), Count: block.Count(l.StreamSize())}
 		if err := source.Fetch(t.Context(), block.Request{Range: all}, func(k block.Key, data []byte) error {
 			copy(got[k.Offset():], data)
 			return nil
