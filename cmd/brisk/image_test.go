@@ -10,6 +10,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/brisk-project/brisk/image/convert"
+	"github.com/brisk-project/brisk/test/mountns"
 	"github.com/brisk-project/brisk/test/registrytest"
 )
 
@@ -122,7 +123,7 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 			}
 		})
 	}
-	requireNoMounts(t, dir)
+	mountns.RequireUnused(t, dir)
 }
 
 func TestMountNeedsRoot(t *testing.T) {

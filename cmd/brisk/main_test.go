@@ -12,7 +12,6 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/brisk-project/brisk/lazyfs/kernel"
 	"github.com/brisk-project/brisk/test/mountns"
 	"github.com/brisk-project/brisk/test/registrytest"
 )
@@ -115,30 +114,6 @@ func requireImage(t *testing.T, root string) {
 		got, err := os.ReadFile(filepath.Join(root, name))
 		if err != nil || !bytes.Equal(got, want) {
 			t.Errorf("%s: error %v, %d bytes, or wrong bytes", name, err, len(got))
-		}
-	}
-}
-
-// requireNoMounts checks that nothing below a directory is mounted, and no loop device
-// attached to something in it.
-func requireNoMounts(t *testing.T, dir string) {
-	t.Helper()
-	mounts, err := kernel.Mounts()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, m := range mounts {
-		if strings.Contains(m.Point+" "+m.Source+" "+m.Options, dir) {
-			t.Errorf("%s is still mounted on %s", m.Type, m.Point)
-		}
-	}
-	backing, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, path := range backing {
-		if file, err := os.ReadFile(path); err == nil && strings.Contains(string(file), dir) {
-			t.Errorf("%s is still attached to %s", path, file)
 		}
 	}
 }

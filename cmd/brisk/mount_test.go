@@ -19,6 +19,7 @@ import (
 	"github.com/brisk-project/brisk/cmd/internal/node"
 	"github.com/brisk-project/brisk/lazyfs"
 	"github.com/brisk-project/brisk/p2p/p2ptest"
+	"github.com/brisk-project/brisk/test/mountns"
 	"github.com/brisk-project/brisk/test/registrytest"
 	"github.com/brisk-project/brisk/test/require"
 )
@@ -31,7 +32,7 @@ func newSite(t *testing.T) site {
 	require.FUSE(t)
 	dir := t.TempDir()
 	// Whatever a failed test leaves mounted would keep its directory.
-	t.Cleanup(func() { requireNoMounts(t, dir) })
+	t.Cleanup(func() { mountns.RequireUnused(t, dir) })
 	return site{dir: dir, node: filepath.Join(dir, "node")}
 }
 
@@ -139,7 +140,7 @@ func TestInterruptUnmounts(t *testing.T) {
 		if err := cmd.Wait(); err != nil {
 			t.Errorf("%v: %v", signal, err)
 		}
-		requireNoMounts(t, s.dir)
+		mountns.RequireUnused(t, s.dir)
 	}
 }
 
@@ -205,7 +206,7 @@ func TestKilledProcess(t *testing.T) {
 				if err := again.Wait(); err != nil {
 					t.Error(err)
 				}
-				requireNoMounts(t, s.dir)
+				mountns.RequireUnused(t, s.dir)
 				if left, err := filepath.Glob(filepath.Join(s.node, "overlays", "*")); err != nil || len(left) != 0 {
 					t.Errorf("overlays left: %v, %v", left, err)
 				}

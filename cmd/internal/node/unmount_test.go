@@ -17,7 +17,9 @@ import (
 	"github.com/brisk-project/brisk/lazyfs"
 	"github.com/brisk-project/brisk/lazyfs/kernel"
 	"github.com/brisk-project/brisk/p2p/p2ptest"
+	"github.com/brisk-project/brisk/test/mountns"
 	"github.com/brisk-project/brisk/test/registrytest"
+	"github.com/brisk-project/brisk/test/require"
 )
 
 // connection is one FUSE connection of the kernel. Numbers are used again, inodes are
@@ -56,24 +58,7 @@ func connections(t *testing.T, control, dir string) (all []connection) {
 // metadata, locks.
 func requireNothingLeft(t *testing.T, dir string, before []connection) {
 	t.Helper()
-	mounts, err := kernel.Mounts()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, m := range mounts {
-		if strings.Contains(m.Point+" "+m.Source+" "+m.Options, dir) {
-			t.Errorf("%s is still mounted on %s", m.Type, m.Point)
-		}
-	}
-	backing, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, path := range backing {
-		if file, err := os.ReadFile(path); err == nil && strings.Contains(string(file), dir) {
-			t.Errorf("%s is still attached to %s", path, file)
-		}
-	}
+	mountns.RequireUnused(t, dir)
 	for _, c := range before {
 		var st unix.Stat_t
 		if err := unix.Stat(c.path, &st); err == nil && st.Ino == c.inode {
@@ -81,7 +66,7 @@ func requireNothingLeft(t *testing.T, dir string, before []connection) {
 		}
 	}
 	stays := []string{"/node/cache/", "/node/objects/", "/node/mounts/rootfs/", "/node/mounts/lock", "/node/peer.key", "/overlay/"}
-	err = filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
 		kept := func(prefix string) bool { return strings.HasPrefix(path, dir+prefix) }
 		if err == nil && (!d.IsDir() && !slices.ContainsFunc(stays, kept) || kept("/node/mounts/mnt/")) {
 			t.Errorf("%s is left", path)
@@ -94,11 +79,12 @@ func requireNothingLeft(t *testing.T, dir string, before []connection) {
 }
 
 func TestUnmountLeavesNothing(t *testing.T) {
+	require.Root(t)
 	reg := registrytest.New(t, registrytest.Config{})
 	image := push(t, reg, "app:v1", mixed().layers)
 	control := t.TempDir()
 	if err := unix.Mount("fusectl", control, "fusectl", 0, ""); err != nil {
-		t.Skip("the FUSE control filesystem is missing: ", err)
+		t.Fatal("mounting the FUSE control filesystem: ", err)
 	}
 	t.Cleanup(func() {
 		if err := unix.Unmount(control, 0); err != nil {
