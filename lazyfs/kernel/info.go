@@ -13,6 +13,7 @@ import (
 
 // MountInfo is one line of the list of mounts.
 type MountInfo struct {
+	Device  string // major:minor of the filesystem, the same for all its mounts
 	Point   string // where it is mounted
 	Type    string // which filesystem
 	Source  string // what is mounted
@@ -40,7 +41,7 @@ func parseMounts(r io.Reader) ([]MountInfo, error) {
 			return nil, fmt.Errorf("reading the list of mounts: line %.100q is not understood", lines.Text())
 		}
 		all = append(all, MountInfo{
-			Point: unescape(mount[4]), Type: fs[0], Source: unescape(fs[1]), Options: unescape(fs[2]),
+			Device: mount[2], Point: unescape(mount[4]), Type: fs[0], Source: unescape(fs[1]), Options: unescape(fs[2]),
 		})
 	}
 	if err := lines.Err(); err != nil {

@@ -18,9 +18,9 @@ func TestParseMounts(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []MountInfo{
-		{Point: "/proc", Type: "proc", Source: "none", Options: "rw"},
-		{Point: `/a b\c`, Type: "erofs", Source: "/state/x.erofs", Options: "ro,device=/state/flat/1"},
-		{Point: "/m", Type: "fuse.brisk", Source: "brisk", Options: "rw,user_id=0"},
+		{Device: "0:21", Point: "/proc", Type: "proc", Source: "none", Options: "rw"},
+		{Device: "0:41", Point: `/a b\c`, Type: "erofs", Source: "/state/x.erofs", Options: "ro,device=/state/flat/1"},
+		{Device: "0:42", Point: "/m", Type: "fuse.brisk", Source: "brisk", Options: "rw,user_id=0"},
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)

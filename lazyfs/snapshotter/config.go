@@ -1,0 +1,123 @@
+package snapshotter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/snapshots/storage"
+	"github.com/containerd/containerd/v2/plugins/snapshots/overlay/overlayutils"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.etcd.io/bbolt"
+)
+
+const (
+	// rootMode keeps other users away from all snapshots.
+	rootMode = 0o700
+	// lockTimeout is how long another process may go on using the root directory.
+	lockTimeout = 10 * time.Second
+
+	defaultLookupTimeout = time.Second
+	defaultFetchTimeout  = 20 * time.Second
+	defaultRetryAfter    = 30 * time.Second
+)
+
+// Config configures a [Snapshotter].
+type Config struct {
+	// Root is an absolute path of the directory for all snapshots. It is made if it does
+	// not exist, and must be on a filesystem that overlayfs can write to.
+	Root string
+	// Images are the images that have an index.
+	Images Images
+	// LookupTimeout is how long a pull may wait for the answer whether an image has an
+	// index; zero means 1 s.
+	LookupTimeout time.Duration
+	// FetchTimeout is how long a pull may wait for the index of an image that has one;
+	// zero means 20 s.
+	FetchTimeout time.Duration
+	// RetryAfter is how long an image that has no index is not looked up again; zero
+	// means 30 s.
+	RetryAfter time.Duration
+	// AsyncRemove leaves the files of removed snapshots to the next Cleanup.
+	AsyncRemove bool
+	// Logger may be nil.
+	Logger *slog.Logger
+	// Registerer receives the metrics; nil means none.
+	Registerer prometheus.Registerer
+}
+
+// New opens the root directory and reads what it holds. It mounts nothing. The context
+// is in force until it returns.
+func New(ctx context.Context, cfg Config) (*Snapshotter, error) {
+	switch {
+	case !filepath.IsAbs(cfg.Root):
+		return nil, fmt.Errorf("configuring the snapshotter: root %q is not an absolute path", cfg.Root)
+	case strings.ContainsAny(cfg.Root, ",:\\"):
+		return nil, fmt.Errorf("configuring the snapshotter: root %q holds a character that mount options give a meaning to", cfg.Root)
+	case cfg.Images == nil:
+		return nil, errors.New("configuring the snapshotter: no images")
+	}
+	cfg.LookupTimeout = orDefault(cfg.LookupTimeout, defaultLookupTimeout)
+	cfg.FetchTimeout = orDefault(cfg.FetchTimeout, defaultFetchTimeout)
+	cfg.RetryAfter = orDefault(cfg.RetryAfter, defaultRetryAfter)
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	metrics, err := newMetrics(cfg.Registerer)
+	if err != nil {
+		return nil, err
+	}
+	s := &Snapshotter{cfg: cfg, log: cfg.Logger, wake: make(chan struct{}, 1)}
+	s.mounts = newMountTable(cfg, metrics, s.nudge)
+	if s.decider, err = newDecider(cfg, metrics); err != nil {
+		return nil, err
+	}
+	if err := s.open(ctx); err != nil {
+		return nil, fmt.Errorf("opening snapshots in %s: %w", cfg.Root, err)
+	}
+	return s, nil
+}
+
+func orDefault(given, usual time.Duration) time.Duration {
+	if given == 0 {
+		return usual
+	}
+	return given
+}
+
+// open opens the database and finds out what overlayfs needs here.
+func (s *Snapshotter) open(ctx context.Context) error {
+	if err := os.MkdirAll(filepath.Join(s.cfg.Root, "snapshots"), rootMode); err != nil {
+		return err
+	}
+	if err := overlayutils.Supported(s.cfg.Root); err != nil {
+		return err
+	}
+	userxattr, err := overlayutils.NeedsUserXAttr(s.cfg.Root)
+	if err != nil {
+		return fmt.Errorf("finding out which extended attributes overlayfs can use: %w", err)
+	}
+	if userxattr {
+		s.overlayOptions = append(s.overlayOptions, "userxattr")
+	}
+	// Lower directories are shared by many overlays, which the index does not allow.
+	if _, err := os.Stat("/sys/module/overlay/parameters/index"); err == nil {
+		s.overlayOptions = append(s.overlayOptions, "index=off")
+	}
+	s.store, err = storage.NewMetaStore(filepath.Join(s.cfg.Root, "metadata.db"), func(o *bbolt.Options) error {
+		o.Timeout = lockTimeout
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if err := s.restore(ctx); err != nil {
+		return errors.Join(err, s.store.Close())
+	}
+	return nil
+}

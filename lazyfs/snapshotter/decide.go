@@ -1,0 +1,200 @@
+package snapshotter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+)
+
+const (
+	// keptPulls is how many pulls are remembered.
+	keptPulls = 512
+	// pullIdle is how long a pull may not ask for a further layer and still go on.
+	pullIdle = 10 * time.Minute
+	// maxImageID bounds what is written into labels, in bytes.
+	maxImageID = 1 << 10
+)
+
+// PullStatus tells what became of the pull of an image.
+type PullStatus struct {
+	Image    string    // the reference that was pulled
+	Manifest string    // the digest of its manifest
+	Lazy     bool      // whether layers of it are loaded when they are read
+	Reason   Reason    // why not, or not all of them; else empty
+	Detail   string    // more on the reason
+	Started  time.Time // when the first layer was asked for
+}
+
+// pullKey names what is looked up once.
+type pullKey struct{ image, manifest string }
+
+// decision is what is known of an image that is being pulled.
+type decision struct {
+	done  chan struct{} // closed when the next two are set
+	image Image         // nil for a plain pull
+	chain []string      // the chain IDs of image
+
+	status PullStatus // guarded by the decider, as is used
+	used   time.Time
+}
+
+// decider decides once for each image whether its pull is lazy.
+type decider struct {
+	cfg     Config
+	log     *slog.Logger
+	metrics *metrics
+
+	mu    sync.Mutex // guards what follows
+	pulls *simplelru.LRU[pullKey, *decision]
+}
+
+func newDecider(cfg Config, m *metrics) (*decider, error) {
+	pulls, err := simplelru.NewLRU[pullKey, *decision](keptPulls, nil)
+	if err != nil {
+		return nil, fmt.Errorf("making room for pulls: %w", err)
+	}
+	return &decider{cfg: cfg, log: cfg.Logger, metrics: m, pulls: pulls}, nil
+}
+
+// decide returns the decision on a pull, after looking the image up if this is the
+// first layer of it. bottom says that the layer is the lowest one.
+func (d *decider) decide(ctx context.Context, pull Pull, bottom bool) (*decision, error) {
+	key := pullKey{pull.Image, pull.Manifest}
+	now := time.Now()
+	d.mu.Lock()
+	known, ok := d.pulls.Get(key)
+	if ok && d.holds(known, now, bottom) {
+		known.used = now
+		d.mu.Unlock()
+		select {
+		case <-known.done:
+			return known, nil
+		case <-ctx.Done():
+			return nil, fmt.Errorf("waiting for the look-up of %s: %w", pull.Image, context.Cause(ctx))
+		}
+	}
+	made := &decision{done: make(chan struct{}), used: now}
+	made.status = PullStatus{Image: pull.Image, Manifest: pull.Manifest, Started: now}
+	d.pulls.Add(key, made)
+	d.mu.Unlock()
+	defer close(made.done)
+	// Others wait for the answer, whatever becomes of the one who asks.
+	d.settle(context.WithoutCancel(ctx), pull, made)
+	return made, nil
+}
+
+// holds reports whether a decision still holds. One against lazy loading holds for the
+// layers that follow, and for other pulls until it is time to look again.
+func (d *decider) holds(known *decision, now time.Time, bottom bool) bool {
+	select {
+	case <-known.done:
+	default:
+		return true
+	}
+	if now.Sub(known.used) > pullIdle {
+		return false
+	}
+	return known.image != nil || !bottom || now.Sub(known.status.Started) < d.cfg.RetryAfter
+}
+
+// settle looks the image up.
+func (d *decider) settle(ctx context.Context, pull Pull, made *decision) {
+	image, err := d.find(ctx, pull)
+	took := time.Since(made.status.Started)
+	d.metrics.lookedUp(took)
+	if err != nil {
+		d.plain(ctx, made, reasonOf(err), err)
+		return
+	}
+	made.image, made.chain = image, image.ChainIDs()
+	d.mu.Lock()
+	made.status.Lazy = true
+	d.mu.Unlock()
+	d.metrics.pulled(true, "")
+	d.log.InfoContext(ctx, "layers are loaded when they are read", "image", pull.Image,
+		"manifest", pull.Manifest, "layers", len(made.chain), "took", took)
+}
+
+func (d *decider) find(ctx context.Context, pull Pull) (Image, error) {
+	limited, cancel := context.WithTimeout(ctx, d.cfg.LookupTimeout)
+	defer cancel()
+	image, err := d.cfg.Images.Lookup(limited, pull)
+	if err != nil {
+		if limited.Err() != nil {
+			err = &ReasonError{ReasonSlow, fmt.Errorf("no answer within %s: %w", d.cfg.LookupTimeout, err)}
+		}
+		return nil, err
+	}
+	if n := len(image.ID()); n == 0 || n > maxImageID {
+		return nil, fmt.Errorf("looking up %s: its ID has %d bytes", pull.Image, n)
+	}
+	limited, cancel = context.WithTimeout(ctx, d.cfg.FetchTimeout)
+	defer cancel()
+	if err := image.Fetch(limited); err != nil {
+		if limited.Err() != nil {
+			err = &ReasonError{ReasonSlow, fmt.Errorf("no index within %s: %w", d.cfg.FetchTimeout, err)}
+		}
+		return nil, err
+	}
+	return image, nil
+}
+
+// plain makes it known, once for each reason, that layers of an image are downloaded.
+func (d *decider) plain(ctx context.Context, made *decision, reason Reason, err error) {
+	d.mu.Lock()
+	known := made.status.Reason == reason
+	made.status.Reason, made.status.Detail = reason, err.Error()
+	status := made.status
+	d.mu.Unlock()
+	if known {
+		return
+	}
+	d.metrics.pulled(false, reason)
+	level := slog.LevelWarn
+	if reason == ReasonNoIndex {
+		level = slog.LevelInfo
+	}
+	d.log.Log(ctx, level, "layers are downloaded in full", "image", status.Image, "manifest", status.Manifest,
+		"reason", string(reason), "error", err)
+}
+
+// unknown makes it known that containerd does not say what it pulls.
+func (d *decider) unknown(ctx context.Context, chainID string) {
+	d.metrics.pulled(false, ReasonNoLabels)
+	d.log.WarnContext(ctx, "layers are downloaded in full", "chainID", chainID, "reason", string(ReasonNoLabels),
+		"error", errors.New("containerd passes no image labels to snapshotters"))
+}
+
+// forget drops the decisions for images that are not among those kept.
+func (d *decider) forget(kept []string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, key := range d.pulls.Keys() {
+		known, ok := d.pulls.Peek(key)
+		if !ok || known.image == nil || slices.Contains(kept, known.image.ID()) {
+			continue
+		}
+		d.pulls.Remove(key)
+	}
+}
+
+// all returns what is known of pulls, the oldest first.
+func (d *decider) all() []PullStatus {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var all []PullStatus
+	for _, known := range d.pulls.Values() {
+		select {
+		case <-known.done:
+			all = append(all, known.status)
+		default:
+		}
+	}
+	return all
+}

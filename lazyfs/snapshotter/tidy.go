@@ -1,0 +1,190 @@
+package snapshotter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/core/snapshots/storage"
+	"github.com/containerd/errdefs"
+)
+
+// doomedPrefix begins the names of directories that are being removed.
+const doomedPrefix = "removed-"
+
+// tidyInterval is how long what could not be cleaned up is left alone.
+const tidyInterval = 2 * time.Second
+
+// Run cleans up until ctx ends: what a process before left, mounts that were busy when
+// their last user went, images without snapshots. It must be called once.
+func (s *Snapshotter) Run(ctx context.Context) error {
+	if err := s.Cleanup(ctx); err != nil {
+		s.log.WarnContext(ctx, "files of removed snapshots are left to the next clean-up", "error", err)
+	}
+	s.nudge()
+	timer := time.NewTimer(tidyInterval)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.wake:
+		case <-timer.C:
+		}
+		timer.Stop()
+		if again := s.tidy(ctx); again {
+			timer.Reset(tidyInterval)
+		}
+	}
+}
+
+// nudge gives Run something to do.
+func (s *Snapshotter) nudge() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// tidy does what Run is there for. It reports whether there is something left to do.
+func (s *Snapshotter) tidy(ctx context.Context) (again bool) {
+	busy, err := s.mounts.tidy(ctx)
+	if err != nil {
+		s.log.WarnContext(ctx, "images that no snapshot uses stay mounted until they can be unmounted", "error", err)
+	}
+	if err := s.Cleanup(ctx); err != nil {
+		s.log.WarnContext(ctx, "files of removed snapshots are left to the next clean-up", "error", err)
+	}
+	done, err := s.retain(ctx)
+	if err != nil {
+		s.log.WarnContext(ctx, "images without snapshots are not dropped", "error", err)
+	}
+	return busy || !done
+}
+
+// retain says which images have snapshots, unless one is being looked up.
+func (s *Snapshotter) retain(ctx context.Context) (done bool, err error) {
+	if !s.gate.TryLock() {
+		return false, nil
+	}
+	defer s.gate.Unlock()
+	images := make(map[string]struct{})
+	err = s.walk(ctx, func(_ context.Context, _ string, info snapshots.Info) error {
+		if image, ok := info.Labels[labelImage]; ok {
+			images[image] = struct{}{}
+		}
+		return nil
+	})
+	if err != nil {
+		return false, err
+	}
+	ids := slices.Sorted(maps.Keys(images))
+	s.decider.forget(ids)
+	if err := s.cfg.Images.Retain(ctx, ids); err != nil {
+		return false, fmt.Errorf("telling which images have snapshots: %w", err)
+	}
+	return true, nil
+}
+
+// walk calls fn with all snapshots and their numbers.
+func (s *Snapshotter) walk(ctx context.Context, fn func(ctx context.Context, id string, info snapshots.Info) error) error {
+	err := s.store.WithTransaction(ctx, false, func(ctx context.Context) error {
+		ids, err := storage.IDMap(ctx)
+		if err != nil {
+			return err
+		}
+		for id, name := range ids {
+			_, info, _, err := storage.GetInfo(ctx, name)
+			if err != nil {
+				return err
+			}
+			if err := fn(ctx, id, info); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	// There is no bucket in a new database.
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+// restore finds out which lazy snapshots are in use. Nothing is mounted: mounts are made
+// again when somebody asks for them.
+func (s *Snapshotter) restore(ctx context.Context) error {
+	return s.walk(ctx, func(ctx context.Context, id string, info snapshots.Info) error {
+		if info.Kind == snapshots.KindCommitted {
+			return nil
+		}
+		lowers, err := walkDown(ctx, info.Parent)
+		if err != nil {
+			// One broken snapshot must not take the others with it.
+			s.log.WarnContext(ctx, "snapshot cannot be used", "snapshot", info.Name, "error", err)
+			return nil //nolint:nilerr // logged, and an error of whoever uses it
+		}
+		if lowers.lazy != nil {
+			s.mounts.use(*lowers.lazy, id)
+		}
+		return nil
+	})
+}
+
+// Cleanup implements snapshots.Cleaner: it removes the files of snapshots that are not
+// there any more.
+func (s *Snapshotter) Cleanup(ctx context.Context) error {
+	var left []string
+	// While nobody else can write to the database, no directory is one of a snapshot
+	// about to be added. One that a failed transaction has left can become one, so
+	// what is to be removed is given another name first.
+	err := s.store.WithTransaction(ctx, true, func(ctx context.Context) error {
+		ids, err := storage.IDMap(ctx)
+		if err != nil && !errdefs.IsNotFound(err) {
+			return err
+		}
+		entries, err := os.ReadDir(filepath.Join(s.cfg.Root, "snapshots"))
+		if err != nil {
+			return err
+		}
+		for _, entry := range entries {
+			name := entry.Name()
+			if _, ok := ids[name]; ok || s.mounts.mounted(name) {
+				continue
+			}
+			doomed := strings.TrimPrefix(name, doomedPrefix)
+			if err := os.Rename(s.dirPath(name), s.dirPath(doomedPrefix+doomed)); err != nil {
+				return err
+			}
+			left = append(left, doomedPrefix+doomed)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("looking for files of removed snapshots: %w", err)
+	}
+	var errs []error
+	for _, name := range left {
+		errs = append(errs, s.removeDir(name))
+	}
+	return errors.Join(errs...)
+}
+
+// removeDir removes the files of a snapshot that is not there any more, but not what an
+// image is mounted on.
+func (s *Snapshotter) removeDir(id string) error {
+	if s.mounts.mounted(id) {
+		return nil
+	}
+	if err := os.RemoveAll(s.dirPath(id)); err != nil {
+		return fmt.Errorf("removing the files of a snapshot: %w", err)
+	}
+	return nil
+}
