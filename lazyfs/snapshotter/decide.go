@@ -131,9 +131,6 @@ func (d *decider) find(ctx context.Context, pull Pull) (Image, error) {
 		}
 		return nil, err
 	}
-	if n := len(image.ID()); n == 0 || n > maxImageID {
-		return nil, fmt.Errorf("looking up %s: its ID has %d bytes", pull.Image, n)
-	}
 	limited, cancel = context.WithTimeout(ctx, d.cfg.FetchTimeout)
 	defer cancel()
 	if err := image.Fetch(limited); err != nil {
@@ -141,6 +138,9 @@ func (d *decider) find(ctx context.Context, pull Pull) (Image, error) {
 			err = &ReasonError{ReasonSlow, fmt.Errorf("no index within %s: %w", d.cfg.FetchTimeout, err)}
 		}
 		return nil, err
+	}
+	if n := len(image.ID()); n == 0 || n > maxImageID {
+		return nil, fmt.Errorf("looking up %s: its ID has %d bytes", pull.Image, n)
 	}
 	return image, nil
 }

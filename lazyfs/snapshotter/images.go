@@ -40,13 +40,14 @@ type Images interface {
 
 // Image is an image with an index.
 type Image interface {
-	// ID names the image and its index for ever. It is at most 1 KiB long and holds no
-	// secrets: everybody who may use containerd can read it.
+	// ID names the image and its index for ever, once Fetch has returned. It is at most
+	// 1 KiB long and holds no secrets: everybody who may use containerd can read it.
 	ID() string
 	// ChainIDs are those of the layers that can be mounted, the bottom one first. They
 	// may be fewer than the image has.
 	ChainIDs() []string
-	// Fetch makes Images.Mount work, now and later, without the network.
+	// Fetch makes Images.Mount work, now and in times to come, without the network. It
+	// is called once.
 	Fetch(ctx context.Context) error
 }
 
@@ -73,6 +74,7 @@ const (
 	ReasonPartialIndex Reason = "partial-index" // the index ends below this layer
 	ReasonSlow         Reason = "slow"          // the answer did not come in time
 	ReasonUnreachable  Reason = "unreachable"   // the registry does not answer, or not sensibly
+	ReasonNotFound     Reason = "not-found"     // the registry does not have the image
 	ReasonDenied       Reason = "denied"        // the registry refuses this node
 	ReasonInvalid      Reason = "invalid"       // image or index are not what they should be
 	ReasonMismatch     Reason = "mismatch"      // the layer is not part of the image that was looked up
@@ -81,7 +83,7 @@ const (
 
 func (r Reason) known() bool {
 	switch r {
-	case ReasonNoLabels, ReasonNoIndex, ReasonPartialIndex, ReasonSlow, ReasonUnreachable,
+	case ReasonNoLabels, ReasonNoIndex, ReasonPartialIndex, ReasonSlow, ReasonUnreachable, ReasonNotFound,
 		ReasonDenied, ReasonInvalid, ReasonMismatch, ReasonInternal:
 		return true
 	}

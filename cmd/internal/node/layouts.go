@@ -129,3 +129,17 @@ func frameOf(layer *index.Layer, offset int64) (index.Frame, error) {
 	}
 	return layer.Frame(i)
 }
+
+// digests returns those of all indexes in use, and the stream IDs of their layers.
+func (l *layouts) digests() map[block.Digest]struct{} {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	all := make(map[block.Digest]struct{}, len(l.layers)+len(l.streams))
+	for digest := range l.layers {
+		all[digest] = struct{}{}
+	}
+	for stream := range l.streams {
+		all[stream] = struct{}{}
+	}
+	return all
+}

@@ -9,9 +9,9 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
-	"github.com/brisk-project/brisk/image/registry"
 	"github.com/brisk-project/brisk/internal/block"
 	"github.com/brisk-project/brisk/lazyfs"
 )
@@ -51,44 +51,50 @@ func (r *MountRequest) mountConfig() (lazyfs.MountConfig, error) {
 // Mount is a mounted image.
 type Mount struct {
 	node   *Node
-	image  *registry.Image
+	image  *Image
+	repo   name.Repository
 	layers []*openLayer
 	mount  *lazyfs.Mount
 	req    MountRequest
 }
 
 // Mount resolves an image, fetches its indexes and mounts it. It waits for Run.
-func (n *Node) Mount(ctx context.Context, req MountRequest) (_ *Mount, err error) {
-	ref, err := n.cfg.Registry.ParseReference(req.Image)
+func (n *Node) Mount(ctx context.Context, req MountRequest) (*Mount, error) {
+	image, err := n.Find(ctx, req.Image, block.Digest{}, req.Platform)
 	if err != nil {
 		return nil, err
 	}
-	image, err := n.cfg.Registry.Resolve(ctx, ref, req.Platform)
+	return n.MountImage(ctx, image, len(image.Layers), req)
+}
+
+// MountImage mounts the first layers of an image that was found before. Image and
+// Platform of the request are not used. It waits for Run.
+func (n *Node) MountImage(ctx context.Context, image *Image, layers int, req MountRequest) (_ *Mount, err error) {
+	n.keeping.RLock()
+	defer n.keeping.RUnlock()
+	if layers < 0 || layers > len(image.Layers) {
+		return nil, fmt.Errorf("mounting %s: it has %d layers, not %d", image.Name, len(image.Layers), layers)
+	}
+	ref, err := n.cfg.Registry.ParseReference(image.Name)
 	if err != nil {
 		return nil, err
 	}
-	artifact, err := n.cfg.Registry.FindArtifact(ctx, image)
-	if err != nil {
-		return nil, err
-	}
-	m := &Mount{node: n, image: image, req: req}
+	m := &Mount{node: n, image: image, repo: ref.Context(), req: req}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, m.releaseLayers())
 		}
 	}()
-	mounted := lazyfs.Image{Name: req.Image}
-	var digests []block.Digest
-	for _, layer := range image.Layers {
-		used, err := n.useLayer(ctx, image, artifact, layer)
+	mounted := lazyfs.Image{Name: image.Name, ID: image.id(layers)}
+	for _, layer := range image.Layers[:layers] {
+		used, err := n.openIndex(ctx, m.repo, layer)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("opening index of layer %s of %s: %w", layer.Digest.Short(), image.Name, err)
 		}
+		n.registry.Add(m.repo, used.Layer)
 		m.layers = append(m.layers, used)
 		mounted.Layers = append(mounted.Layers, used.Layer)
-		digests = append(digests, used.digest)
 	}
-	mounted.ID = lazyfs.ImageID(digests)
 	cfg, err := req.mountConfig()
 	if err != nil {
 		return nil, err
@@ -100,72 +106,6 @@ func (n *Node) Mount(ctx context.Context, req MountRequest) (_ *Mount, err error
 	defer n.mu.Unlock()
 	n.mounts[m] = struct{}{}
 	return m, nil
-}
-
-// useLayer opens the index of a layer and tells all parts of it.
-func (n *Node) useLayer(ctx context.Context, image *registry.Image, artifact *registry.Artifact, layer registry.Layer) (*openLayer, error) {
-	entry, ok := artifact.Index(layer.Digest)
-	if !ok {
-		return nil, fmt.Errorf("opening index of layer %s of %s: %w for it", layer.Digest.Short(), image.Name, registry.ErrNoArtifact)
-	}
-	file, err := n.indexFile(ctx, image, entry)
-	if err != nil {
-		return nil, err
-	}
-	open, err := n.openIndex(entry, layer, file)
-	if err != nil {
-		return nil, errors.Join(err, file.Close())
-	}
-	n.registry.Add(image.Name.Context(), open.Layer)
-	return open, nil
-}
-
-func (n *Node) openIndex(entry registry.IndexBlob, layer registry.Layer, file *os.File) (*openLayer, error) {
-	info, err := file.Stat()
-	if err != nil {
-		return nil, fmt.Errorf("opening index of layer %s: %w", layer.Digest.Short(), err)
-	}
-	opened, err := registry.OpenIndex(layer, file, info.Size())
-	if err != nil {
-		return nil, err
-	}
-	return n.layouts.acquire(entry.Digest, opened, file)
-}
-
-// indexFile returns the layer index as a file of the object store, fetched from a
-// peer or else from the registry if it is not there yet.
-func (n *Node) indexFile(ctx context.Context, image *registry.Image, entry registry.IndexBlob) (*os.File, error) {
-	_, err := n.objects.Get(entry.Digest, registry.MaxIndexBlob)
-	if errors.Is(err, block.ErrNotFound) {
-		content, err := n.fetchObject(ctx, image, entry)
-		if err != nil {
-			return nil, err
-		}
-		if err := n.objects.Put(entry.Digest, content); err != nil {
-			return nil, err
-		}
-	} else if err != nil {
-		return nil, err
-	}
-	file, err := os.Open(n.objects.Path(entry.Digest))
-	if err != nil {
-		return nil, fmt.Errorf("opening layer index: %w", err)
-	}
-	return file, nil
-}
-
-func (n *Node) fetchObject(ctx context.Context, image *registry.Image, entry registry.IndexBlob) ([]byte, error) {
-	if n.peers != nil {
-		content, err := n.peers.Object(ctx, entry.Digest, entry.Size)
-		if err == nil {
-			return content, nil
-		}
-		if ctx.Err() != nil {
-			return nil, err
-		}
-		n.log.Debug("peers have no layer index", "digest", entry.Digest, "error", err)
-	}
-	return n.cfg.Registry.ReadBlob(ctx, image.Name.Context(), entry.Digest, entry.Size, registry.MaxIndexBlob)
 }
 
 // Unmount unmounts the image, waiting until nobody uses it or ctx ends.
@@ -219,7 +159,7 @@ func (n *Node) unmount(ctx context.Context, target string) error {
 func (m *Mount) releaseLayers() error {
 	var errs []error
 	for _, used := range m.layers {
-		m.node.registry.Remove(m.image.Name.Context(), used.Layer)
+		m.node.registry.Remove(m.repo, used.Layer)
 		errs = append(errs, m.node.layouts.release(used))
 	}
 	m.layers = nil
@@ -230,7 +170,7 @@ func (m *Mount) releaseLayers() error {
 func (m *Mount) Status() MountStatus {
 	stats := m.mount.Stats()
 	status := MountStatus{
-		Image: m.image.Name.String(), Digest: m.image.Digest.String(), Target: m.mount.Target(), Direct: stats.Direct,
+		Image: m.image.Name, Digest: m.image.Digest.String(), Target: m.mount.Target(), Direct: stats.Direct,
 	}
 	for _, used := range m.layers {
 		status.StreamBytes += used.StreamSize()

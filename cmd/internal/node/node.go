@@ -66,6 +66,10 @@ type Node struct {
 	idle     chan struct{} // closed when the last mount has gone
 	idleOnce sync.Once
 
+	// keeping is held for writing while what no image needs is dropped, and for
+	// reading while something is about to be needed.
+	keeping sync.RWMutex
+
 	mu     sync.Mutex
 	mounts map[*Mount]struct{}
 }

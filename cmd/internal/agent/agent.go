@@ -1,0 +1,141 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
+	"github.com/containerd/containerd/v2/contrib/snapshotservice"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+
+	"github.com/brisk-project/brisk/cmd/internal/node"
+	"github.com/brisk-project/brisk/lazyfs/snapshotter"
+)
+
+const (
+	// answerTimeout is how long requests may take to end once the agent is to stop.
+	answerTimeout = 5 * time.Second
+	// runMode keeps other users away from the directory of the socket.
+	runMode = 0o711
+)
+
+// Config configures an [Agent].
+type Config struct {
+	// Node configures the data path. Snapshots are kept in its directory too.
+	Node node.Config
+	// Socket is the path that containerd finds the snapshotter under.
+	Socket string
+	// LookupTimeout, FetchTimeout and AsyncRemove are those of the snapshotter.
+	LookupTimeout time.Duration
+	FetchTimeout  time.Duration
+	AsyncRemove   bool
+}
+
+// Agent is what runs on a node.
+type Agent struct {
+	cfg       Config
+	log       *slog.Logger
+	node      *node.Node
+	snapshots *snapshotter.Snapshotter
+}
+
+// New opens the directories of all parts. Nothing is served yet. An agent that is
+// never run must be closed.
+func New(ctx context.Context, cfg Config) (*Agent, error) {
+	if cfg.Node.Log == nil {
+		cfg.Node.Log = slog.New(slog.DiscardHandler)
+	}
+	n, err := node.New(cfg.Node)
+	if err != nil {
+		return nil, err
+	}
+	snapshots, err := snapshotter.New(ctx, snapshotter.Config{
+		Root: filepath.Join(cfg.Node.Dir, "snapshotter"), Images: images{n},
+		LookupTimeout: cfg.LookupTimeout, FetchTimeout: cfg.FetchTimeout, AsyncRemove: cfg.AsyncRemove,
+		Logger: cfg.Node.Log, Registerer: cfg.Node.Metrics,
+	})
+	if err != nil {
+		return nil, errors.Join(err, n.Close())
+	}
+	return &Agent{cfg: cfg, log: cfg.Node.Log, node: n, snapshots: snapshots}, nil
+}
+
+// Close closes an agent that is never run.
+func (a *Agent) Close() error { return errors.Join(a.snapshots.Close(), a.node.Close()) }
+
+// Snapshots returns the snapshotter, for its status.
+func (a *Agent) Snapshots() *snapshotter.Snapshotter { return a.snapshots }
+
+// Run serves containerd until ctx ends, then stops the parts, each before those it
+// uses. It must be called once.
+func (a *Agent) Run(ctx context.Context) (err error) {
+	listener, err := a.listen(ctx)
+	if err != nil {
+		return errors.Join(err, a.Close())
+	}
+	lasting, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	var group errgroup.Group
+	group.Go(func() error { return a.node.Run(lasting) })
+	group.Go(func() error {
+		defer stop()
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		// Without its data path the agent is of no use.
+		defer context.AfterFunc(lasting, cancel)()
+		var inner errgroup.Group
+		inner.Go(func() error { return a.snapshots.Run(ctx) })
+		inner.Go(func() error { defer cancel(); return a.serve(ctx, listener) })
+		return errors.Join(inner.Wait(), a.snapshots.Close())
+	})
+	return group.Wait()
+}
+
+// listen makes the socket. The directory of the node is locked, so a socket of that name
+// is one of an agent that died.
+func (a *Agent) listen(ctx context.Context) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(a.cfg.Socket), runMode); err != nil {
+		return nil, fmt.Errorf("making the directory of the socket: %w", err)
+	}
+	if err := os.Remove(a.cfg.Socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("removing stale socket: %w", err)
+	}
+	var lc net.ListenConfig
+	listener, err := lc.Listen(ctx, "unix", a.cfg.Socket)
+	if err != nil {
+		return nil, fmt.Errorf("listening for containerd: %w", err)
+	}
+	if err := os.Chmod(a.cfg.Socket, 0o600); err != nil {
+		return nil, errors.Join(fmt.Errorf("listening for containerd: %w", err), listener.Close())
+	}
+	return listener, nil
+}
+
+// serve answers containerd until ctx ends.
+func (a *Agent) serve(ctx context.Context, listener net.Listener) error {
+	server := grpc.NewServer()
+	snapshotsapi.RegisterSnapshotsServer(server, snapshotservice.FromSnapshotter(a.snapshots))
+	stopped := make(chan struct{})
+	ending := context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		timer := time.AfterFunc(answerTimeout, server.Stop)
+		defer timer.Stop()
+		server.GracefulStop()
+	})
+	a.log.InfoContext(ctx, "serving containerd", "socket", a.cfg.Socket)
+	err := server.Serve(listener)
+	if ending() {
+		server.Stop()
+		return fmt.Errorf("serving containerd: %w", err)
+	}
+	<-stopped
+	return nil
+}

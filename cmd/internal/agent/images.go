@@ -1,0 +1,161 @@
+package agent
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/identity"
+
+	"github.com/brisk-project/brisk/cmd/internal/node"
+	"github.com/brisk-project/brisk/image/registry"
+	"github.com/brisk-project/brisk/internal/block"
+	"github.com/brisk-project/brisk/lazyfs/snapshotter"
+)
+
+// maxRecord bounds the record of an image in bytes: that of one with thousands of layers.
+const maxRecord = 4 << 20
+
+// images implements [snapshotter.Images] on a node. The ID of an image is the digest of
+// its record: a [node.Image] in JSON, kept among the objects of the node.
+type images struct{ node *node.Node }
+
+var _ snapshotter.Images = images{}
+
+// Lookup implements [snapshotter.Images].
+func (i images) Lookup(ctx context.Context, pull snapshotter.Pull) (snapshotter.Image, error) {
+	manifest, err := block.ParseDigest(pull.Manifest)
+	if err != nil {
+		return nil, &snapshotter.ReasonError{Reason: snapshotter.ReasonInvalid, Err: fmt.Errorf("manifest of %s: %w", pull.Image, err)}
+	}
+	found, err := i.node.Find(ctx, pull.Image, manifest, v1.Platform{})
+	if err != nil {
+		return nil, reason(err)
+	}
+	if found.Indexed() == 0 {
+		return nil, reason(fmt.Errorf("lowest layer of %s: %w for it", pull.Image, registry.ErrNoArtifact))
+	}
+	return &image{node: i.node, found: found}, nil
+}
+
+// reason classifies an error of a registry.
+func reason(err error) error {
+	why := snapshotter.ReasonInternal
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		why = snapshotter.ReasonSlow
+	case errors.Is(err, registry.ErrNoArtifact):
+		why = snapshotter.ReasonNoIndex
+	case errors.Is(err, registry.ErrDenied), errors.Is(err, registry.ErrPlainHTTP):
+		why = snapshotter.ReasonDenied
+	case errors.Is(err, registry.ErrInvalid):
+		why = snapshotter.ReasonInvalid
+	case errors.Is(err, block.ErrNotFound):
+		why = snapshotter.ReasonNotFound
+	case errors.Is(err, block.ErrUnavailable):
+		why = snapshotter.ReasonUnreachable
+	}
+	return &snapshotter.ReasonError{Reason: why, Err: err}
+}
+
+// image implements [snapshotter.Image].
+type image struct {
+	node  *node.Node
+	found *node.Image
+	id    string // set by Fetch
+}
+
+// ID implements [snapshotter.Image].
+func (i *image) ID() string { return i.id }
+
+// ChainIDs implements [snapshotter.Image].
+func (i *image) ChainIDs() []string {
+	var chain []digest.Digest
+	for _, layer := range i.found.Layers[:i.found.Indexed()] {
+		chain = append(chain, digest.NewDigestFromEncoded(digest.SHA256, hex.EncodeToString(layer.DiffID[:])))
+	}
+	var names []string
+	for _, id := range identity.ChainIDs(chain) {
+		names = append(names, id.String())
+	}
+	return names
+}
+
+// Fetch implements [snapshotter.Image].
+func (i *image) Fetch(ctx context.Context) error {
+	if err := i.node.Fetch(ctx, i.found); err != nil {
+		return reason(err)
+	}
+	record, err := json.Marshal(i.found)
+	if err != nil {
+		return fmt.Errorf("encoding the record of %s: %w", i.found.Name, err)
+	}
+	id, err := i.node.PutObject(record)
+	if err != nil {
+		return fmt.Errorf("keeping the record of %s: %w", i.found.Name, err)
+	}
+	i.id = id.String()
+	return nil
+}
+
+// open returns an image that was fetched before.
+func (i images) open(id string) (*node.Image, block.Digest, error) {
+	key, err := block.ParseDigest(id)
+	if err != nil {
+		return nil, key, fmt.Errorf("reading the record of image %.80q: %w", id, err)
+	}
+	record, err := i.node.Object(key, maxRecord)
+	if err != nil {
+		return nil, key, fmt.Errorf("reading the record of image %s: %w", key.Short(), err)
+	}
+	opened := new(node.Image)
+	if err := json.Unmarshal(record, opened); err != nil {
+		return nil, key, fmt.Errorf("reading the record of image %s: %w", key.Short(), err)
+	}
+	return opened, key, nil
+}
+
+// Mount implements [snapshotter.Images].
+func (i images) Mount(ctx context.Context, id string, layers int, target string) (snapshotter.Mounted, error) {
+	opened, _, err := i.open(id)
+	if err != nil {
+		return nil, err
+	}
+	return i.node.MountImage(ctx, opened, layers, node.MountRequest{Target: target})
+}
+
+// Usage implements [snapshotter.Images].
+func (i images) Usage(_ context.Context, id string, layer int) (snapshotter.Usage, error) {
+	opened, _, err := i.open(id)
+	if err != nil {
+		return snapshotter.Usage{}, err
+	}
+	if layer < 0 || layer >= len(opened.Layers) {
+		return snapshotter.Usage{}, fmt.Errorf("image %s has %d layers, no layer %d", opened.Name, len(opened.Layers), layer)
+	}
+	size, files := i.node.LayerBytes(opened.Layers[layer].Stream)
+	return snapshotter.Usage{Bytes: size, Inodes: files}, nil
+}
+
+// Retain implements [snapshotter.Images]. Nothing is dropped unless the records of all
+// images can be read, for who knows what the others need.
+func (i images) Retain(ctx context.Context, ids []string) error {
+	var (
+		kept    []*node.Image
+		records []block.Digest
+		errs    []error
+	)
+	for _, id := range ids {
+		opened, key, err := i.open(id)
+		kept, records, errs = append(kept, opened), append(records, key), append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	return i.node.Retain(ctx, slices.Clip(kept), records...)
+}

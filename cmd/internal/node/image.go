@@ -1,0 +1,190 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/brisk-project/brisk/image/registry"
+	"github.com/brisk-project/brisk/internal/block"
+	"github.com/brisk-project/brisk/lazyfs"
+)
+
+// indexFetches is how many layer indexes of an image are fetched at a time.
+const indexFetches = 4
+
+// Image is an image and where its index is. Its JSON form, kept after [Node.Fetch], is
+// all that is needed to mount the image without the network.
+type Image struct {
+	// Name is its reference.
+	Name string `json:"name"`
+	// Digest is that of the platform manifest.
+	Digest block.Digest `json:"digest"`
+	// Layers are all layers, the bottom one first.
+	Layers []ImageLayer `json:"layers"`
+}
+
+// ImageLayer is a layer of an [Image].
+type ImageLayer struct {
+	Digest    block.Digest    `json:"digest"` // of the stored blob
+	DiffID    block.Digest    `json:"diffID"`
+	Size      int64           `json:"size"` // of the stored blob, in bytes
+	MediaType types.MediaType `json:"mediaType"`
+	Foreign   bool            `json:"foreign,omitempty"`
+	// Index is the digest of the layer index, zero if there is none, and IndexSize its
+	// length in bytes.
+	Index     block.Digest `json:"index,omitzero"`
+	IndexSize int64        `json:"indexSize,omitempty"`
+	// Stream is the stream ID, known once the index has been fetched.
+	Stream block.Digest `json:"stream,omitzero"`
+}
+
+// Indexed returns how many layers, from the bottom one on, have an index.
+func (i *Image) Indexed() int {
+	for n, layer := range i.Layers {
+		if layer.Index.IsZero() {
+			return n
+		}
+	}
+	return len(i.Layers)
+}
+
+// id names the first layers as mounts do.
+func (i *Image) id(layers int) block.Digest {
+	var digests []block.Digest
+	for _, layer := range i.Layers[:layers] {
+		digests = append(digests, layer.Index)
+	}
+	return lazyfs.ImageID(digests)
+}
+
+// Find resolves a reference and finds the index of the image. If manifest is set, it is
+// the image with that platform manifest, whatever the reference means by now.
+//
+// Errors are those of registry.Client.Resolve and FindArtifact.
+func (n *Node) Find(ctx context.Context, reference string, manifest block.Digest, platform v1.Platform) (*Image, error) {
+	ref, err := n.cfg.Registry.ParseReference(reference)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", registry.ErrInvalid, err)
+	}
+	wanted := ref
+	if !manifest.IsZero() {
+		wanted = ref.Context().Digest(manifest.String())
+	}
+	resolved, err := n.cfg.Registry.Resolve(ctx, wanted, platform)
+	if err != nil {
+		return nil, err
+	}
+	resolved.Name = ref // where the accelerated tag is looked for
+	artifact, err := n.cfg.Registry.FindArtifact(ctx, resolved)
+	if err != nil {
+		return nil, err
+	}
+	found := &Image{Name: reference, Digest: resolved.Digest}
+	for _, layer := range resolved.Layers {
+		entry := ImageLayer{
+			Digest: layer.Digest, DiffID: layer.DiffID, Size: layer.Size, MediaType: layer.MediaType, Foreign: layer.Foreign,
+		}
+		if indexed, ok := artifact.Index(layer.Digest); ok {
+			entry.Index, entry.IndexSize = indexed.Digest, indexed.Size
+		}
+		found.Layers = append(found.Layers, entry)
+	}
+	return found, nil
+}
+
+// Fetch makes the indexes of an image local, verifies them, and sets the stream IDs.
+func (n *Node) Fetch(ctx context.Context, image *Image) error {
+	n.keeping.RLock()
+	defer n.keeping.RUnlock()
+	ref, err := n.cfg.Registry.ParseReference(image.Name)
+	if err != nil {
+		return err
+	}
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(indexFetches)
+	for i := range image.Layers[:image.Indexed()] {
+		layer := &image.Layers[i]
+		group.Go(func() error {
+			open, err := n.openIndex(groupCtx, ref.Context(), *layer)
+			if err != nil {
+				return fmt.Errorf("fetching index of layer %s of %s: %w", layer.Digest.Short(), image.Name, err)
+			}
+			layer.Stream = open.StreamID()
+			return n.layouts.release(open)
+		})
+	}
+	return group.Wait()
+}
+
+// openIndex opens the index of a layer, fetching it if it is not local.
+func (n *Node) openIndex(ctx context.Context, repo name.Repository, layer ImageLayer) (*openLayer, error) {
+	if layer.Index.IsZero() {
+		return nil, fmt.Errorf("%w for it", registry.ErrNoArtifact)
+	}
+	file, err := n.indexFile(ctx, repo, layer)
+	if err != nil {
+		return nil, err
+	}
+	open, err := n.openIndexFile(layer, file)
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return open, nil
+}
+
+func (n *Node) openIndexFile(layer ImageLayer, file *os.File) (*openLayer, error) {
+	info, err := file.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("opening index of layer %s: %w", layer.Digest.Short(), err)
+	}
+	opened, err := registry.OpenIndex(registry.Layer{
+		Digest: layer.Digest, DiffID: layer.DiffID, Size: layer.Size, MediaType: layer.MediaType, Foreign: layer.Foreign,
+	}, file, info.Size())
+	if err != nil {
+		return nil, err
+	}
+	return n.layouts.acquire(layer.Index, opened, file)
+}
+
+// indexFile returns the layer index as a file of the object store, fetched from a
+// peer or else from the registry if it is not there yet.
+func (n *Node) indexFile(ctx context.Context, repo name.Repository, layer ImageLayer) (*os.File, error) {
+	_, err := n.objects.Get(layer.Index, registry.MaxIndexBlob)
+	if errors.Is(err, block.ErrNotFound) {
+		content, err := n.fetchObject(ctx, repo, layer)
+		if err != nil {
+			return nil, err
+		}
+		if err := n.objects.Put(layer.Index, content); err != nil {
+			return nil, err
+		}
+	} else if err != nil {
+		return nil, err
+	}
+	file, err := os.Open(n.objects.Path(layer.Index))
+	if err != nil {
+		return nil, fmt.Errorf("opening layer index: %w", err)
+	}
+	return file, nil
+}
+
+func (n *Node) fetchObject(ctx context.Context, repo name.Repository, layer ImageLayer) ([]byte, error) {
+	if n.peers != nil {
+		content, err := n.peers.Object(ctx, layer.Index, layer.IndexSize)
+		if err == nil {
+			return content, nil
+		}
+		if ctx.Err() != nil {
+			return nil, err
+		}
+		n.log.Debug("peers have no layer index", "digest", layer.Index, "error", err)
+	}
+	return n.cfg.Registry.ReadBlob(ctx, repo, layer.Index, layer.IndexSize, registry.MaxIndexBlob)
+}

@@ -1,0 +1,85 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/brisk-project/brisk/internal/block"
+	"github.com/brisk-project/brisk/lazyfs"
+)
+
+// Retain drops everything on disk that neither the given images nor mounts need:
+// indexes, metadata, blocks. Objects that are kept for other reasons are given too.
+func (n *Node) Retain(ctx context.Context, images []*Image, objects ...block.Digest) error {
+	n.keeping.Lock()
+	defer n.keeping.Unlock()
+	keep := n.inUse()
+	for _, object := range objects {
+		keep[object] = struct{}{}
+	}
+	for _, image := range images {
+		for i, layer := range image.Layers[:image.Indexed()] {
+			keep[layer.Index] = struct{}{}
+			keep[layer.Stream] = struct{}{}
+			keep[image.id(i+1)] = struct{}{}
+		}
+	}
+	kept := func(digest block.Digest) bool { _, ok := keep[digest]; return ok }
+	_, err := n.objects.Sweep(kept)
+	errs := []error{err, n.fs.Sweep(kept)}
+	for _, stream := range n.disk.Layers() {
+		if kept(stream) {
+			continue
+		}
+		if err := n.disk.Remove(stream); err != nil {
+			errs = append(errs, fmt.Errorf("dropping the blocks of layer %s: %w", stream.Short(), err))
+			continue
+		}
+		n.log.InfoContext(ctx, "blocks dropped of a layer that no image has", "layer", stream.Short())
+	}
+	return errors.Join(errs...)
+}
+
+// inUse returns the digests of all indexes, streams and metadata that mounts use.
+func (n *Node) inUse() map[block.Digest]struct{} {
+	used := n.layouts.digests()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for m := range n.mounts {
+		var digests []block.Digest
+		for _, layer := range m.layers {
+			digests = append(digests, layer.digest)
+		}
+		used[lazyfs.ImageID(digests)] = struct{}{}
+	}
+	return used
+}
+
+// LayerBytes returns how many bytes of a layer stream are in the disk cache, and in how
+// many files.
+func (n *Node) LayerBytes(stream block.Digest) (size, files int64) {
+	usage, ok := n.disk.LayerUsage(stream)
+	if !ok {
+		return 0, 0
+	}
+	return usage.Bytes, cacheFiles
+}
+
+// cacheFiles is how many files the disk cache has for a layer: data, record and the
+// directory of both.
+const cacheFiles = 3
+
+// PutObject stores a small object under its digest, and returns it.
+func (n *Node) PutObject(content []byte) (block.Digest, error) {
+	n.keeping.RLock()
+	defer n.keeping.RUnlock()
+	digest := block.Sum(content)
+	return digest, n.objects.Put(digest, content)
+}
+
+// Object returns an object of at most limit bytes that was stored before. The error
+// wraps [block.ErrNotFound] if there is none.
+func (n *Node) Object(digest block.Digest, limit int64) ([]byte, error) {
+	return n.objects.Get(digest, limit)
+}
