@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/brisk-project/brisk/image/convert"
+	"github.com/brisk-project/brisk/image/registry"
+	"github.com/brisk-project/brisk/lazyfs/kernel"
+	"github.com/brisk-project/brisk/test/containerdtest"
+	"github.com/brisk-project/brisk/test/registrytest"
+	"github.com/brisk-project/brisk/test/require"
+)
+
+// envProgram is set in the processes of tests that are to be the program.
+const envProgram = "BRISK_TEST_PROGRAM"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(envProgram) != "" {
+		main()
+		return
+	}
+	os.Exit(containerdtest.Main(func() int {
+		code := m.Run()
+		if code == 0 {
+			if err := goleak.Find(registrytest.LeakOptions()...); err != nil {
+				os.Stderr.WriteString(err.Error())
+				return 1
+			}
+		}
+		return code
+	}))
+}
+
+// site is a node: this program, containerd, and a registry.
+type site struct {
+	*containerdtest.Daemon
+	t    *testing.T
+	dir  string
+	reg  *registrytest.Registry
+	logs *logs
+}
+
+// newSite starts a node.
+func newSite(t *testing.T, flags ...string) *site {
+	t.Helper()
+	require.FUSE(t)
+	dir, err := os.MkdirTemp("", "node-") // sockets have short names
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &site{t: t, dir: dir, reg: registrytest.New(t, registrytest.Config{}), logs: &logs{}}
+	t.Cleanup(s.remove)
+	s.run(flags...)
+	s.Daemon = containerdtest.Start(t, containerdtest.Config{Socket: s.socket(), Root: dir})
+	return s
+}
+
+func (s *site) socket() string { return filepath.Join(s.dir, "s.sock") }
+
+// run runs the program until the end of the test.
+func (s *site) run(flags ...string) {
+	s.t.Helper()
+	cmd := exec.CommandContext(context.WithoutCancel(s.t.Context()), "/proc/self/exe",
+		append([]string{"run", "--dir", s.dir, "--socket", s.socket(), "--lookup-timeout", "20s"}, flags...)...)
+	cmd.Env = append(os.Environ(), envProgram+"=1")
+	cmd.Stderr = s.logs
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() {
+		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			s.t.Error(err)
+		}
+		if err := cmd.Wait(); err != nil {
+			s.t.Errorf("brisk-node: %v", err)
+		}
+		if s.t.Failed() {
+			s.t.Logf("brisk-node:\n%s", s.logs)
+		}
+	})
+	containerdtest.Await(s.t, "the socket of brisk-node", 20*time.Second, func() bool {
+		_, err := os.Stat(s.socket())
+		return err == nil
+	})
+}
+
+// remove checks that nothing is mounted any more, and removes the directory.
+func (s *site) remove() {
+	for _, point := range s.mounts() {
+		s.t.Errorf("%s is still mounted", point)
+		if err := kernel.Unmount(context.WithoutCancel(s.t.Context()), point, true); err != nil {
+			s.t.Error(err)
+		}
+	}
+	if err := os.RemoveAll(s.dir); err != nil {
+		s.t.Error(err)
+	}
+}
+
+// mounts returns what is mounted below the directory of the node.
+func (s *site) mounts() []string {
+	all, err := kernel.Mounts()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	var points []string
+	for _, m := range all {
+		if strings.HasPrefix(m.Point, s.dir+"/") {
+			points = append([]string{m.Point}, points...)
+		}
+	}
+	return points
+}
+
+// push puts an image into the registry, with an index or without.
+func (s *site) push(ref string, indexed bool, layers ...registrytest.Layer) string {
+	s.t.Helper()
+	name := s.reg.Push(s.t, ref, registrytest.Image{Layers: layers})
+	if indexed {
+		client, err := registry.NewClient(registry.Config{})
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		defer client.Close()
+		if _, err := convert.Convert(s.t.Context(), client, s.reg.Ref(s.t, ref), convert.Config{}); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	s.reg.ResetRequests()
+	_ = name
+	return s.reg.Ref(s.t, ref).String()
+}

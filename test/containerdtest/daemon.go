@@ -1,0 +1,261 @@
+package containerdtest
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/brisk-project/brisk/lazyfs/kernel"
+)
+
+// Namespace is the one that tests work in, and the CRI does.
+const Namespace = "k8s.io"
+
+// Snapshotter is the name that containerd has for the snapshotter of [Config].
+const Snapshotter = "brisk"
+
+const (
+	startTimeout = 30 * time.Second
+	stopTimeout  = 20 * time.Second
+	pollInterval = 20 * time.Millisecond
+)
+
+// Config configures a [Daemon].
+type Config struct {
+	// Socket is that of the snapshotter.
+	Socket string
+	// Root is the directory in which it keeps what it loads.
+	Root string
+	// Transfer pulls through the transfer service, as containerd does without
+	// further configuration, and not in the client.
+	Transfer bool
+}
+
+// Daemon is a running containerd. Its clients use [Namespace].
+type Daemon struct {
+	Client  *containerd.Client
+	Address string // of its socket
+
+	tb   testing.TB
+	dir  string
+	bin  string
+	cmd  *exec.Cmd
+	done chan struct{} // closed when the process has ended
+}
+
+// Start starts containerd. It ends with the test, which fails if anything is left then.
+func Start(tb testing.TB, cfg Config) *Daemon {
+	tb.Helper()
+	bin := programs(tb)
+	// Sockets have short names.
+	dir, err := os.MkdirTemp("", "ctd-")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	d := &Daemon{tb: tb, dir: dir, bin: bin, Address: filepath.Join(dir, "c.sock"), done: make(chan struct{})}
+	tb.Cleanup(d.remove)
+	path := filepath.Join(dir, "config.toml")
+	if err := os.WriteFile(path, []byte(d.config(cfg)), 0o600); err != nil {
+		tb.Fatal(err)
+	}
+	log, err := os.Create(filepath.Join(dir, "log"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer log.Close() //nolint:errcheck // containerd has it
+	d.cmd = exec.CommandContext(context.WithoutCancel(tb.Context()), filepath.Join(bin, "containerd"), "--config", path)
+	d.cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"))
+	d.cmd.Stdout, d.cmd.Stderr = log, log
+	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := d.cmd.Start(); err != nil {
+		tb.Fatal(err)
+	}
+	go func() {
+		defer close(d.done)
+		_ = d.cmd.Wait() //nolint:errcheck // it is told to end
+	}()
+	tb.Cleanup(d.stop)
+	d.Client, err = containerd.New(d.Address, containerd.WithDefaultNamespace(Namespace), containerd.WithTimeout(startTimeout))
+	if err != nil {
+		tb.Fatalf("connecting to containerd: %v\n%s", err, d.Log())
+	}
+	ctx, cancel := context.WithTimeout(tb.Context(), startTimeout)
+	defer cancel()
+	if serving, err := d.Client.IsServing(ctx); !serving || err != nil {
+		tb.Fatalf("containerd does not serve: %v\n%s", err, d.Log())
+	}
+	return d
+}
+
+func (d *Daemon) config(cfg Config) string {
+	exports := fmt.Sprintf("root = %q\n", cfg.Root)
+	if cfg.Transfer {
+		exports += "enable_remote_snapshot_annotations = \"true\"\n"
+	}
+	return fmt.Sprintf(`version = 3
+root = %[1]q
+state = %[2]q
+[grpc]
+address = %[3]q
+[ttrpc]
+address = %[4]q
+[proxy_plugins.%[5]s]
+type = "snapshot"
+address = %[6]q
+capabilities = ["remap-ids"]
+[proxy_plugins.%[5]s.exports]
+%[7]s
+[plugins."io.containerd.cri.v1.images"]
+snapshotter = %[5]q
+disable_snapshot_annotations = %[8]t
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
+runtime_type = "io.containerd.runc.v2"
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
+BinaryName = %[9]q
+Root = %[10]q
+[[plugins."io.containerd.transfer.v1.local".unpack_config]]
+platform = "linux/%[11]s"
+snapshotter = %[5]q
+`, filepath.Join(d.dir, "root"), filepath.Join(d.dir, "state"), d.Address, d.Address+".ttrpc", Snapshotter,
+		cfg.Socket, exports, cfg.Transfer, d.Runc(), d.RuncRoot(), runtime.GOARCH)
+}
+
+// Runc returns the path of runc.
+func (d *Daemon) Runc() string { return filepath.Join(d.bin, "runc") }
+
+// RuncRoot returns the directory of runc's state.
+func (d *Daemon) RuncRoot() string { return filepath.Join(d.dir, "runc") }
+
+// Context returns a context of the test with the namespace of the daemon.
+func (d *Daemon) Context() context.Context {
+	return namespaces.WithNamespace(d.tb.Context(), Namespace)
+}
+
+// Log returns what containerd has logged.
+func (d *Daemon) Log() string {
+	content, err := os.ReadFile(filepath.Join(d.dir, "log"))
+	if err != nil {
+		return err.Error()
+	}
+	return string(content)
+}
+
+// stop removes all containers and ends containerd.
+func (d *Daemon) stop() {
+	ctx, cancel := context.WithTimeout(namespaces.WithNamespace(context.WithoutCancel(d.tb.Context()), Namespace), stopTimeout)
+	defer cancel()
+	if d.Client != nil {
+		if err := d.removeContainers(ctx); err != nil {
+			d.tb.Errorf("removing containers: %v", err)
+		}
+		if err := d.Client.Close(); err != nil {
+			d.tb.Errorf("closing the client: %v", err)
+		}
+	}
+	if err := d.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		d.tb.Errorf("ending containerd: %v", err)
+	}
+	select {
+	case <-d.done:
+	case <-ctx.Done():
+		d.tb.Errorf("containerd does not end\n%s", d.Log())
+		_ = d.cmd.Process.Kill() //nolint:errcheck // it may have ended
+		<-d.done
+	}
+	if d.tb.Failed() {
+		d.tb.Logf("containerd:\n%s", d.Log())
+	}
+}
+
+func (d *Daemon) removeContainers(ctx context.Context) error {
+	all, err := d.Client.Containers(ctx)
+	if err != nil {
+		return err
+	}
+	for _, c := range all {
+		if task, err := c.Task(ctx, nil); err == nil {
+			if _, err := task.Delete(ctx, containerd.WithProcessKill); err != nil && !errdefs.IsNotFound(err) {
+				return err
+			}
+		}
+		if err := c.Delete(ctx, containerd.WithSnapshotCleanup); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// remove removes the directory, and what of this containerd is left against all hope.
+func (d *Daemon) remove() {
+	for _, pid := range d.shims() {
+		d.tb.Errorf("shim %d is left", pid)
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+			d.tb.Error(err)
+		}
+	}
+	mounts, err := kernel.Mounts()
+	if err != nil {
+		d.tb.Error(err)
+	}
+	for _, m := range slices.Backward(mounts) {
+		if strings.HasPrefix(m.Point, d.dir+"/") {
+			d.tb.Errorf("%s of type %s is still mounted", m.Point, m.Type)
+			if err := kernel.Unmount(context.WithoutCancel(d.tb.Context()), m.Point, true); err != nil {
+				d.tb.Error(err)
+			}
+		}
+	}
+	if err := os.RemoveAll(d.dir); err != nil {
+		d.tb.Error(err)
+	}
+}
+
+// shims returns the shims of this containerd, known by its socket.
+func (d *Daemon) shims() []int {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		d.tb.Error(err)
+	}
+	var pids []int
+	for _, entry := range entries {
+		pid, err := strconv.Atoi(entry.Name())
+		if err != nil {
+			continue
+		}
+		args, err := os.ReadFile(filepath.Join("/proc", entry.Name(), "cmdline"))
+		if err == nil && strings.Contains(string(args), "containerd-shim") && strings.Contains(string(args), d.Address) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// Await polls until a condition holds, and fails the test when that takes too long.
+func Await(tb testing.TB, what string, timeout time.Duration, holds func() bool) {
+	tb.Helper()
+	deadline := time.NewTimer(timeout)
+	defer deadline.Stop()
+	tick := time.NewTicker(pollInterval)
+	defer tick.Stop()
+	for !holds() {
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			tb.Fatalf("%s: not within %s", what, timeout)
+		}
+	}
+}

@@ -1,0 +1,91 @@
+package containerdtest
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/brisk-project/brisk/test/mountns"
+	"github.com/brisk-project/brisk/test/require"
+)
+
+// buildTimeout is how long building the programs may take on a slow machine.
+const buildTimeout = 20 * time.Minute
+
+// Main is for TestMain: it runs the tests in a mount namespace of their own, calls
+// verify to run them and returns the exit code.
+func Main(verify func() int) int {
+	if code, done := mountns.Rerun(); done {
+		return code
+	}
+	if os.Geteuid() == 0 {
+		// Shims have their sockets below /run/containerd, whatever containerd is told.
+		if err := syscall.Mount("tmpfs", "/run", "tmpfs", 0, "mode=755"); err != nil {
+			fmt.Fprintln(os.Stderr, "containerdtest: a /run of its own:", err)
+			return 1
+		}
+	}
+	return verify()
+}
+
+// programs builds the programs once and returns their directory.
+func programs(tb testing.TB) string {
+	tb.Helper()
+	require.Root(tb)
+	dir, err := built()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return dir
+}
+
+var built = sync.OnceValues(func() (string, error) {
+	_, self, _, ok := runtime.Caller(0)
+	if !ok {
+		return "", fmt.Errorf("finding the sources of the tests: no caller")
+	}
+	tools := filepath.Join(filepath.Dir(self), "tools")
+	sum := sha256.New()
+	for _, name := range []string{"go.mod", "go.sum", "build.sh"} {
+		content, err := os.ReadFile(filepath.Join(tools, name))
+		if err != nil {
+			return "", fmt.Errorf("finding the sources of containerd: %w", err)
+		}
+		fmt.Fprintf(sum, "%s %d\n%s", name, len(content), content)
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("finding a place for containerd: %w", err)
+	}
+	dir := filepath.Join(cache, "brisk", "containerd-"+hex.EncodeToString(sum.Sum(nil)[:8]))
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", fmt.Errorf("making a place for containerd: %w", err)
+	}
+	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return "", fmt.Errorf("locking the place for containerd: %w", err)
+	}
+	defer lock.Close() //nolint:errcheck // it is empty
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		return "", fmt.Errorf("locking the place for containerd: %w", err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "runc")); err == nil {
+		return dir, nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), buildTimeout) //nolint:forbidigo // for all tests, not one
+	defer cancel()
+	out, err := exec.CommandContext(ctx, filepath.Join(tools, "build.sh"), dir).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("building containerd: %w\n%s", err, out)
+	}
+	return dir, nil
+})
