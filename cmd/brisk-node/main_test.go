@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -47,6 +49,7 @@ type site struct {
 	dir  string
 	reg  *registrytest.Registry
 	logs *logs
+	stop func() // ends the program
 }
 
 // newSite starts a node.
@@ -59,39 +62,46 @@ func newSite(t *testing.T, flags ...string) *site {
 	}
 	s := &site{t: t, dir: dir, reg: registrytest.New(t, registrytest.Config{}), logs: &logs{}}
 	t.Cleanup(s.remove)
-	s.run(flags...)
+	s.stop = s.run(flags...)
 	s.Daemon = containerdtest.Start(t, containerdtest.Config{Socket: s.socket(), Root: dir})
 	return s
 }
 
 func (s *site) socket() string { return filepath.Join(s.dir, "s.sock") }
 
-// run runs the program until the end of the test.
-func (s *site) run(flags ...string) {
+// run runs the program until stop or the end of the test.
+func (s *site) run(flags ...string) (stop func()) {
 	s.t.Helper()
 	cmd := exec.CommandContext(context.WithoutCancel(s.t.Context()), "/proc/self/exe",
 		append([]string{"run", "--dir", s.dir, "--socket", s.socket(), "--lookup-timeout", "20s"}, flags...)...)
-	cmd.Env = append(os.Environ(), envProgram+"=1")
+	cmd.Env = append(os.Environ(), envProgram+"=1", "GORACE=atexit_sleep_ms=0")
 	cmd.Stderr = s.logs
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
-	s.t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 			s.t.Error(err)
 		}
 		if err := cmd.Wait(); err != nil {
 			s.t.Errorf("brisk-node: %v", err)
 		}
+	})
+	s.t.Cleanup(func() {
+		stop()
 		if s.t.Failed() {
 			s.t.Logf("brisk-node:\n%s", s.logs)
 		}
 	})
 	containerdtest.Await(s.t, "the socket of brisk-node", 20*time.Second, func() bool {
-		_, err := os.Stat(s.socket())
-		return err == nil
+		conn, err := net.Dial("unix", s.socket())
+		if err != nil {
+			return false
+		}
+		return conn.Close() == nil
 	})
+	return stop
 }
 
 // remove checks that nothing is mounted any more, and removes the directory.
@@ -125,7 +135,7 @@ func (s *site) mounts() []string {
 // push puts an image into the registry, with an index or without.
 func (s *site) push(ref string, indexed bool, layers ...registrytest.Layer) string {
 	s.t.Helper()
-	name := s.reg.Push(s.t, ref, registrytest.Image{Layers: layers})
+	s.reg.Push(s.t, ref, registrytest.Image{Layers: layers})
 	if indexed {
 		client, err := registry.NewClient(registry.Config{})
 		if err != nil {
@@ -137,6 +147,5 @@ func (s *site) push(ref string, indexed bool, layers ...registrytest.Layer) stri
 		}
 	}
 	s.reg.ResetRequests()
-	_ = name
 	return s.reg.Ref(s.t, ref).String()
 }

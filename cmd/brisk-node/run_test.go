@@ -1,61 +1,20 @@
 package main
 
 import (
-	"archive/tar"
-	"bytes"
-	"crypto/sha256"
 	"fmt"
-	"os"
+	"net/http"
 	"strings"
 	"testing"
+	"time"
 
+	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/pkg/rootfs"
+	"github.com/containerd/errdefs"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/brisk-project/brisk/test/containerdtest"
 	"github.com/brisk-project/brisk/test/registrytest"
-	"github.com/brisk-project/brisk/test/require"
 )
-
-// shell is a layer with a shell and its tools.
-func shell(t *testing.T) registrytest.Layer {
-	t.Helper()
-	program, err := os.ReadFile(require.Tool(t, "busybox"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var buf bytes.Buffer
-	w := tar.NewWriter(&buf)
-	entries := []*tar.Header{
-		{Typeflag: tar.TypeDir, Name: "bin/", Mode: 0o755},
-		{Typeflag: tar.TypeReg, Name: "bin/busybox", Mode: 0o755, Size: int64(len(program))},
-	}
-	for _, name := range []string{"sh", "cat", "sha256sum", "sleep", "rm", "ls", "stat", "mkdir"} {
-		entries = append(entries, &tar.Header{Typeflag: tar.TypeSymlink, Name: "bin/" + name, Linkname: "busybox"})
-	}
-	for _, dir := range []string{"proc/", "sys/", "dev/", "tmp/", "run/"} {
-		entries = append(entries, &tar.Header{Typeflag: tar.TypeDir, Name: dir, Mode: 0o755})
-	}
-	for _, entry := range entries {
-		if err := w.WriteHeader(entry); err != nil {
-			t.Fatal(err)
-		}
-		if entry.Typeflag == tar.TypeReg {
-			if _, err := w.Write(program); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return registrytest.Layer{Tar: buf.Bytes(), Level: 1}
-}
-
-// files is a layer with one file, and the line that sha256sum prints of it.
-func files(t *testing.T, seed uint64, size int) (layer registrytest.Layer, path, sum string) {
-	t.Helper()
-	data := registrytest.Files(seed, 1, size)[1].Data
-	name := fmt.Sprintf("file-%d", seed)
-	layer = registrytest.Layer{Level: 1, Tar: registrytest.Tar(t, registrytest.File{Name: name, Data: data})}
-	return layer, "/" + name, fmt.Sprintf("%x  /%s\n", sha256.Sum256(data), name)
-}
 
 func TestLazyContainer(t *testing.T) {
 	s := newSite(t)
@@ -64,10 +23,8 @@ func TestLazyContainer(t *testing.T) {
 	ref := s.push("app:v1", true, shell(t), middle, top)
 
 	image := s.Pull(ref)
-	for _, r := range s.reg.BlobRequests() {
-		if r.Bytes > 1<<20 && r.Range == "" {
-			t.Errorf("a layer was downloaded: %+v", r)
-		}
+	if n := s.downloaded(shell(t), middle, top); n != 0 {
+		t.Errorf("%d layers were downloaded", n)
 	}
 	c := s.Create("one", image, nil, "/bin/sleep", "1000")
 	c.Start()
@@ -91,4 +48,280 @@ func TestLazyContainer(t *testing.T) {
 	if got := s.logs.lines("reason="); len(got) != 0 {
 		t.Errorf("%s", strings.Join(got, ""))
 	}
+}
+
+// requireSum checks a file in a container of its own.
+func (s *site) requireSum(id string, image containerd.Image, path, want string) {
+	s.t.Helper()
+	c := s.Create(id, image, nil, "/bin/sha256sum", path)
+	c.Start()
+	if code, out := c.Wait(); code != 0 || out != want {
+		s.t.Errorf("%s in %s: code %d, %q instead of %q", path, id, code, out, want)
+	}
+	c.Remove()
+}
+
+// downloaded returns how many of the layers containerd has downloaded.
+func (s *site) downloaded(layers ...registrytest.Layer) int {
+	s.t.Helper()
+	n := 0
+	for _, l := range layers {
+		_, err := s.Client.ContentStore().Info(s.Context(), digestOf(s.t, l))
+		if err == nil {
+			n++
+		} else if !errdefs.IsNotFound(err) {
+			s.t.Fatal(err)
+		}
+	}
+	return n
+}
+
+func TestCommit(t *testing.T) {
+	s := newSite(t)
+	data, path, sum := files(t, 1, 1<<20)
+	ref := s.push("app:v1", true, shell(t), data)
+	image := s.Pull(ref)
+	c := s.Create("one", image, nil, "/bin/sh", "-c", "echo new > /new && rm /bin/ls")
+	c.Start()
+	if code, out := c.Wait(); code != 0 {
+		t.Fatalf("code %d, %q", code, out)
+	}
+	// As a new layer: what is compared are a view of the image and the container.
+	snapshots := s.Client.SnapshotService(containerdtest.Snapshotter)
+	layer, err := rootfs.CreateDiff(s.Context(), "one", snapshots, s.Client.DiffService())
+	if err != nil || layer.Size == 0 || layer.Size > 4096 {
+		t.Errorf("a layer of %d bytes, %v", layer.Size, err)
+	}
+	// As a snapshot.
+	if _, err := c.Task.Delete(s.Context(), containerd.WithProcessKill); err != nil {
+		t.Fatal(err)
+	}
+	if err := snapshots.Commit(s.Context(), "committed", "one"); err != nil {
+		t.Fatal(err)
+	}
+	usage, err := snapshots.Usage(s.Context(), "committed")
+	if err != nil || usage.Inodes < 3 {
+		t.Errorf("usage of what was committed: %+v, %v", usage, err)
+	}
+	if err := c.Delete(s.Context()); err != nil {
+		t.Fatal(err)
+	}
+	again, err := s.CreateOn("two", "committed", image, "/bin/sh", "-c", "cat /new && sha256sum "+path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Start()
+	if code, out := again.Wait(); code != 0 || out != "new\n"+sum {
+		t.Errorf("code %d, %q", code, out)
+	}
+	again.Remove()
+	if err := snapshots.Remove(s.Context(), "committed"); err != nil {
+		t.Fatal(err)
+	}
+	s.RemoveImage(ref)
+	s.requireEmpty()
+}
+
+func TestManyContainers(t *testing.T) {
+	s := newSite(t)
+	data, path, sum := files(t, 1, 2<<20)
+	ref := s.push("app:v1", true, shell(t), data)
+	image := s.Pull(ref)
+	const containers = 20
+	made := make([]*containerdtest.Container, containers)
+	var group errgroup.Group
+	group.SetLimit(5)
+	for i := range made {
+		group.Go(func() (err error) {
+			made[i], err = s.TryCreate(fmt.Sprintf("c%d", i), image, "/bin/sh", "-c", "sha256sum "+path+" && sleep 1000")
+			if err != nil {
+				return err
+			}
+			return made[i].Task.Start(s.Context())
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range made {
+		containerdtest.Await(t, "the output of "+c.ID(), 30*time.Second, func() bool { return c.Output() != "" })
+		if got := c.Output(); got != sum {
+			t.Errorf("%s wrote %q", c.ID(), got)
+		}
+	}
+	if got := s.mounts(); len(got) != 2 {
+		t.Errorf("%d containers have %q mounted for them", containers, got)
+	}
+	for i, c := range made {
+		c.Remove()
+		if i == containers/2 && len(s.mounts()) != 2 {
+			t.Error("the image is not mounted any more")
+		}
+	}
+	s.RemoveImage(ref)
+	s.requireEmpty()
+}
+
+func TestSharedBase(t *testing.T) {
+	s := newSite(t)
+	base, path, sum := files(t, 1, 2<<20)
+	const images = 10
+	var refs []string
+	for i := range images {
+		own, _, _ := files(t, uint64(10+i), 256<<10)
+		refs = append(refs, s.push(fmt.Sprintf("app%d:v1", i), true, shell(t), base, own))
+	}
+	for i, ref := range refs {
+		image := s.Pull(ref)
+		_, ownPath, ownSum := files(t, uint64(10+i), 256<<10)
+		s.requireSum(fmt.Sprintf("base%d", i), image, path, sum)
+		s.requireSum(fmt.Sprintf("own%d", i), image, ownPath, ownSum)
+	}
+	if s.downloaded(base) != 0 {
+		t.Error("the base was downloaded")
+	}
+	// The image that the snapshots of the base came with goes first.
+	for i, ref := range refs[:images-1] {
+		s.RemoveImage(ref)
+		if i == 0 {
+			last, err := s.Client.GetImage(s.Context(), refs[images-1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.requireSum("after", last, path, sum)
+		}
+	}
+	s.RemoveImage(refs[images-1])
+	s.requireEmpty()
+}
+
+func TestSharedLayers(t *testing.T) {
+	base, basePath, baseSum := files(t, 1, 2<<20)
+	own, ownPath, ownSum := files(t, 2, 1<<20)
+	other, otherPath, otherSum := files(t, 3, 1<<20)
+	for _, plainFirst := range []bool{false, true} {
+		t.Run(fmt.Sprintf("plainFirst=%v", plainFirst), func(t *testing.T) {
+			s := newSite(t)
+			plain := s.push("plain:v1", false, shell(t), base, other)
+			indexed := s.push("indexed:v1", true, shell(t), base, own)
+			order := []string{indexed, plain}
+			if plainFirst {
+				order = []string{plain, indexed}
+			}
+			for _, ref := range order {
+				s.Pull(ref)
+			}
+			if got := s.downloaded(base) == 1; got != plainFirst {
+				t.Errorf("the shared layer was downloaded: %v", got)
+			}
+			if s.downloaded(own) != 0 || s.downloaded(other) != 1 {
+				t.Error("the layer of the indexed image was downloaded, or the other one not")
+			}
+			for i, ref := range order {
+				image, err := s.Client.GetImage(s.Context(), ref)
+				if err != nil {
+					t.Fatal(err)
+				}
+				s.requireSum(fmt.Sprintf("shared%d", i), image, basePath, baseSum)
+				if ref == plain {
+					s.requireSum("plain", image, otherPath, otherSum)
+				} else {
+					s.requireSum("indexed", image, ownPath, ownSum)
+				}
+			}
+			if len(s.logs.lines("downloaded in full", "plain:v1", "reason=no-index")) != 1 {
+				t.Error("the log does not say why the image is not lazy")
+			}
+			for _, ref := range order {
+				s.RemoveImage(ref)
+			}
+			s.requireEmpty()
+		})
+	}
+}
+
+func TestManyLayers(t *testing.T) {
+	const few, many = 4, 32
+	s := newSite(t)
+	refs := make(map[int]string)
+	for _, n := range []int{few, many} {
+		layers := []registrytest.Layer{shell(t)}
+		for i := 1; i < n; i++ {
+			l, _, _ := files(t, uint64(100*n+i), 256<<10)
+			layers = append(layers, l)
+		}
+		refs[n] = s.push(fmt.Sprintf("layers%d:v1", n), true, layers...)
+	}
+	// As far away as registries are.
+	s.reg.Inject(registrytest.Rule{
+		Match: func(*http.Request) bool { return true },
+		Fault: func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+			select {
+			case <-time.After(10 * time.Millisecond):
+			case <-r.Context().Done():
+			}
+			next.ServeHTTP(w, r)
+		},
+	})
+	took := make(map[int]time.Duration)
+	for _, n := range []int{few, many} {
+		start := time.Now()
+		image := s.Pull(refs[n])
+		took[n] = time.Since(start)
+		_, path, sum := files(t, uint64(100*n+n-1), 256<<10)
+		s.requireSum(fmt.Sprintf("of%d", n), image, path, sum)
+	}
+	t.Logf("%d layers took %s, %d layers %s", few, took[few], many, took[many])
+	if took[many] > took[few]+time.Second {
+		t.Errorf("%d layers took %s, %d layers %s", few, took[few], many, took[many])
+	}
+}
+
+func TestSlowRegistry(t *testing.T) {
+	s := newSite(t, "--lookup-timeout", "1s")
+	data, path, sum := files(t, 1, 1<<20)
+	quick := s.push("quick:v1", false, shell(t), data)
+	more, _, _ := files(t, 2, 1<<20)
+	slow := s.push("slow:v1", true, shell(t), more, data)
+	start := time.Now()
+	s.Pull(quick)
+	usual := time.Since(start)
+	s.reg.Inject(registrytest.Rule{
+		Match: func(r *http.Request) bool { return strings.Contains(r.URL.Path, "/manifests/sha256-") },
+		Fault: registrytest.Hang(-1),
+	})
+	start = time.Now()
+	image := s.Pull(slow)
+	took := time.Since(start)
+	t.Logf("a pull took %s, with a registry that hangs %s", usual, took)
+	if took < time.Second || took > usual+3*time.Second {
+		t.Errorf("the pull took %s, one of an image without index %s", took, usual)
+	}
+	if len(s.logs.lines("downloaded in full", "slow:v1", "reason=slow")) != 1 {
+		t.Error("the log does not say why the image is not lazy")
+	}
+	s.requireSum("one", image, path, sum)
+	s.reg.ClearFaults()
+}
+
+func TestRestart(t *testing.T) {
+	s := newSite(t)
+	data, path, sum := files(t, 1, 2<<20)
+	ref := s.push("app:v1", true, shell(t), data)
+	image := s.Pull(ref)
+	s.requireSum("before", image, path, sum)
+	containerdtest.Await(t, "the image being complete", 20*time.Second, func() bool {
+		return len(s.logs.lines("image is complete")) > 0
+	})
+	s.stop()
+	if got := s.mounts(); len(got) != 0 {
+		t.Errorf("mounts %q", got)
+	}
+	// From here on without the network.
+	s.reg.Inject(registrytest.Rule{Match: func(*http.Request) bool { return true }, Fault: registrytest.Cut(-1)})
+	s.stop = s.run()
+	s.requireSum("after", image, path, sum)
+	s.RemoveImage(ref)
+	s.requireEmpty()
+	s.reg.ClearFaults()
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	labels "github.com/containerd/containerd/v2/pkg/snapshotters"
+	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -29,11 +30,27 @@ func (d *Daemon) Pull(ref string) containerd.Image {
 	return image
 }
 
-// RemoveImage removes an image and waits for everything that only it needed to go.
+// RemoveImage removes an image under all its names, the CRI adds some, and waits for
+// everything that only it needed to go.
 func (d *Daemon) RemoveImage(ref string) {
 	d.tb.Helper()
-	if err := d.Client.ImageService().Delete(d.Context(), ref, images.SynchronousDelete()); err != nil {
+	store := d.Client.ImageService()
+	image, err := store.Get(d.Context(), ref)
+	if err != nil {
 		d.tb.Fatalf("removing %s: %v", ref, err)
+	}
+	all, err := store.List(d.Context())
+	if err != nil {
+		d.tb.Fatalf("removing %s: %v", ref, err)
+	}
+	for _, other := range all {
+		if other.Target.Digest != image.Target.Digest {
+			continue
+		}
+		err := store.Delete(d.Context(), other.Name, images.SynchronousDelete())
+		if err != nil && !errdefs.IsNotFound(err) {
+			d.tb.Fatalf("removing %s: %v", other.Name, err)
+		}
 	}
 }
 
@@ -74,6 +91,23 @@ func (d *Daemon) Create(id string, image containerd.Image, opts []oci.SpecOpts, 
 	}
 	return c
 }
+
+// TryCreate is Create without failing the test, for use in other goroutines.
+func (d *Daemon) TryCreate(id string, image containerd.Image, args ...string) (*Container, error) {
+	return d.create(id, image, nil, nil, args)
+}
+
+// CreateOn makes a container on a snapshot.
+func (d *Daemon) CreateOn(id, parent string, image containerd.Image, args ...string) (*Container, error) {
+	snapshots := d.Client.SnapshotService(Snapshotter)
+	if _, err := snapshots.Prepare(d.Context(), id, parent); err != nil {
+		return nil, err
+	}
+	return d.create(id, image, []containerd.NewContainerOpts{containerd.WithSnapshot(id)}, nil, args)
+}
+
+// Output returns what the program has written so far.
+func (c *Container) Output() string { return c.out.String() }
 
 func (d *Daemon) create(id string, image containerd.Image, more []containerd.NewContainerOpts, opts []oci.SpecOpts, args []string) (*Container, error) {
 	ctx := d.Context()

@@ -17,7 +17,7 @@ import (
 )
 
 // indexFetches is how many layer indexes of an image are fetched at a time.
-const indexFetches = 4
+const indexFetches = 8
 
 // Image is an image and where its index is. Its JSON form, kept after [Node.Fetch], is
 // all that is needed to mount the image without the network.
