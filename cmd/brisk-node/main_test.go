@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -34,7 +35,7 @@ func TestMain(m *testing.M) {
 		code := m.Run()
 		if code == 0 {
 			if err := goleak.Find(registrytest.LeakOptions()...); err != nil {
-				os.Stderr.WriteString(err.Error())
+				fmt.Fprintln(os.Stderr, err)
 				return 1
 			}
 		}
@@ -56,10 +57,7 @@ type site struct {
 func newSite(t *testing.T, flags ...string) *site {
 	t.Helper()
 	require.FUSE(t)
-	dir, err := os.MkdirTemp("", "node-") // sockets have short names
-	if err != nil {
-		t.Fatal(err)
-	}
+	dir := filepath.Join(t.TempDir(), "node")
 	s := &site{t: t, dir: dir, reg: registrytest.New(t, registrytest.Config{}), logs: &logs{}}
 	t.Cleanup(s.remove)
 	s.stop = s.run(flags...)
@@ -95,7 +93,8 @@ func (s *site) run(flags ...string) (stop func()) {
 		}
 	})
 	containerdtest.Await(s.t, "the socket of brisk-node", 20*time.Second, func() bool {
-		conn, err := net.Dial("unix", s.socket())
+		var dialer net.Dialer
+		conn, err := dialer.DialContext(s.t.Context(), "unix", s.socket())
 		if err != nil {
 			return false
 		}

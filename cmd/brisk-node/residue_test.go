@@ -33,7 +33,7 @@ func (s *site) residue() []string {
 			if err != nil {
 				return err
 			}
-			if path != root && !(dir == "objects" && entry.IsDir()) && !strings.HasSuffix(path, "lock") {
+			if path != root && (dir != "objects" || !entry.IsDir()) && !strings.HasSuffix(path, "lock") {
 				left = append(left, path)
 			}
 			return nil

@@ -167,7 +167,7 @@ func (d *decider) plain(ctx context.Context, made *decision, reason Reason, err 
 // unknown makes it known that containerd does not say what it pulls.
 func (d *decider) unknown(ctx context.Context, chainID string) {
 	d.metrics.pulled(false, ReasonNoLabels)
-	d.log.WarnContext(ctx, "layers are downloaded in full", "chainID", chainID, "reason", string(ReasonNoLabels),
+	d.log.WarnContext(ctx, "layers are downloaded in full", "chain", chainID, "reason", string(ReasonNoLabels),
 		"error", errors.New("containerd passes no image labels to snapshotters"))
 }
 

@@ -65,7 +65,7 @@ func (s *Snapshotter) prepareLazy(ctx context.Context, key, parent string, info 
 		return false, err
 	}
 	position := slices.Index(found.chain, pull.ChainID)
-	if position < 0 {
+	if position < 0 || (position == 0) != (parent == "") {
 		return false, s.outside(ctx, pull, parent, found)
 	}
 	err = s.commitLazy(ctx, key, parent, info.Labels, lazyRef{image: found.image.ID(), layers: position + 1})
@@ -92,11 +92,11 @@ func (s *Snapshotter) outside(ctx context.Context, pull Pull, parent string, fou
 		return fmt.Errorf("counting the layers below %s: %w", pull.ChainID, err)
 	}
 	reason := ReasonMismatch
-	if below >= len(found.chain) {
+	if below >= len(found.chain) && !slices.Contains(found.chain, pull.ChainID) {
 		reason = ReasonPartialIndex
 	}
 	s.decider.plain(ctx, found, reason,
-		fmt.Errorf("%d layers can be loaded lazily, %s, which is number %d, cannot", len(found.chain), pull.Layer, below+1))
+		fmt.Errorf("%d layers can be loaded lazily; %s on top of %d others is none of them", len(found.chain), pull.Layer, below))
 	return nil
 }
 

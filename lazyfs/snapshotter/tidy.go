@@ -129,7 +129,7 @@ func (s *Snapshotter) restore(ctx context.Context) error {
 		if err != nil {
 			// One broken snapshot must not take the others with it.
 			s.log.WarnContext(ctx, "snapshot cannot be used", "snapshot", info.Name, "error", err)
-			return nil //nolint:nilerr // logged, and an error of whoever uses it
+			return nil
 		}
 		if lowers.lazy != nil {
 			s.mounts.use(*lowers.lazy, id)

@@ -28,6 +28,9 @@ const Namespace = "k8s.io"
 // Snapshotter is the name that containerd has for the snapshotter of [Config].
 const Snapshotter = "brisk"
 
+// Patience is how long tests wait for something that should happen at once.
+const Patience = 30 * time.Second
+
 const (
 	startTimeout = 30 * time.Second
 	stopTimeout  = 20 * time.Second
@@ -61,11 +64,7 @@ type Daemon struct {
 func Start(tb testing.TB, cfg Config) *Daemon {
 	tb.Helper()
 	bin := programs(tb)
-	// Sockets have short names.
-	dir, err := os.MkdirTemp("", "ctd-")
-	if err != nil {
-		tb.Fatal(err)
-	}
+	dir := tb.TempDir()
 	d := &Daemon{tb: tb, dir: dir, bin: bin, Address: filepath.Join(dir, "c.sock"), done: make(chan struct{})}
 	tb.Cleanup(d.remove)
 	path := filepath.Join(dir, "config.toml")
@@ -199,7 +198,7 @@ func (d *Daemon) removeContainers(ctx context.Context) error {
 	return nil
 }
 
-// remove removes the directory, and what of this containerd is left against all hope.
+// remove removes what of this containerd is left against all hope.
 func (d *Daemon) remove() {
 	for _, pid := range d.shims() {
 		d.tb.Errorf("shim %d is left", pid)
@@ -218,9 +217,6 @@ func (d *Daemon) remove() {
 				d.tb.Error(err)
 			}
 		}
-	}
-	if err := os.RemoveAll(d.dir); err != nil {
-		d.tb.Error(err)
 	}
 }
 

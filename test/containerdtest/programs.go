@@ -4,12 +4,12 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -48,26 +48,29 @@ func programs(tb testing.TB) string {
 	return dir
 }
 
-var built = sync.OnceValues(func() (string, error) {
+// built returns a directory that the programs are in, built now if they are not there.
+func built() (string, error) {
 	_, self, _, ok := runtime.Caller(0)
 	if !ok {
-		return "", fmt.Errorf("finding the sources of the tests: no caller")
+		return "", errors.New("finding the sources of the tests: no caller")
 	}
 	tools := filepath.Join(filepath.Dir(self), "tools")
-	sum := sha256.New()
+	var sum []byte
 	for _, name := range []string{"go.mod", "go.sum", "build.sh"} {
 		content, err := os.ReadFile(filepath.Join(tools, name))
 		if err != nil {
 			return "", fmt.Errorf("finding the sources of containerd: %w", err)
 		}
-		fmt.Fprintf(sum, "%s %d\n%s", name, len(content), content)
+		each := sha256.Sum256(content)
+		sum = append(sum, each[:]...)
 	}
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return "", fmt.Errorf("finding a place for containerd: %w", err)
 	}
-	dir := filepath.Join(cache, "brisk", "containerd-"+hex.EncodeToString(sum.Sum(nil)[:8]))
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	key := sha256.Sum256(sum)
+	dir := filepath.Join(cache, "brisk", "containerd-"+hex.EncodeToString(key[:8]))
+	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return "", fmt.Errorf("making a place for containerd: %w", err)
 	}
 	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
@@ -88,4 +91,4 @@ var built = sync.OnceValues(func() (string, error) {
 		return "", fmt.Errorf("building containerd: %w\n%s", err, out)
 	}
 	return dir, nil
-})
+}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -172,4 +173,16 @@ func mountsBelow(t *testing.T, dir string) []string {
 		}
 	}
 	return points
+}
+
+func requireOwner(t *testing.T, path string, uid, gid uint32) {
+	t.Helper()
+	info, err := os.Lstat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || stat.Uid != uid || stat.Gid != gid {
+		t.Errorf("%s belongs to %d:%d, not to %d:%d", path, stat.Uid, stat.Gid, uid, gid)
+	}
 }
