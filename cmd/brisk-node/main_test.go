@@ -56,12 +56,19 @@ type site struct {
 // newSite starts a node.
 func newSite(t *testing.T, flags ...string) *site {
 	t.Helper()
+	return newSiteWith(t, containerdtest.Config{}, flags...)
+}
+
+// newSiteWith starts a node with a containerd that is configured in another way.
+func newSiteWith(t *testing.T, cfg containerdtest.Config, flags ...string) *site {
+	t.Helper()
 	require.FUSE(t)
 	dir := filepath.Join(t.TempDir(), "node")
 	s := &site{t: t, dir: dir, reg: registrytest.New(t, registrytest.Config{}), logs: &logs{}}
 	t.Cleanup(s.remove)
 	s.stop = s.run(flags...)
-	s.Daemon = containerdtest.Start(t, containerdtest.Config{Socket: s.socket(), Root: dir})
+	cfg.Socket, cfg.Root = s.socket(), dir
+	s.Daemon = containerdtest.Start(t, cfg)
 	return s
 }
 

@@ -106,7 +106,7 @@ func TestCommit(t *testing.T) {
 	if err := c.Delete(s.Context()); err != nil {
 		t.Fatal(err)
 	}
-	again, err := s.CreateOn("two", "committed", image, "/bin/sh", "-c", "cat /new && sha256sum "+path)
+	again, err := s.CreateOn("two", containerdtest.Base{Image: image, Snapshot: "committed"}, nil, "/bin/sh", "-c", "cat /new && sha256sum "+path)
 	if err != nil {
 		t.Fatal(err)
 	}

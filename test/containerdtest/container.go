@@ -11,10 +11,12 @@ import (
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	labels "github.com/containerd/containerd/v2/pkg/snapshotters"
 	"github.com/containerd/errdefs"
+	"github.com/opencontainers/image-spec/identity"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -97,13 +99,27 @@ func (d *Daemon) TryCreate(id string, image containerd.Image, args ...string) (*
 	return d.create(id, image, nil, nil, args)
 }
 
-// CreateOn makes a container on a snapshot.
-func (d *Daemon) CreateOn(id, parent string, image containerd.Image, args ...string) (*Container, error) {
-	snapshots := d.Client.SnapshotService(Snapshotter)
-	if _, err := snapshots.Prepare(d.Context(), id, parent); err != nil {
+// CreateOn makes a container on a new snapshot with its own options.
+func (d *Daemon) CreateOn(id string, on Base, spec []oci.SpecOpts, args ...string) (*Container, error) {
+	parent := on.Snapshot
+	if parent == "" {
+		diffs, err := on.Image.RootFS(d.Context())
+		if err != nil {
+			return nil, err
+		}
+		parent = identity.ChainID(diffs).String()
+	}
+	if _, err := d.Client.SnapshotService(Snapshotter).Prepare(d.Context(), id, parent, on.Options...); err != nil {
 		return nil, err
 	}
-	return d.create(id, image, []containerd.NewContainerOpts{containerd.WithSnapshot(id)}, nil, args)
+	return d.create(id, on.Image, []containerd.NewContainerOpts{containerd.WithSnapshot(id)}, spec, args)
+}
+
+// Base is what a container stands on.
+type Base struct {
+	Image    containerd.Image
+	Snapshot string // if it is not that of the image
+	Options  []snapshots.Opt
 }
 
 // Output returns what the program has written so far.

@@ -65,6 +65,12 @@ func Start(tb testing.TB, cfg Config) *Daemon {
 	tb.Helper()
 	bin := programs(tb)
 	dir := tb.TempDir()
+	// Root of a user namespace has to get to the root of its container.
+	for _, above := range []string{dir, filepath.Dir(dir)} {
+		if err := os.Chmod(above, 0o711); err != nil {
+			tb.Fatal(err)
+		}
+	}
 	d := &Daemon{tb: tb, dir: dir, bin: bin, Address: filepath.Join(dir, "c.sock"), done: make(chan struct{})}
 	tb.Cleanup(d.remove)
 	path := filepath.Join(dir, "config.toml")

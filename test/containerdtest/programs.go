@@ -70,10 +70,10 @@ func built() (string, error) {
 	}
 	key := sha256.Sum256(sum)
 	dir := filepath.Join(cache, "brisk", "containerd-"+hex.EncodeToString(key[:8]))
-	if err := os.MkdirAll(dir, 0o750); err != nil {
+	if err := os.MkdirAll(dir, 0o750); err != nil { //nolint:gosec // below the cache directory of the user
 		return "", fmt.Errorf("making a place for containerd: %w", err)
 	}
-	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600) //nolint:gosec // as above
 	if err != nil {
 		return "", fmt.Errorf("locking the place for containerd: %w", err)
 	}
@@ -81,7 +81,7 @@ func built() (string, error) {
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
 		return "", fmt.Errorf("locking the place for containerd: %w", err)
 	}
-	if _, err := os.Stat(filepath.Join(dir, "runc")); err == nil {
+	if _, err := os.Stat(filepath.Join(dir, "runc")); err == nil { //nolint:gosec // as above
 		return dir, nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), buildTimeout) //nolint:forbidigo // for all tests, not one
