@@ -15,6 +15,7 @@ import (
 
 // TestCRI pulls as kubelet does, in both ways that containerd has for it.
 func TestCRI(t *testing.T) {
+	t.Parallel()
 	for _, transfer := range []bool{false, true} {
 		t.Run(fmt.Sprintf("transfer=%v", transfer), func(t *testing.T) {
 			s := newSiteWith(t, containerdtest.Config{Transfer: transfer})
@@ -53,6 +54,7 @@ func TestCRI(t *testing.T) {
 
 // TestUserNamespace runs a container whose root is somebody else on the machine.
 func TestUserNamespace(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	data, path, sum := files(t, 1, 1<<20)
 	image := s.Pull(s.push("app:v1", true, shell(t), data))

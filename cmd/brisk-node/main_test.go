@@ -51,6 +51,7 @@ type site struct {
 	reg  *registrytest.Registry
 	logs *logs
 	stop func() // ends the program
+	kill func() // kills it
 }
 
 // newSite starts a node.
@@ -85,14 +86,19 @@ func (s *site) run(flags ...string) (stop func()) {
 	if err := cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
-	stop = sync.OnceFunc(func() {
-		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
-			s.t.Error(err)
-		}
-		if err := cmd.Wait(); err != nil {
-			s.t.Errorf("brisk-node: %v", err)
-		}
-	})
+	var once sync.Once
+	end := func(signal os.Signal) {
+		once.Do(func() {
+			if err := cmd.Process.Signal(signal); err != nil {
+				s.t.Error(err)
+			}
+			if err := cmd.Wait(); err != nil && signal != os.Kill {
+				s.t.Errorf("brisk-node: %v", err)
+			}
+		})
+	}
+	stop = func() { end(syscall.SIGTERM) }
+	s.kill = func() { end(os.Kill) }
 	s.t.Cleanup(func() {
 		stop()
 		if s.t.Failed() {
@@ -108,6 +114,19 @@ func (s *site) run(flags ...string) (stop func()) {
 		return conn.Close() == nil
 	})
 	return stop
+}
+
+// awaitConnected waits until containerd has found the program again. It does not try all
+// the time.
+func (s *site) awaitConnected() {
+	s.t.Helper()
+	containerdtest.Await(s.t, "containerd connecting to brisk-node", containerdtest.Patience, func() bool {
+		service := s.Client.SnapshotService(containerdtest.Snapshotter)
+		if _, err := service.Prepare(s.Context(), "probe", "", containerdtest.Lasting()); err != nil {
+			return false
+		}
+		return service.Remove(s.Context(), "probe") == nil
+	})
 }
 
 // remove checks that nothing is mounted any more, and removes the directory.

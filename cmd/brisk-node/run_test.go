@@ -17,6 +17,7 @@ import (
 )
 
 func TestLazyContainer(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	middle, middlePath, middleSum := files(t, 1, 3<<20)
 	top, topPath, topSum := files(t, 2, 1<<20)
@@ -50,10 +51,10 @@ func TestLazyContainer(t *testing.T) {
 	}
 }
 
-// requireSum checks a file in a container of its own.
+// requireSum checks files, given with spaces between them, in a container of its own.
 func (s *site) requireSum(id string, image containerd.Image, path, want string) {
 	s.t.Helper()
-	c := s.Create(id, image, nil, "/bin/sha256sum", path)
+	c := s.Create(id, image, nil, append([]string{"/bin/sha256sum"}, strings.Fields(path)...)...)
 	c.Start()
 	if code, out := c.Wait(); code != 0 || out != want {
 		s.t.Errorf("%s in %s: code %d, %q instead of %q", path, id, code, out, want)
@@ -77,6 +78,7 @@ func (s *site) downloaded(layers ...registrytest.Layer) int {
 }
 
 func TestCommit(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	data, path, sum := files(t, 1, 1<<20)
 	ref := s.push("app:v1", true, shell(t), data)
@@ -96,7 +98,7 @@ func TestCommit(t *testing.T) {
 	if _, err := c.Task.Delete(s.Context(), containerd.WithProcessKill); err != nil {
 		t.Fatal(err)
 	}
-	if err := snapshots.Commit(s.Context(), "committed", "one"); err != nil {
+	if err := snapshots.Commit(s.Context(), "committed", "one", containerdtest.Lasting()); err != nil {
 		t.Fatal(err)
 	}
 	usage, err := snapshots.Usage(s.Context(), "committed")
@@ -123,6 +125,7 @@ func TestCommit(t *testing.T) {
 }
 
 func TestManyContainers(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	data, path, sum := files(t, 1, 2<<20)
 	ref := s.push("app:v1", true, shell(t), data)
@@ -163,6 +166,7 @@ func TestManyContainers(t *testing.T) {
 }
 
 func TestSharedBase(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	base, path, sum := files(t, 1, 2<<20)
 	const images = 10
@@ -174,8 +178,7 @@ func TestSharedBase(t *testing.T) {
 	for i, ref := range refs {
 		image := s.Pull(ref)
 		_, ownPath, ownSum := files(t, uint64(10+i), 256<<10)
-		s.requireSum(fmt.Sprintf("base%d", i), image, path, sum)
-		s.requireSum(fmt.Sprintf("own%d", i), image, ownPath, ownSum)
+		s.requireSum(fmt.Sprintf("app%d", i), image, path+" "+ownPath, sum+ownSum)
 	}
 	if s.downloaded(base) != 0 {
 		t.Error("the base was downloaded")
@@ -196,6 +199,7 @@ func TestSharedBase(t *testing.T) {
 }
 
 func TestSharedLayers(t *testing.T) {
+	t.Parallel()
 	base, basePath, baseSum := files(t, 1, 2<<20)
 	own, ownPath, ownSum := files(t, 2, 1<<20)
 	other, otherPath, otherSum := files(t, 3, 1<<20)
@@ -305,6 +309,7 @@ func TestSlowRegistry(t *testing.T) {
 }
 
 func TestRestart(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	data, path, sum := files(t, 1, 2<<20)
 	ref := s.push("app:v1", true, shell(t), data)
@@ -320,8 +325,30 @@ func TestRestart(t *testing.T) {
 	// From here on without the network.
 	s.reg.Inject(registrytest.Rule{Match: func(*http.Request) bool { return true }, Fault: registrytest.Cut(-1)})
 	s.stop = s.run()
+	s.awaitConnected()
 	s.requireSum("after", image, path, sum)
 	s.RemoveImage(ref)
 	s.requireEmpty()
 	s.reg.ClearFaults()
+}
+
+func TestKill(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	data, path, sum := files(t, 1, 2<<20)
+	ref := s.push("app:v1", true, shell(t), data)
+	image := s.Pull(ref)
+	old := s.Create("old", image, nil, "/bin/sleep", "1000")
+	old.Start()
+	s.kill()
+	if _, err := s.TryCreate("meanwhile", image, "/bin/sleep", "1"); err == nil {
+		t.Error("a container could be created without brisk-node")
+	}
+	s.stop = s.run()
+	s.awaitConnected()
+	s.requireSum("new", image, path, sum)
+	old.Remove()
+	s.requireSum("newer", image, path, sum)
+	s.RemoveImage(ref)
+	s.requireEmpty()
 }

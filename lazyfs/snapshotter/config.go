@@ -43,7 +43,8 @@ type Config struct {
 	// RetryAfter is how long an image that has no index is not looked up again; zero
 	// means 30 s.
 	RetryAfter time.Duration
-	// AsyncRemove leaves the files of removed snapshots to the next Cleanup.
+	// AsyncRemove leaves the files of removed snapshots to the next Cleanup, be it
+	// containerd's or one of Run.
 	AsyncRemove bool
 	// Logger may be nil.
 	Logger *slog.Logger

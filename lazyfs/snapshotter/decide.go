@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
@@ -36,7 +37,8 @@ type pullKey struct{ image, manifest string }
 
 // decision is what is known of an image that is being pulled.
 type decision struct {
-	done  chan struct{} // closed when the next two are set
+	done  chan struct{} // closed when the next three are set
+	err   error         // why there is none
 	image Image         // nil for a plain pull
 	chain []string      // the chain IDs of image
 
@@ -50,8 +52,10 @@ type decider struct {
 	log     *slog.Logger
 	metrics *metrics
 
-	mu    sync.Mutex // guards what follows
-	pulls *simplelru.LRU[pullKey, *decision]
+	mu      sync.Mutex // guards what follows
+	pulls   *simplelru.LRU[pullKey, *decision]
+	flights map[*decision]context.CancelFunc // look-ups under way
+	stopped bool                             // there are no more
 }
 
 func newDecider(cfg Config, m *metrics) (*decider, error) {
@@ -59,7 +63,7 @@ func newDecider(cfg Config, m *metrics) (*decider, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making room for pulls: %w", err)
 	}
-	return &decider{cfg: cfg, log: cfg.Logger, metrics: m, pulls: pulls}, nil
+	return &decider{cfg: cfg, log: cfg.Logger, metrics: m, pulls: pulls, flights: make(map[*decision]context.CancelFunc)}, nil
 }
 
 // decide returns the decision on a pull, after looking the image up if this is the
@@ -74,19 +78,43 @@ func (d *decider) decide(ctx context.Context, pull Pull, bottom bool) (*decision
 		d.mu.Unlock()
 		select {
 		case <-known.done:
-			return known, nil
+			return known, known.err
 		case <-ctx.Done():
 			return nil, fmt.Errorf("waiting for the look-up of %s: %w", pull.Image, context.Cause(ctx))
 		}
 	}
 	made := &decision{done: make(chan struct{}), used: now}
 	made.status = PullStatus{Image: pull.Image, Manifest: pull.Manifest, Started: now}
+	// Others wait for the answer, whatever becomes of the one who asks.
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	if d.stopped {
+		cancel()
+	}
+	d.flights[made] = cancel
 	d.pulls.Add(key, made)
 	d.mu.Unlock()
 	defer close(made.done)
-	// Others wait for the answer, whatever becomes of the one who asks.
-	d.settle(context.WithoutCancel(ctx), pull, made)
-	return made, nil
+	d.settle(ctx, pull, made)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.flights, made)
+	if ctx.Err() != nil {
+		// That it was not looked up is no reason against lazy loading.
+		d.pulls.Remove(key)
+		made.image, made.err = nil, fmt.Errorf("looking up %s: %w: the snapshotter is stopping", pull.Image, errdefs.ErrUnavailable)
+	}
+	return made, made.err
+}
+
+// stop ends the look-ups under way. No others begin.
+func (d *decider) stop() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.stopped = true
+	for _, cancel := range d.flights {
+		cancel()
+	}
 }
 
 // holds reports whether a decision still holds. One against lazy loading holds for the
@@ -100,6 +128,9 @@ func (d *decider) holds(known *decision, now time.Time, bottom bool) bool {
 	if now.Sub(known.used) > pullIdle {
 		return false
 	}
+	if known.err != nil {
+		return false
+	}
 	return known.image != nil || !bottom || now.Sub(known.status.Started) < d.cfg.RetryAfter
 }
 
@@ -108,6 +139,9 @@ func (d *decider) settle(ctx context.Context, pull Pull, made *decision) {
 	image, err := d.find(ctx, pull)
 	took := time.Since(made.status.Started)
 	d.metrics.lookedUp(took)
+	if ctx.Err() != nil {
+		return
+	}
 	if err != nil {
 		d.plain(ctx, made, reasonOf(err), err)
 		return

@@ -23,7 +23,8 @@ const doomedPrefix = "removed-"
 const tidyInterval = 2 * time.Second
 
 // Run cleans up until ctx ends: what a process before left, mounts that were busy when
-// their last user went, images without snapshots. It must be called once.
+// their last user went, images without snapshots. It must be called once. Pulls that
+// wait for a look-up when it ends fail.
 func (s *Snapshotter) Run(ctx context.Context) error {
 	if err := s.Cleanup(ctx); err != nil {
 		s.log.WarnContext(ctx, "files of removed snapshots are left to the next clean-up", "error", err)
@@ -31,6 +32,7 @@ func (s *Snapshotter) Run(ctx context.Context) error {
 	s.nudge()
 	timer := time.NewTimer(tidyInterval)
 	defer timer.Stop()
+	defer s.decider.stop()
 	for {
 		select {
 		case <-ctx.Done():

@@ -109,10 +109,16 @@ func (d *Daemon) CreateOn(id string, on Base, spec []oci.SpecOpts, args ...strin
 		}
 		parent = identity.ChainID(diffs).String()
 	}
-	if _, err := d.Client.SnapshotService(Snapshotter).Prepare(d.Context(), id, parent, on.Options...); err != nil {
+	if _, err := d.Client.SnapshotService(Snapshotter).Prepare(d.Context(), id, parent, append(on.Options, Lasting())...); err != nil {
 		return nil, err
 	}
 	return d.create(id, on.Image, []containerd.NewContainerOpts{containerd.WithSnapshot(id)}, spec, args)
+}
+
+// Lasting is an option for snapshots that nothing refers to, and that containerd would
+// remove therefore.
+func Lasting() snapshots.Opt {
+	return snapshots.WithLabels(map[string]string{"containerd.io/gc.root": time.Now().UTC().Format(time.RFC3339)})
 }
 
 // Base is what a container stands on.

@@ -33,6 +33,9 @@ type Config struct {
 	Node node.Config
 	// Socket is the path that containerd finds the snapshotter under.
 	Socket string
+	// Listener, if set, is a socket that is there already, as one is that outlives the
+	// process; then Socket is for logs only. The agent closes it.
+	Listener net.Listener
 	// LookupTimeout, FetchTimeout and AsyncRemove are those of the snapshotter.
 	LookupTimeout time.Duration
 	FetchTimeout  time.Duration
@@ -102,6 +105,9 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 // listen makes the socket. The directory of the node is locked, so a socket of that name
 // is one of an agent that died.
 func (a *Agent) listen(ctx context.Context) (net.Listener, error) {
+	if a.cfg.Listener != nil {
+		return a.cfg.Listener, nil
+	}
 	if err := os.MkdirAll(filepath.Dir(a.cfg.Socket), runMode); err != nil {
 		return nil, fmt.Errorf("making the directory of the socket: %w", err)
 	}
@@ -121,7 +127,7 @@ func (a *Agent) listen(ctx context.Context) (net.Listener, error) {
 
 // serve answers containerd until ctx ends.
 func (a *Agent) serve(ctx context.Context, listener net.Listener) error {
-	server := grpc.NewServer()
+	server := grpc.NewServer(grpc.WaitForHandlers(true))
 	snapshotsapi.RegisterSnapshotsServer(server, snapshotservice.FromSnapshotter(a.snapshots))
 	stopped := make(chan struct{})
 	ending := context.AfterFunc(ctx, func() {
