@@ -56,7 +56,10 @@ func newTestDecider(t *testing.T, images Images) *decider {
 	return d
 }
 
-var errNoIndex = &ReasonError{ReasonNoIndex, errors.New("none")} //nolint:gochecknoglobals // a constant of the tests
+var errNoIndex = &ReasonError{ReasonNoIndex, errors.New("none")}
+
+// pass lets time pass in a bubble.
+func pass(d time.Duration) { <-time.After(d) }
 
 func TestDecideWhen(t *testing.T) {
 	t.Parallel()
@@ -77,19 +80,19 @@ func TestDecideWhen(t *testing.T) {
 		}
 		decide(true, 1)
 		decide(false, 1)
-		time.Sleep(29 * time.Second) //nolint:forbidigo // in the bubble
+		pass(29 * time.Second)
 		decide(true, 1)
-		time.Sleep(2 * time.Second) //nolint:forbidigo // in the bubble
-		decide(false, 1)            // a layer further up in the same pull
-		decide(true, 2)             // another pull
-		time.Sleep(11 * time.Minute)
+		pass(2 * time.Second)
+		decide(false, 1) // a layer further up in the same pull
+		decide(true, 2)  // another pull
+		pass(11 * time.Minute)
 		decide(false, 3) // the pull before cannot be the same
 		images.lookup = func(context.Context) (Image, error) { return scriptedImage{"id", nothing}, nil }
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		if got := decide(true, 4); got.image == nil {
 			t.Error("the image is not lazy")
 		}
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		decide(true, 4)
 		d.forget([]string{"id"})
 		decide(true, 4)

@@ -67,7 +67,7 @@ func Start(tb testing.TB, cfg Config) *Daemon {
 	dir := tb.TempDir()
 	// Root of a user namespace has to get to the root of its container.
 	for _, above := range []string{dir, filepath.Dir(dir)} {
-		if err := os.Chmod(above, 0o711); err != nil {
+		if err := os.Chmod(above, 0o711); err != nil { //nolint:gosec // that is the point
 			tb.Fatal(err)
 		}
 	}
