@@ -78,6 +78,7 @@ func New(ctx context.Context, cfg Config) (*Snapshotter, error) {
 	if s.decider, err = newDecider(cfg, metrics); err != nil {
 		return nil, err
 	}
+	s.decider.load(ctx)
 	if err := s.open(ctx); err != nil {
 		return nil, fmt.Errorf("opening snapshots in %s: %w", cfg.Root, err)
 	}

@@ -24,12 +24,12 @@ const (
 
 // PullStatus tells what became of the pull of an image.
 type PullStatus struct {
-	Image    string    // the reference that was pulled
-	Manifest string    // the digest of its manifest
-	Lazy     bool      // whether layers of it are loaded when they are read
-	Reason   Reason    // why not, or not all of them; else empty
-	Detail   string    // more on the reason
-	Started  time.Time // when the first layer was asked for
+	Image    string    `json:"image"`            // the reference that was pulled
+	Manifest string    `json:"manifest"`         // the digest of its manifest
+	Lazy     bool      `json:"lazy"`             // whether layers of it are loaded when they are read
+	Reason   Reason    `json:"reason,omitempty"` // why not, or not all of them
+	Detail   string    `json:"detail,omitempty"` // more on the reason
+	Started  time.Time `json:"started"`          // when the first layer was asked for
 }
 
 // pullKey names what is looked up once.
@@ -56,7 +56,12 @@ type decider struct {
 	pulls   *simplelru.LRU[pullKey, *decision]
 	flights map[*decision]context.CancelFunc // look-ups under way
 	stopped bool                             // there are no more
+
+	saving sync.Mutex // held while the file of pulls is written
 }
+
+// errBefore stands for a decision of a process before this one.
+var errBefore = errors.New("decided before the start")
 
 func newDecider(cfg Config, m *metrics) (*decider, error) {
 	pulls, err := simplelru.NewLRU[pullKey, *decision](keptPulls, nil)
@@ -94,17 +99,23 @@ func (d *decider) decide(ctx context.Context, pull Pull, bottom bool) (*decision
 	d.flights[made] = cancel
 	d.pulls.Add(key, made)
 	d.mu.Unlock()
-	defer close(made.done)
 	d.settle(ctx, pull, made)
+	d.land(key, made, ctx.Err() != nil)
+	d.save(ctx)
+	return made, made.err
+}
+
+// land ends a look-up, which was broken off or not.
+func (d *decider) land(key pullKey, made *decision, broken bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	defer close(made.done)
 	delete(d.flights, made)
-	if ctx.Err() != nil {
+	if broken {
 		// That it was not looked up is no reason against lazy loading.
 		d.pulls.Remove(key)
-		made.image, made.err = nil, fmt.Errorf("looking up %s: %w: the snapshotter is stopping", pull.Image, errdefs.ErrUnavailable)
+		made.image, made.err = nil, fmt.Errorf("looking up %s: %w: the snapshotter is stopping", key.image, errdefs.ErrUnavailable)
 	}
-	return made, made.err
 }
 
 // stop ends the look-ups under way. No others begin.

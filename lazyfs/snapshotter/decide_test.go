@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -11,6 +13,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/google/go-cmp/cmp"
 )
 
 // scripted answers look-ups as a test wants. What the answers lead to is tested with real
@@ -48,7 +51,7 @@ func newTestDecider(t *testing.T, images Images) *decider {
 	t.Helper()
 	d, err := newDecider(Config{
 		Images: images, LookupTimeout: time.Second, FetchTimeout: 5 * time.Second, RetryAfter: 30 * time.Second,
-		Logger: slog.New(slog.DiscardHandler),
+		Logger: slog.New(slog.DiscardHandler), Root: t.TempDir(),
 	}, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -193,6 +196,51 @@ func TestDecideStop(t *testing.T) {
 		decide()
 		if time.Since(start) != 0 {
 			t.Errorf("it took %s", time.Since(start))
+		}
+	})
+}
+
+func TestHistory(t *testing.T) {
+	t.Parallel()
+	images := &scripted{lookup: func(context.Context) (Image, error) { return nil, errNoIndex }}
+	before := newTestDecider(t, images)
+	if _, err := before.decide(t.Context(), Pull{Image: "app", Manifest: "m"}, true); err != nil {
+		t.Fatal(err)
+	}
+	after := newTestDecider(t, images)
+	after.cfg.Root = before.cfg.Root
+	after.load(t.Context())
+	if d := cmp.Diff(before.all(), after.all()); d != "" {
+		t.Error(d)
+	}
+	// It is told, but decides nothing.
+	if _, err := after.decide(t.Context(), Pull{Image: "app", Manifest: "m"}, false); err != nil || images.lookups.Load() != 2 {
+		t.Errorf("%d look-ups, %v", images.lookups.Load(), err)
+	}
+	if err := os.WriteFile(filepath.Join(before.cfg.Root, "pulls.json"), []byte("[{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	broken := newTestDecider(t, images)
+	broken.cfg.Root = before.cfg.Root
+	broken.load(t.Context())
+	if got := broken.all(); len(got) != 0 {
+		t.Errorf("%+v", got)
+	}
+}
+
+func FuzzParseHistory(f *testing.F) {
+	f.Add([]byte(`[{"image":"a","manifest":"m","lazy":true,"started":"2026-01-02T03:04:05Z"}]`))
+	f.Add([]byte(`[{"image":"a","reason":"slow","detail":"d"},{"reason":"other"}]`))
+	f.Add([]byte("null"))
+	f.Fuzz(func(t *testing.T, content []byte) {
+		pulls, err := parseHistory(content)
+		if err != nil {
+			return
+		}
+		for _, p := range pulls {
+			if p.Reason != "" && !p.Reason.known() {
+				t.Errorf("reason %q", p.Reason)
+			}
 		}
 	})
 }

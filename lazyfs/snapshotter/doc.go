@@ -32,6 +32,7 @@
 // The root directory belongs to one process at a time:
 //
 //	metadata.db            names, parents, labels (bbolt, the format of containerd)
+//	pulls.json             what became of the images pulled last, for status only
 //	snapshots/ID/fs        what a snapshot adds to its parent; of a lazy snapshot
 //	                       the place where its image is mounted
 //	snapshots/ID/work      scratch space of overlayfs

@@ -95,6 +95,7 @@ func (s *Snapshotter) outside(ctx context.Context, pull Pull, parent string, fou
 	if below >= len(found.chain) && !slices.Contains(found.chain, pull.ChainID) {
 		reason = ReasonPartialIndex
 	}
+	defer s.decider.save(ctx)
 	s.decider.plain(ctx, found, reason,
 		fmt.Errorf("%d layers can be loaded lazily; %s on top of %d others is none of them", len(found.chain), pull.Layer, below))
 	return nil

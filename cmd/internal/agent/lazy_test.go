@@ -3,6 +3,7 @@ package agent_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -14,11 +15,14 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 	"github.com/google/go-cmp/cmp"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/brisk-project/brisk/cmd/internal/agent"
+	"github.com/brisk-project/brisk/image/registry"
+	"github.com/brisk-project/brisk/lazyfs"
 	"github.com/brisk-project/brisk/lazyfs/snapshotter"
 	"github.com/brisk-project/brisk/test/containerdtest"
 	"github.com/brisk-project/brisk/test/registrytest"
@@ -100,7 +104,14 @@ func TestLazySnapshots(t *testing.T) {
 	require.FUSE(t)
 	reg := registrytest.New(t, registrytest.Config{})
 	image := push(t, reg, "app:v1", true, fileLayers(t, 3, 600<<10)...)
-	a := start(t, filepath.Join(t.TempDir(), "brisk"), nil)
+	for _, backend := range lazyfs.Backends() {
+		t.Run(string(backend), func(t *testing.T) { testLazySnapshots(t, image, backend) })
+	}
+}
+
+func testLazySnapshots(t *testing.T, image pushed, backend lazyfs.Backend) {
+	t.Helper()
+	a := start(t, filepath.Join(t.TempDir(), "brisk"), func(cfg *agent.Config) { cfg.Node.Backend = backend })
 	a.pull(t, image)
 
 	var infos []snapshots.Info
@@ -218,6 +229,111 @@ func TestRemoveInUse(t *testing.T) {
 				return len(mountsBelow(t, a.dir)) == 0
 			})
 		})
+	}
+}
+
+// TestTogether makes and removes many snapshots of one image at the same time: while
+// somebody uses the image it stays mounted.
+func TestTogether(t *testing.T) {
+	require.FUSE(t)
+	reg := registrytest.New(t, registrytest.Config{})
+	image := push(t, reg, "app:v1", true, fileLayers(t, 2, 600<<10)...)
+	a := start(t, filepath.Join(t.TempDir(), "brisk"), nil)
+	a.pull(t, image)
+	var group errgroup.Group
+	for worker := range 6 {
+		dir := t.TempDir()
+		group.Go(func() error {
+			for i := range 8 {
+				err := a.useOnce(t.Context(), fmt.Sprintf("s%d-%d", worker, i), dir, image, (worker+i)%2)
+				if err != nil {
+					return fmt.Errorf("worker %d, round %d: %w", worker, i, err)
+				}
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Error(err)
+	}
+	containerdtest.Await(t, "the image being unmounted", containerdtest.Patience, func() bool {
+		return len(mountsBelow(t, a.dir)) == 0
+	})
+}
+
+// useOnce makes a snapshot on a layer, reads its file and removes the snapshot.
+func (r *running) useOnce(ctx context.Context, key, dir string, image pushed, layer int) error {
+	mounts, err := r.Prepare(ctx, key, image.chain[layer].String())
+	if err != nil {
+		return err
+	}
+	if err := mount.All(mounts, dir); err != nil {
+		return err
+	}
+	got, err := os.ReadFile(filepath.Join(dir, fileName(layer)))
+	if err == nil && !bytes.Equal(got, contentOf(image.layers[layer])) {
+		err = errors.New("wrong bytes")
+	}
+	return errors.Join(err, mount.UnmountAll(dir, 0), r.Remove(ctx, key))
+}
+
+// pushPartial pushes an image once more, with an index of its lower layers.
+func pushPartial(t *testing.T, reg *registrytest.Registry, whole pushed, ref string, indexed int) pushed {
+	t.Helper()
+	client, err := registry.NewClient(registry.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	name, err := client.ParseReference(whole.ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, err := client.Resolve(t.Context(), name, v1.Platform{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	artifact, err := client.FindArtifact(t.Context(), image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := push(t, reg, ref, false, whole.layers...)
+	repo := reg.Ref(t, ref).Context()
+	for _, entry := range artifact.Indexes[:indexed] {
+		content, err := client.ReadBlob(t.Context(), name.Context(), entry.Digest, entry.Size, registry.MaxIndexBlob)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := client.PushBlob(t.Context(), repo, content, registry.LayerMediaType); err != nil {
+			t.Fatal(err)
+		}
+	}
+	manifest, err := registry.EncodeArtifact(image.Descriptor, artifact.Indexes[:indexed])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := client.PushArtifact(t.Context(), repo, manifest); err != nil {
+		t.Fatal(err)
+	}
+	return again
+}
+
+// TestPartialIndex pulls an image whose uppermost layer has no index.
+func TestPartialIndex(t *testing.T) {
+	require.FUSE(t)
+	reg := registrytest.New(t, registrytest.Config{})
+	layers := fileLayers(t, 3, 1000)
+	image := pushPartial(t, reg, push(t, reg, "whole/app:v1", true, layers...), "app:v1", 2)
+	a := start(t, filepath.Join(t.TempDir(), "brisk"), nil)
+	for i, lazy := range []bool{true, true, false} {
+		err := a.prepareLayer(t.Context(), image, i)
+		if lazy != errdefs.IsAlreadyExists(err) || (!lazy && err != nil) {
+			t.Errorf("layer %d: %v", i, err)
+		}
+	}
+	pulls := a.agent.Snapshots().Pulls()
+	if len(pulls) != 1 || !pulls[0].Lazy || pulls[0].Reason != snapshotter.ReasonPartialIndex {
+		t.Errorf("status %+v", pulls)
 	}
 }
 
