@@ -36,8 +36,10 @@ type Config struct {
 	// Listener, if set, is a socket that is there already, as one is that outlives the
 	// process; then Socket is for logs only. The agent closes it.
 	Listener net.Listener
-	// LookupTimeout, FetchTimeout and AsyncRemove are those of the snapshotter.
+	// LookupTimeout is how long a registry may keep a pull waiting before it is a plain
+	// one; zero means 1 s. The time that an index takes to arrive at 2 MiB/s comes on top.
 	LookupTimeout time.Duration
+	// FetchTimeout and AsyncRemove are those of the snapshotter.
 	FetchTimeout  time.Duration
 	AsyncRemove   bool
 }
@@ -56,12 +58,15 @@ func New(ctx context.Context, cfg Config) (*Agent, error) {
 	if cfg.Node.Log == nil {
 		cfg.Node.Log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.LookupTimeout == 0 {
+		cfg.LookupTimeout = time.Second
+	}
 	n, err := node.New(cfg.Node)
 	if err != nil {
 		return nil, err
 	}
 	snapshots, err := snapshotter.New(ctx, snapshotter.Config{
-		Root: filepath.Join(cfg.Node.Dir, "snapshotter"), Images: images{n},
+		Root: filepath.Join(cfg.Node.Dir, "snapshotter"), Images: images{node: n, patience: cfg.LookupTimeout},
 		LookupTimeout: cfg.LookupTimeout, FetchTimeout: cfg.FetchTimeout, AsyncRemove: cfg.AsyncRemove,
 		Logger: cfg.Node.Log, Registerer: cfg.Node.Metrics,
 	})

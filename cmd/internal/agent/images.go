@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/opencontainers/go-digest"
@@ -18,17 +19,27 @@ import (
 	"github.com/brisk-project/brisk/lazyfs/snapshotter"
 )
 
+// leastRate is the rate in bytes a second that an index has to come with. Its image is
+// some fifty times as long, and would be long in coming at such a rate.
+const leastRate = 2 << 20
+
 // maxRecord bounds the record of an image in bytes: that of one with thousands of layers.
 const maxRecord = 4 << 20
 
 // images implements [snapshotter.Images] on a node. The ID of an image is the digest of
 // its record: a [node.Image] in JSON, kept among the objects of the node.
-type images struct{ node *node.Node }
+type images struct {
+	node *node.Node
+	// patience is how long a registry may be silent in all while an image is looked up
+	// and its index fetched.
+	patience time.Duration
+}
 
 var _ snapshotter.Images = images{}
 
 // Lookup implements [snapshotter.Images].
 func (i images) Lookup(ctx context.Context, pull snapshotter.Pull) (snapshotter.Image, error) {
+	asked := time.Now()
 	manifest, err := block.ParseDigest(pull.Manifest)
 	if err != nil {
 		return nil, &snapshotter.ReasonError{Reason: snapshotter.ReasonInvalid, Err: fmt.Errorf("manifest of %s: %w", pull.Image, err)}
@@ -40,7 +51,7 @@ func (i images) Lookup(ctx context.Context, pull snapshotter.Pull) (snapshotter.
 	if found.Indexed() == 0 {
 		return nil, reason(fmt.Errorf("lowest layer of %s: %w for it", pull.Image, registry.ErrNoArtifact))
 	}
-	return &image{node: i.node, found: found}, nil
+	return &image{node: i.node, found: found, deadline: asked.Add(i.patience)}, nil
 }
 
 // reason classifies an error of a registry.
@@ -65,9 +76,10 @@ func reason(err error) error {
 
 // image implements [snapshotter.Image].
 type image struct {
-	node  *node.Node
-	found *node.Image
-	id    string // set by Fetch
+	node     *node.Node
+	found    *node.Image
+	deadline time.Time // for an index without length
+	id       string    // set by Fetch
 }
 
 // ID implements [snapshotter.Image].
@@ -86,8 +98,15 @@ func (i *image) ChainIDs() []string {
 	return names
 }
 
-// Fetch implements [snapshotter.Image].
+// Fetch implements [snapshotter.Image]. An index that comes more slowly than leastRate
+// is not waited for.
 func (i *image) Fetch(ctx context.Context) error {
+	var size int64
+	for _, layer := range i.found.Layers {
+		size += layer.IndexSize
+	}
+	ctx, cancel := context.WithDeadline(ctx, i.deadline.Add(time.Duration(size)*time.Second/leastRate))
+	defer cancel()
 	if err := i.node.Fetch(ctx, i.found); err != nil {
 		return reason(err)
 	}

@@ -2,10 +2,13 @@ package agent_test
 
 import (
 	"fmt"
+	"net/http"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -124,6 +127,34 @@ func TestPartialIndex(t *testing.T) {
 	}
 	pulls := a.agent.Snapshots().Pulls()
 	if len(pulls) != 1 || !pulls[0].Lazy || pulls[0].Reason != snapshotter.ReasonPartialIndex {
+		t.Errorf("status %+v", pulls)
+	}
+}
+
+// TestHangingIndex pulls an image whose index is there, but does not arrive.
+func TestHangingIndex(t *testing.T) {
+	require.FUSE(t)
+	reg := registrytest.New(t, registrytest.Config{})
+	image := push(t, reg, "app:v1", true, fileLayers(t, 2, 1000)...)
+	const patience = 3 * time.Second
+	a := start(t, filepath.Join(t.TempDir(), "brisk"), func(cfg *agent.Config) { cfg.LookupTimeout = patience })
+	var blobs atomic.Int32
+	reg.Inject(registrytest.Rule{
+		Match: func(r *http.Request) bool {
+			// The first blob is the configuration, which belongs to the look-up.
+			return strings.Contains(r.URL.Path, "/blobs/") && blobs.Add(1) > 1
+		},
+		Fault: registrytest.Hang(-1),
+	})
+	defer reg.ClearFaults()
+	asked := time.Now()
+	if err := a.prepareLayer(t.Context(), image, 0); err != nil {
+		t.Errorf("the pull fails: %v", err)
+	}
+	if took := time.Since(asked); took < patience-time.Second || took > patience+2*time.Second {
+		t.Errorf("it took %s", took)
+	}
+	if pulls := a.agent.Snapshots().Pulls(); len(pulls) != 1 || pulls[0].Reason != snapshotter.ReasonSlow {
 		t.Errorf("status %+v", pulls)
 	}
 }
