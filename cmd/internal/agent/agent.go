@@ -40,8 +40,8 @@ type Config struct {
 	// one; zero means 1 s. The time that an index takes to arrive at 2 MiB/s comes on top.
 	LookupTimeout time.Duration
 	// FetchTimeout and AsyncRemove are those of the snapshotter.
-	FetchTimeout  time.Duration
-	AsyncRemove   bool
+	FetchTimeout time.Duration
+	AsyncRemove  bool
 }
 
 // Agent is what runs on a node.
