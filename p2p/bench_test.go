@@ -15,6 +15,7 @@ import (
 	"github.com/brisk-project/brisk/internal/block/blocktest"
 	"github.com/brisk-project/brisk/p2p"
 	"github.com/brisk-project/brisk/p2p/p2ptest"
+	"github.com/brisk-project/brisk/test/link"
 )
 
 // benchLayer is large enough that no two fetches under way ask for the same block.
@@ -38,7 +39,8 @@ func (l benchLink) port(b *testing.B, server string) string {
 	if l.bandwidth == 0 {
 		return server
 	}
-	return newLink(b, server, l.bandwidth, l.rtt/2).port
+	_, own := linkTo(b, server, link.Config{BytesPerSecond: l.bandwidth, RoundTrip: l.rtt})
+	return own
 }
 
 // readers starts a node that holds the layer, and n that reach it over one link.
@@ -68,9 +70,9 @@ func (l benchLink) readers(b *testing.B, n int) []*p2p.Node {
 func BenchmarkFill(b *testing.B) {
 	for _, l := range []benchLink{
 		{name: "loopback"},
-		{"1Gbit+2ms", gigabit, 2 * time.Millisecond},
-		{"1Gbit+10ms", gigabit, 10 * time.Millisecond},
-		{"10Gbit+2ms", 10 * gigabit, 2 * time.Millisecond},
+		{"1Gbit+2ms", link.Gigabit, 2 * time.Millisecond},
+		{"1Gbit+10ms", link.Gigabit, 10 * time.Millisecond},
+		{"10Gbit+2ms", 10 * link.Gigabit, 2 * time.Millisecond},
 	} {
 		b.Run(l.name, func(b *testing.B) {
 			plain, rtt := plainTCP(b, l)
@@ -94,7 +96,7 @@ func BenchmarkFill(b *testing.B) {
 // peer with nothing else to do, and from one that is being filled from all the time
 // over the same connection or over another one.
 func BenchmarkRead(b *testing.B) {
-	slow := benchLink{name: "1Gbit", bandwidth: gigabit}
+	slow := benchLink{name: "1Gbit", bandwidth: link.Gigabit}
 	for _, tc := range []struct {
 		link benchLink
 		fill string

@@ -10,6 +10,7 @@ import (
 	"github.com/brisk-project/brisk/internal/block/blocktest"
 	"github.com/brisk-project/brisk/p2p"
 	"github.com/brisk-project/brisk/p2p/p2ptest"
+	"github.com/brisk-project/brisk/test/link"
 )
 
 // TestLinkFails: in the middle of a block the only peer hangs, or its connection
@@ -28,17 +29,18 @@ func TestLinkFails(t *testing.T) {
 				return p2ptest.Start(t, cfg)
 			}
 			server, reader := start(0, known, blocktest.NewSource(fx)), start(1, behind, nil)
-			var l *link
+			var l *link.Link
 			reach(t, known, behind, func(port string) string {
-				l = newLink(t, port, 0, 0)
-				return l.port
+				var own string
+				l, own = linkTo(t, port, link.Config{})
+				return own
 			}, server, reader)
 
 			kept := &memory{blocks: make(map[block.Key][]byte)}
 			read := func() error {
 				return reader.Source().Fetch(t.Context(), block.Request{Range: layer.Range()}, kept.put)
 			}
-			l.failAfter(block.Size*3/2, breaks)
+			l.FailAfter(block.Size*3/2, breaks)
 			began := time.Now()
 			if err := read(); !errors.Is(err, block.ErrUnavailable) {
 				t.Errorf("error %v, want ErrUnavailable", err)
