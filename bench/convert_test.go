@@ -42,13 +42,13 @@ func images(tb testing.TB) map[string]func(context.Context, string) (v1.Image, e
 	}
 }
 
-// program builds brisk.
-func program(tb testing.TB) string {
+// program builds one of the programs.
+func program(tb testing.TB, name string) string {
 	tb.Helper()
-	path := filepath.Join(tb.TempDir(), "brisk")
-	out, err := exec.CommandContext(tb.Context(), "go", "build", "-o", path, "github.com/brisk-project/brisk/cmd/brisk").CombinedOutput()
+	path := filepath.Join(tb.TempDir(), name)
+	out, err := exec.CommandContext(tb.Context(), "go", "build", "-o", path, "github.com/brisk-project/brisk/cmd/"+name).CombinedOutput()
 	if err != nil {
-		tb.Fatalf("building brisk: %v\n%s", err, out)
+		tb.Fatalf("building %s: %v\n%s", name, err, out)
 	}
 	return path
 }
@@ -109,7 +109,7 @@ func convert(tb testing.TB, brisk, ref string) (converted, *os.ProcessState) {
 }
 
 func TestIndexShare(t *testing.T) {
-	brisk := program(t)
+	brisk := program(t, "brisk")
 	for kind, build := range images(t) {
 		t.Run(kind, func(t *testing.T) {
 			c, _ := convert(t, brisk, push(t, build))
@@ -126,7 +126,7 @@ func TestIndexShare(t *testing.T) {
 // bytes) of layer streams, its start and the exchange with the registry included.
 // The CPU time of the registry is not in it, but its share of the machine is.
 func BenchmarkConvert(b *testing.B) {
-	brisk := program(b)
+	brisk := program(b, "brisk")
 	for kind, build := range images(b) {
 		b.Run(kind, func(b *testing.B) {
 			ref := push(b, build)

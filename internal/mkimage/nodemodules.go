@@ -1,11 +1,7 @@
 package mkimage
 
 import (
-	"bytes"
 	"context"
-	"fmt"
-	"os"
-	"os/exec"
 	"path/filepath"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -21,12 +17,8 @@ func nodePackages() []string {
 // gzip layers. It needs npm and a package registry that npm is set up to reach.
 func NodeModules(ctx context.Context, scratch string) (v1.Image, error) {
 	app := filepath.Join(scratch, "app")
-	if err := os.MkdirAll(app, 0o750); err != nil {
-		return nil, fmt.Errorf("making the application directory: %w", err)
-	}
-	args := append([]string{"install", "--prefix", app, "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error", "--fetch-timeout=20000"}, nodePackages()...)
-	if out, err := exec.CommandContext(ctx, "npm", args...).CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("installing packages with npm: %w: %s", err, bytes.TrimSpace(out))
+	if err := npmInstall(ctx, app, nodePackages()); err != nil {
+		return nil, err
 	}
 	return Build(ctx, scratch, []Layer{
 		{Dirs: []string{"dev", "etc", "proc", "root", "sys", "tmp"}},

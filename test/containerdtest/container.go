@@ -24,7 +24,7 @@ import (
 // of the image.
 func (d *Daemon) Pull(ref string) containerd.Image {
 	d.tb.Helper()
-	image, err := d.Client.Pull(d.Context(), ref, containerd.WithPullUnpack, containerd.WithPullSnapshotter(Snapshotter),
+	image, err := d.Client.Pull(d.Context(), ref, containerd.WithPullUnpack, containerd.WithPullSnapshotter(d.snapshotter),
 		containerd.WithImageHandlerWrapper(labels.AppendInfoHandlerWrapper(ref)))
 	if err != nil {
 		d.tb.Fatalf("pulling %s: %v", ref, err)
@@ -109,7 +109,7 @@ func (d *Daemon) CreateOn(id string, on Base, spec []oci.SpecOpts, args ...strin
 		}
 		parent = identity.ChainID(diffs).String()
 	}
-	if _, err := d.Client.SnapshotService(Snapshotter).Prepare(d.Context(), id, parent, append(on.Options, Lasting())...); err != nil {
+	if _, err := d.Client.SnapshotService(d.snapshotter).Prepare(d.Context(), id, parent, append(on.Options, Lasting())...); err != nil {
 		return nil, err
 	}
 	return d.create(id, on.Image, []containerd.NewContainerOpts{containerd.WithSnapshot(id)}, spec, args)
@@ -145,7 +145,7 @@ func (d *Daemon) create(id string, image containerd.Image, more []containerd.New
 		more = []containerd.NewContainerOpts{containerd.WithNewSnapshot(id, image)}
 	}
 	made, err := d.Client.NewContainer(ctx, id, append(append([]containerd.NewContainerOpts{
-		containerd.WithImage(image), containerd.WithSnapshotter(Snapshotter),
+		containerd.WithImage(image), containerd.WithSnapshotter(d.snapshotter),
 		containerd.WithRuntime("io.containerd.runc.v2", &options.Options{BinaryName: d.Runc(), Root: d.RuncRoot()}),
 	}, more...), containerd.WithNewSpec(spec...))...)
 	if err != nil {

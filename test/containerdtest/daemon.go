@@ -1,6 +1,7 @@
 package containerdtest
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -39,6 +40,9 @@ const (
 
 // Config configures a [Daemon].
 type Config struct {
+	// Builtin names a snapshotter of containerd's own to use instead of one under
+	// Socket, "overlayfs" or "erofs". The latter needs mkfs.erofs on the PATH.
+	Builtin string
 	// Socket is that of the snapshotter.
 	Socket string
 	// Root is the directory in which it keeps what it loads.
@@ -53,11 +57,12 @@ type Daemon struct {
 	Client  *containerd.Client
 	Address string // of its socket
 
-	tb   testing.TB
-	dir  string
-	bin  string
-	cmd  *exec.Cmd
-	done chan struct{} // closed when the process has ended
+	tb          testing.TB
+	dir         string
+	snapshotter string
+	bin         string
+	cmd         *exec.Cmd
+	done        chan struct{} // closed when the process has ended
 }
 
 // Start starts containerd. It ends with the test, which fails if anything is left then.
@@ -71,7 +76,7 @@ func Start(tb testing.TB, cfg Config) *Daemon {
 			tb.Fatal(err)
 		}
 	}
-	d := &Daemon{tb: tb, dir: dir, bin: bin, Address: filepath.Join(dir, "c.sock"), done: make(chan struct{})}
+	d := &Daemon{tb: tb, dir: dir, snapshotter: cmp.Or(cfg.Builtin, Snapshotter), bin: bin, Address: filepath.Join(dir, "c.sock"), done: make(chan struct{})}
 	tb.Cleanup(d.remove)
 	path := filepath.Join(dir, "config.toml")
 	if err := os.WriteFile(path, []byte(d.config(cfg)), 0o600); err != nil {
@@ -107,6 +112,20 @@ func Start(tb testing.TB, cfg Config) *Daemon {
 }
 
 func (d *Daemon) config(cfg Config) string {
+	if cfg.Builtin != "" {
+		return fmt.Sprintf(`version = 3
+root = %[1]q
+state = %[2]q
+[grpc]
+address = %[3]q
+[ttrpc]
+address = %[4]q
+[plugins."io.containerd.service.v1.diff-service"]
+default = ["erofs", "walking"]
+[plugins."io.containerd.cri.v1.images"]
+snapshotter = %[5]q
+`, filepath.Join(d.dir, "root"), filepath.Join(d.dir, "state"), d.Address, d.Address+".ttrpc", cfg.Builtin)
+	}
 	exports := fmt.Sprintf("root = %q\n", cfg.Root)
 	if cfg.Transfer {
 		exports += "enable_remote_snapshot_annotations = \"true\"\n"

@@ -2,7 +2,8 @@
 # Usage: erofs-utils.sh DIR
 #
 # Provides DIR/fsck.erofs of a version that reads blocks of 512 bytes, which the
-# tests of image/erofs need. It is a link to the program on the PATH if that is new
+# tests of image/erofs need, and DIR/mkfs.erofs, which the EROFS snapshotter of
+# containerd needs. Each is a link to the program on the PATH if that is new
 # enough, and else the program of a newer Debian release with the libraries of that
 # release, from the mirror that the machine has its own packages from. Nothing is
 # installed outside of DIR.
@@ -88,12 +89,13 @@ mkdir -p "$1"
 dir=$(cd "$1" && pwd)
 program=$dir/fsck.erofs
 
-if [ -e "$program" ] && new_enough "$program"; then
+if [ -e "$dir/mkfs.erofs" ] && [ -e "$program" ] && new_enough "$program"; then
 	exit 0
 fi
-rm -f "$program"
-if installed=$(command -v fsck.erofs) && new_enough "$installed"; then
+rm -f "$program" "$dir/mkfs.erofs"
+if installed=$(command -v fsck.erofs) && new_enough "$installed" && maker=$(command -v mkfs.erofs); then
 	ln -s "$installed" "$program"
+	ln -s "$maker" "$dir/mkfs.erofs"
 	exit 0
 fi
 
@@ -113,7 +115,7 @@ source_entry "$release" >"$work/sources"
 head -n 1 "$work/sources" >"$work/source.list"
 [ -s "$work/source.list" ] || fail "found no source of Debian's main component in /etc/apt"
 
-echo "fetching fsck.erofs of Debian $release into $dir"
+echo "fetching erofs-utils of Debian $release into $dir"
 private_apt update || fail "cannot read the package list of Debian $release"
 private_apt install --yes --download-only --no-install-recommends erofs-utils >"$work/log" 2>&1 ||
 	{ cat "$work/log" >&2; fail "cannot fetch erofs-utils and its libraries"; }
@@ -122,16 +124,18 @@ for package in "$work"/cache/archives/*.deb; do
 done
 
 # The loader of that release with its libraries, whatever those of the machine are.
-mv "$work/root/usr/bin/fsck.erofs" "$work"/root/usr/lib/*-linux-gnu*/
+mv "$work/root/usr/bin/fsck.erofs" "$work/root/usr/bin/mkfs.erofs" "$work"/root/usr/lib/*-linux-gnu*/
 rm -rf "$dir/erofs-utils"
 mv "$work"/root/usr/lib/*-linux-gnu* "$dir/erofs-utils"
 rm -rf "$dir/erofs-utils/gconv"
 loader=$(cd "$dir/erofs-utils" && echo ld-linux-*.so.*)
-cat >"$work/fsck.erofs" <<END
+for name in mkfs.erofs fsck.erofs; do
+	cat >"$work/$name" <<END
 #!/bin/sh
 lib=\${0%/*}/erofs-utils
-exec "\$lib/$loader" --library-path "\$lib" "\$lib/fsck.erofs" "\$@"
+exec "\$lib/$loader" --library-path "\$lib" "\$lib/$name" "\$@"
 END
-chmod 755 "$work/fsck.erofs"
-mv "$work/fsck.erofs" "$program"
+	chmod 755 "$work/$name"
+	mv "$work/$name" "$dir/$name"
+done
 new_enough "$program" || fail "$program of Debian $release does not run"
