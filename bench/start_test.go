@@ -49,7 +49,7 @@ func TestMain(m *testing.M) {
 // own that unpack images.
 func BenchmarkColdStart(b *testing.B) {
 	require.Root(b)
-	ref := push(b, mkimage.NodeApp)
+	ref := push(b, "node-app", mkimage.NodeApp)
 	convert(b, program(b, "brisk"), ref)
 	node := program(b, "brisk-node")
 	for name, run := range map[string]func(*arm) time.Duration{"ready": (*arm).untilReady, "everything": (*arm).untilRead} {
