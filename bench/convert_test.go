@@ -43,12 +43,12 @@ func images(tb testing.TB) map[string]func(context.Context, string) (v1.Image, e
 }
 
 // program builds one of the programs.
-func program(tb testing.TB, name string) string {
+func program(tb testing.TB, command string) string {
 	tb.Helper()
-	path := filepath.Join(tb.TempDir(), name)
-	out, err := exec.CommandContext(tb.Context(), "go", "build", "-o", path, "github.com/brisk-project/brisk/cmd/"+name).CombinedOutput()
+	path := filepath.Join(tb.TempDir(), command)
+	out, err := exec.CommandContext(tb.Context(), "go", "build", "-o", path, "github.com/brisk-project/brisk/cmd/"+command).CombinedOutput()
 	if err != nil {
-		tb.Fatalf("building %s: %v\n%s", name, err, out)
+		tb.Fatalf("building %s: %v\n%s", command, err, out)
 	}
 	return path
 }

@@ -36,7 +36,7 @@ const (
 )
 
 func TestMain(m *testing.M) {
-	os.Exit(containerdtest.Main(m.Run))
+	os.Exit(containerdtest.Main(m.Run)) //nolint:forbidigo // this is how TestMain ends
 }
 
 // BenchmarkColdStart pulls an image of Node-RED over a link of 1 Gbit/s and 10 ms, makes
@@ -65,6 +65,7 @@ func BenchmarkColdStart(b *testing.B) {
 type times struct{ pull, create, run time.Duration }
 
 func coldStart(b *testing.B, ref, snapshotter, node string, run func(*arm) time.Duration) {
+	b.Helper()
 	host, path, _ := strings.Cut(ref, "/")
 	var sum times
 	var sent int64
@@ -116,7 +117,7 @@ func newArm(b *testing.B, snapshotter, node string) *arm {
 	if snapshotter != containerdtest.Snapshotter {
 		return &arm{b: b, Daemon: containerdtest.Start(b, containerdtest.Config{Builtin: snapshotter})}
 	}
-	dir, err := os.MkdirTemp("", "node-") // sockets have short names
+	dir, err := os.MkdirTemp("", "node-") //nolint:usetesting // sockets have short names
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -134,7 +135,7 @@ func newArm(b *testing.B, snapshotter, node string) *arm {
 		b.Fatal(err)
 	}
 	containerdtest.Await(b, "the socket of brisk-node", 20*time.Second, func() bool {
-		conn, err := net.Dial("unix", socket)
+		conn, err := (&net.Dialer{}).DialContext(b.Context(), "unix", socket)
 		return err == nil && conn.Close() == nil
 	})
 	a := &arm{b: b, Daemon: containerdtest.Start(b, containerdtest.Config{Socket: socket, Root: dir})}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -56,7 +57,7 @@ func NodeApp(ctx context.Context, scratch string) (v1.Image, error) {
 	}
 	app := fmt.Sprintf("/app%d", len(appPackages())-1)
 	return Build(ctx, scratch, layers, v1.Config{
-		Entrypoint: []string{"/usr/bin/node", app + "/node_modules/node-red/red.js", "--userDir", "/data", "--port", fmt.Sprint(NodeAppPort)},
+		Entrypoint: []string{"/usr/bin/node", app + "/node_modules/node-red/red.js", "--userDir", "/data", "--port", strconv.Itoa(NodeAppPort)},
 		WorkingDir: app,
 		Env:        []string{"PATH=/usr/bin:/bin", "HOME=/root"},
 	})
