@@ -42,6 +42,9 @@ type Config struct {
 	// Keychain finds the credentials. Default [authn.DefaultKeychain], which reads
 	// the Docker configuration and runs its credential helpers.
 	Keychain authn.Keychain
+	// Credentials is used in place of Keychain, if not nil, where one repository
+	// may have several credentials.
+	Credentials Credentials
 	// PlainHTTP reports whether a registry, named by host and port, may be spoken
 	// to without TLS. Loopback addresses always may. nil allows no other.
 	PlainHTTP func(host string) bool
@@ -78,6 +81,9 @@ func NewClient(cfg Config) (*Client, error) {
 	}
 	if cfg.Keychain == nil {
 		cfg.Keychain = authn.DefaultKeychain
+	}
+	if cfg.Credentials == nil {
+		cfg.Credentials = keychain{cfg.Keychain}
 	}
 	if cfg.Transport == nil {
 		cfg.Transport = newTransport()

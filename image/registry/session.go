@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -28,6 +29,11 @@ const (
 	// tokenMargin is how long before its end a token is renewed, at most half its
 	// life: a request must not be on its way when it expires.
 	tokenMargin = 20 * time.Second
+	// minUse is how long a credential is used at least before a newer one is asked
+	// for.
+	minUse = 5 * time.Second
+	// maxCredentials is the most credentials tried for one request.
+	maxCredentials = 16
 	// maxDrain is how much of an unwanted body is read to keep its connection.
 	maxDrain = 64 << 10
 )
@@ -49,6 +55,7 @@ type session struct {
 	client *Client
 	repo   name.Repository
 	scope  string
+	push   bool
 	base   http.RoundTripper
 
 	renewal singleflight.Group
@@ -57,11 +64,14 @@ type session struct {
 	login *login // nil before the first request
 }
 
-// login is the outcome of a log-in. It is not modified.
+// login is the outcome of a log-in. Only accepted changes.
 type login struct {
 	scheme        string    // http or https
 	authorization string    // the header, "" for none
+	token         bool      // authorization is a token got for the credential
 	expires       time.Time // zero: never
+	credential    Credential
+	accepted      atomic.Bool // the registry has answered a request made with it
 }
 
 func (c *Client) session(repo name.Repository, push bool) *session {
@@ -75,7 +85,7 @@ func (c *Client) session(repo name.Repository, push bool) *session {
 	if push {
 		action = transport.PushScope
 	}
-	s := &session{client: c, repo: repo, scope: repo.Scope(action), base: c.transport}
+	s := &session{client: c, repo: repo, scope: repo.Scope(action), push: push, base: c.transport}
 	if !c.plainHTTP(repo.RegistryStr()) {
 		s.base = &tlsOnly{next: s.base}
 	}
@@ -116,22 +126,54 @@ func (s *session) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	resp, err := s.send(req, current)
-	if err != nil || resp.StatusCode != http.StatusUnauthorized {
-		return resp, err
+	for tried := 1; ; tried++ {
+		resp, err := s.send(req, current)
+		if err != nil {
+			return nil, err
+		}
+		if !refused(resp.StatusCode) {
+			s.settle(current, resp.StatusCode)
+			return resp, nil
+		}
+		again, err := replay(req)
+		if err != nil {
+			return nil, errors.Join(err, resp.Body.Close())
+		}
+		if again == nil || tried == maxCredentials {
+			return resp, nil
+		}
+		next, err := s.renew(req.Context(), current, resp.StatusCode)
+		if errors.Is(err, ErrNoCredential) {
+			return s.denied(resp, err)
+		}
+		if err = errors.Join(err, discard(resp.Body)); err != nil {
+			return nil, err
+		}
+		req, current = again, next
 	}
-	again, err := replay(req)
-	if err != nil || again == nil {
-		return resp, err
+}
+
+// refused reports whether another credential may get another answer.
+func refused(status int) bool {
+	return status == http.StatusUnauthorized || status == http.StatusForbidden
+}
+
+// settle tells of a login that works. Only what was found or stored proves it:
+// some registries say "not found" of everything that strangers may not see.
+func (s *session) settle(l *login, status int) {
+	if status < http.StatusBadRequest && l.accepted.CompareAndSwap(false, true) {
+		s.client.cfg.Credentials.Accepted(s.repo, l.credential)
 	}
-	if err := discard(resp.Body); err != nil {
-		return nil, err
+}
+
+// denied ends a request whose credentials were all refused, for the reason none.
+// What pushes decides by the status of an answer.
+func (s *session) denied(resp *http.Response, none error) (*http.Response, error) {
+	if s.push {
+		return resp, nil
 	}
-	current, err = s.renew(req.Context(), current)
-	if err != nil {
-		return nil, err
-	}
-	return s.send(again, current)
+	err := &StatusError{Code: resp.StatusCode, Err: fmt.Errorf("%w; %w", transport.CheckError(resp), none)}
+	return nil, errors.Join(err, resp.Body.Close())
 }
 
 func (s *session) send(req *http.Request, with *login) (*http.Response, error) {
@@ -176,7 +218,7 @@ func (s *session) current(ctx context.Context) (*login, error) {
 	if l != nil && (l.expires.IsZero() || time.Now().Before(l.expires)) {
 		return l, nil
 	}
-	return s.renew(ctx, l)
+	return s.renew(ctx, l, 0)
 }
 
 func (s *session) known() *login {
@@ -185,16 +227,17 @@ func (s *session) known() *login {
 	return s.login
 }
 
-// renew logs in unless somebody has done so since stale was current. All that
-// wait share one attempt, which outlives each of them.
-func (s *session) renew(ctx context.Context, stale *login) (*login, error) {
+// renew logs in unless somebody has done so since stale was current. The status is
+// the one with which stale was refused, 0 if it has only expired. All that wait
+// share one attempt, which outlives each of them.
+func (s *session) renew(ctx context.Context, stale *login, status int) (*login, error) {
 	result := s.renewal.DoChan("login", func() (any, error) {
 		if l := s.known(); l != nil && l != stale {
 			return l, nil
 		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.client.cfg.LoginTimeout)
 		defer cancel()
-		fresh, err := s.logIn(ctx)
+		fresh, err := s.logInAnew(ctx, stale, status)
 		if err != nil {
 			return nil, networkError(ctx, "logging in to "+s.repo.RegistryStr(), err)
 		}
@@ -218,8 +261,60 @@ func (s *session) renew(ctx context.Context, stale *login) (*login, error) {
 	}
 }
 
-// logIn finds out how the registry wants to be spoken to and gets what it accepts.
-func (s *session) logIn(ctx context.Context) (*login, error) {
+// logInAnew logs in with the current credential, or with the next ones if the one
+// of stale was refused, until one is accepted.
+func (s *session) logInAnew(ctx context.Context, stale *login, status int) (*login, error) {
+	credentials := s.client.cfg.Credentials
+	var c Credential
+	var err error
+	switch {
+	case status == 0, status == http.StatusUnauthorized && stale.token && stale.accepted.Load():
+		// Refused or not, this may only mean that the token has ended.
+		c, err = credentials.Current(ctx, s.repo)
+	default:
+		c, err = credentials.Next(ctx, s.repo, stale.credential)
+	}
+	if err != nil {
+		err = fmt.Errorf("looking up credentials: %w: %w", ErrDenied, err)
+	} else {
+		var fresh *login
+		if fresh, err = s.tryAll(ctx, c); err == nil {
+			return fresh, nil
+		}
+	}
+	if status == http.StatusForbidden && stale.accepted.Load() && errors.Is(err, ErrNoCredential) {
+		// It may not do this one thing, and no other credential may.
+		credentials.Accepted(s.repo, stale.credential)
+	}
+	return nil, err
+}
+
+// tryAll logs in with c or a credential after it. The error says why the last one
+// was refused and why there is no other.
+func (s *session) tryAll(ctx context.Context, c Credential) (*login, error) {
+	challenge, err := s.ping(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for range maxCredentials {
+		fresh, err := s.logIn(ctx, c, challenge)
+		if err == nil {
+			return fresh, nil
+		}
+		if answer, ok := errors.AsType[*StatusError](err); !ok || !refused(answer.Code) {
+			return nil, err
+		}
+		next, none := s.client.cfg.Credentials.Next(ctx, s.repo, c)
+		if none != nil {
+			return nil, fmt.Errorf("%w; %w", err, none)
+		}
+		c = next
+	}
+	return nil, fmt.Errorf("%w: %w of the first %d", ErrDenied, ErrNoCredential, maxCredentials)
+}
+
+// ping finds out how the registry wants to be spoken to.
+func (s *session) ping(ctx context.Context) (*transport.Challenge, error) {
 	reg := s.repo.Registry
 	if s.client.plainHTTP(reg.RegistryStr()) {
 		insecure, err := name.NewRegistry(reg.RegistryStr(), name.Insecure)
@@ -235,35 +330,46 @@ func (s *session) logIn(ctx context.Context) (*login, error) {
 	if err != nil {
 		return nil, statusOf(err)
 	}
-	fresh := &login{scheme: "https"}
+	return challenge, nil
+}
+
+// logIn gets what the registry accepts for a credential.
+func (s *session) logIn(ctx context.Context, c Credential, challenge *transport.Challenge) (*login, error) {
+	shown, err := authn.Authorization(ctx, c.Auth)
+	if err != nil {
+		return nil, fmt.Errorf("looking up credentials: %w: %w", ErrDenied, err)
+	}
+	fresh := &login{scheme: "https", credential: c, expires: useUntil(c, time.Now())}
 	if challenge.Insecure {
 		fresh.scheme = "http"
 	}
-	auth, err := authn.Resolve(ctx, s.client.cfg.Keychain, s.repo)
-	if err != nil {
-		return nil, fmt.Errorf("looking up credentials: %w: %w", ErrDenied, err)
+	switch {
+	case !strings.EqualFold(challenge.Scheme, "bearer"):
+		fresh.authorization = header(shown)
+	case shown.RegistryToken != "":
+		fresh.authorization = "Bearer " + shown.RegistryToken
+	default:
+		if err := s.exchange(ctx, fresh, challenge); err != nil {
+			return nil, err
+		}
 	}
-	credentials, err := authn.Authorization(ctx, auth)
-	if err != nil {
-		return nil, fmt.Errorf("looking up credentials: %w: %w", ErrDenied, err)
-	}
-	if strings.EqualFold(challenge.Scheme, "bearer") {
-		return fresh, s.exchange(ctx, fresh, auth, credentials, challenge)
-	}
-	fresh.authorization = header(credentials)
 	return fresh, nil
 }
 
-// exchange gets a bearer token for the credentials.
-func (s *session) exchange(
-	ctx context.Context, into *login, auth authn.Authenticator, credentials *authn.AuthConfig, challenge *transport.Challenge,
-) error {
-	if credentials.RegistryToken != "" {
-		into.authorization = "Bearer " + credentials.RegistryToken
-		return nil
+// useUntil is when a credential is to be asked for anew, zero for never. One that
+// should have been replaced long ago, and was not, is used all the same.
+func useUntil(c Credential, now time.Time) time.Time {
+	left := c.Expires.Sub(now)
+	if c.Expires.IsZero() || left <= 0 {
+		return time.Time{}
 	}
+	return now.Add(max(left-min(tokenMargin, left/2), minUse))
+}
+
+// exchange gets a bearer token for the credential of a login.
+func (s *session) exchange(ctx context.Context, into *login, challenge *transport.Challenge) error {
 	asked := time.Now()
-	token, err := transport.Exchange(ctx, s.repo.Registry, auth, s.base, []string{s.scope}, challenge)
+	token, err := transport.Exchange(ctx, s.repo.Registry, into.credential.Auth, s.base, []string{s.scope}, challenge)
 	if err != nil {
 		return statusOf(err)
 	}
@@ -271,8 +377,11 @@ func (s *session) exchange(
 	if token.ExpiresIn > 0 {
 		life = time.Duration(token.ExpiresIn) * time.Second
 	}
+	into.token = true
 	into.authorization = "Bearer " + cmp.Or(token.AccessToken, token.Token)
-	into.expires = asked.Add(life - min(tokenMargin, life/2))
+	if expires := asked.Add(life - min(tokenMargin, life/2)); into.expires.IsZero() || expires.Before(into.expires) {
+		into.expires = expires
+	}
 	return nil
 }
 
