@@ -1,0 +1,73 @@
+package credential
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+)
+
+const (
+	// maxDockerConfig is the longest Docker configuration in bytes: a Secret of
+	// Kubernetes holds no more.
+	maxDockerConfig = 1 << 20
+	// maxAuths is the most registries in one Docker configuration.
+	maxAuths = 4096
+)
+
+// errNotDockerConfig does not wrap the error of the decoder, which may quote what
+// it could not decode.
+var errNotDockerConfig = errors.New("not a Docker configuration in JSON")
+
+// dockerAuth is one entry of a Docker configuration. It is decoded as text only:
+// authn.AuthConfig would refuse the whole file for one bad entry.
+type dockerAuth struct {
+	Username      string `json:"username"`
+	Password      string `json:"password"`
+	Auth          string `json:"auth"`
+	IdentityToken string `json:"identitytoken"`
+	RegistryToken string `json:"registrytoken"`
+}
+
+// parseDockerConfig reads a Docker configuration, in its present form or in that
+// before 2015, into a keyring. Entries that cannot be used are left out and counted.
+func parseDockerConfig(data []byte) (keys keyring, unusable int, err error) {
+	if len(data) > maxDockerConfig {
+		return nil, 0, fmt.Errorf("Docker configuration of %d bytes, the limit is %d", len(data), maxDockerConfig)
+	}
+	var present struct {
+		Auths map[string]dockerAuth `json:"auths"`
+	}
+	if err := json.Unmarshal(data, &present); err != nil {
+		return nil, 0, errNotDockerConfig
+	}
+	auths := present.Auths
+	if auths == nil {
+		var entries map[string]json.RawMessage
+		if err := json.Unmarshal(data, &entries); err != nil {
+			return nil, 0, errNotDockerConfig
+		}
+		auths = make(map[string]dockerAuth, len(entries))
+		for key, entry := range entries {
+			var auth dockerAuth
+			if err := json.Unmarshal(entry, &auth); err == nil && auth != (dockerAuth{}) {
+				auths[key] = auth
+			}
+		}
+	}
+	if len(auths) > maxAuths {
+		return nil, 0, fmt.Errorf("Docker configuration for %d registries, the limit is %d", len(auths), maxAuths)
+	}
+	keys = make(keyring, len(auths))
+	for key, auth := range auths {
+		secret, err := NewSecret(authn.AuthConfig(auth))
+		switch {
+		case err != nil || len(key) > maxPattern:
+			unusable++
+		case !secret.Anonymous():
+			keys.add(key, secret)
+		}
+	}
+	return keys, unusable, nil
+}

@@ -1,0 +1,177 @@
+package credential
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+)
+
+// kept is what a sealed file holds.
+type kept struct {
+	Repositories []keptRepository `json:"repositories"` // the one used least recently first
+}
+
+type keptRepository struct {
+	Name     string       `json:"name"`
+	Insecure bool         `json:"insecure,omitempty"`
+	Lease    *keptSecret  `json:"lease,omitempty"`
+	Captured []keptSecret `json:"captured,omitempty"` // the newest first
+}
+
+// keptSecret spells a secret out, as [Secret] itself refuses to.
+type keptSecret struct {
+	Username      string    `json:"username,omitempty"`
+	Password      string    `json:"password,omitempty"`
+	IdentityToken string    `json:"identityToken,omitempty"`
+	RegistryToken string    `json:"registryToken,omitempty"`
+	Source        string    `json:"source,omitempty"`
+	Expires       time.Time `json:"expires,omitzero"`
+	RenewAt       time.Time `json:"renewAt,omitzero"`
+	At            time.Time `json:"at,omitzero"`
+}
+
+func keep(s Secret) keptSecret {
+	return keptSecret{
+		Username: s.auth.Username, Password: s.auth.Password,
+		IdentityToken: s.auth.IdentityToken, RegistryToken: s.auth.RegistryToken,
+	}
+}
+
+func (k keptSecret) secret() (Secret, error) {
+	return NewSecret(authn.AuthConfig{
+		Username: k.Username, Password: k.Password, IdentityToken: k.IdentityToken, RegistryToken: k.RegistryToken,
+	})
+}
+
+// encode returns what is to be kept of the store.
+func (s *Store) encode() ([]byte, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all kept
+	for _, r := range s.repos.Values() {
+		k := keptRepository{Name: r.name.String(), Insecure: r.name.Scheme() == "http"}
+		if l := r.lease; l != nil && !l.ephemeral && !l.secret.Anonymous() {
+			lease := keep(l.secret)
+			lease.Source, lease.Expires, lease.RenewAt = l.source, l.expires, l.renewAt
+			k.Lease = &lease
+		}
+		for _, c := range r.captured {
+			secret := keep(c.secret)
+			secret.At = c.at
+			k.Captured = append(k.Captured, secret)
+		}
+		if k.Lease != nil || len(k.Captured) > 0 {
+			all.Repositories = append(all.Repositories, k)
+		}
+	}
+	s.dirty = false
+	data, err := json.Marshal(all)
+	if err != nil {
+		return nil, fmt.Errorf("encoding credentials: %w", err)
+	}
+	return data, nil
+}
+
+// decode reads what encode wrote. Entries that make no sense are left out: the seal
+// says that they were written by us, but perhaps with other limits.
+func decode(data []byte) ([]*repository, error) {
+	var all kept
+	if err := json.Unmarshal(data, &all); err != nil {
+		return nil, errors.New("the sealed content is not JSON of the right shape")
+	}
+	if len(all.Repositories) > maxRepositories {
+		return nil, fmt.Errorf("%d repositories, the limit is %d", len(all.Repositories), maxRepositories)
+	}
+	repos := make([]*repository, 0, len(all.Repositories))
+	for _, k := range all.Repositories {
+		var options []name.Option
+		if k.Insecure {
+			options = append(options, name.Insecure)
+		}
+		repo, err := name.NewRepository(k.Name, options...)
+		if err != nil {
+			continue
+		}
+		r := &repository{name: repo, refused: make(map[Secret]refusal), answers: make(map[string]*answer)}
+		if k.Lease != nil {
+			if secret, err := k.Lease.secret(); err == nil && !secret.Anonymous() {
+				r.lease = &lease{secret: secret, source: k.Lease.Source, expires: k.Lease.Expires, renewAt: k.Lease.RenewAt}
+			}
+		}
+		for _, c := range k.Captured[:min(len(k.Captured), maxCaptured)] {
+			if secret, err := c.secret(); err == nil && !secret.Anonymous() {
+				r.captured = append(r.captured, capture{secret: secret, at: c.At})
+			}
+		}
+		repos = append(repos, r)
+	}
+	return repos, nil
+}
+
+// load reads the sealed file, if there is one.
+func (s *Store) load() error {
+	sealed, err := readFile(s.cfg.Path, maxSealed)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("reading sealed credentials: %w", err)
+	}
+	key, err := readKey(s.cfg.KeyPath)
+	if err != nil {
+		return fmt.Errorf("reading the sealing key: %w", err)
+	}
+	data, err := unseal(key, sealed)
+	if err != nil {
+		return fmt.Errorf("reading sealed credentials: %w", err)
+	}
+	repos, err := decode(data)
+	if err != nil {
+		return fmt.Errorf("reading sealed credentials: %w", err)
+	}
+	for _, r := range repos {
+		s.repos.Add(r.name.String(), r)
+	}
+	return nil
+}
+
+// Save writes what there is to keep to Config.Path, unless nothing has changed since
+// the last time. [Store.Run] calls it, too. Two calls at a time write the same.
+func (s *Store) Save() error {
+	s.saving.Lock()
+	defer s.saving.Unlock()
+	s.mu.Lock()
+	dirty := s.dirty
+	s.mu.Unlock()
+	if !dirty || s.cfg.Path == "" {
+		return nil
+	}
+	if err := s.save(); err != nil {
+		s.mu.Lock()
+		s.dirty = true
+		s.mu.Unlock()
+		return fmt.Errorf("keeping credentials: %w", err)
+	}
+	return nil
+}
+
+func (s *Store) save() error {
+	key, err := nodeKey(s.cfg.KeyPath)
+	if err != nil {
+		return err
+	}
+	data, err := s.encode()
+	if err != nil {
+		return err
+	}
+	sealed, err := seal(key, data)
+	if err != nil {
+		return err
+	}
+	return replaceFile(s.cfg.Path, sealed)
+}
