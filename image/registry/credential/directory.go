@@ -72,43 +72,53 @@ func (d *Directory) Lookup(_ context.Context, q Query) ([]Answer, error) {
 	return answers, nil
 }
 
-// list returns the files, those of subdirectories last. Kubernetes keeps the
+// list returns the files, those of subdirectories last.
+func (d *Directory) list() ([]string, error) {
+	files, below, err := listOne(d.dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, dir := range below {
+		more, _, err := listOne(dir)
+		if err != nil {
+			return nil, err
+		}
+		if files = append(files, more...); len(files) > maxFiles {
+			return nil, fmt.Errorf("more than %d credential files in %s", maxFiles, d.dir)
+		}
+	}
+	return files, nil
+}
+
+// listOne returns the files and directories in a directory. Kubernetes keeps the
 // content of a mounted Secret in directories whose names begin with two dots, and
 // exchanges a link to them: the names to use lead there.
-func (d *Directory) list() ([]string, error) {
-	var paths []string
-	dirs := []string{d.dir}
-	for depth := range 2 {
-		var below []string
-		for _, dir := range dirs {
-			entries, err := os.ReadDir(dir)
-			if errors.Is(err, fs.ErrNotExist) {
-				continue
-			}
-			if err != nil {
-				return nil, fmt.Errorf("listing credential files: %w", err)
-			}
-			for _, entry := range entries {
-				path := filepath.Join(dir, entry.Name())
-				if strings.HasPrefix(entry.Name(), "..") {
-					continue
-				}
-				info, err := os.Stat(path)
-				switch {
-				case err != nil: // gone meanwhile, or a link to nowhere
-				case info.IsDir() && depth == 0:
-					below = append(below, path)
-				case info.Mode().IsRegular():
-					paths = append(paths, path)
-				}
-				if len(paths) > maxFiles || len(below) > maxFiles {
-					return nil, fmt.Errorf("more than %d credential files in %s", maxFiles, d.dir)
-				}
-			}
-		}
-		dirs = below
+func listOne(dir string) (files, below []string, err error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, nil
 	}
-	return paths, nil
+	if err != nil {
+		return nil, nil, fmt.Errorf("listing credential files: %w", err)
+	}
+	for _, entry := range entries {
+		if strings.HasPrefix(entry.Name(), "..") {
+			continue
+		}
+		path := filepath.Join(dir, entry.Name())
+		info, err := os.Stat(path)
+		switch {
+		case err != nil: // gone meanwhile, or a link to nowhere
+		case info.IsDir():
+			below = append(below, path)
+		case info.Mode().IsRegular():
+			files = append(files, path)
+		}
+	}
+	if len(files) > maxFiles || len(below) > maxFiles {
+		return nil, nil, fmt.Errorf("more than %d credential files in %s", maxFiles, dir)
+	}
+	return files, below, nil
 }
 
 // read returns what is in a file, from memory if it has not changed. A file that

@@ -8,13 +8,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 )
 
-const (
-	// maxDockerConfig is the longest Docker configuration in bytes: a Secret of
-	// Kubernetes holds no more.
-	maxDockerConfig = 1 << 20
-	// maxAuths is the most registries in one Docker configuration.
-	maxAuths = 4096
-)
+// maxDockerConfig is the longest Docker configuration in bytes: a Secret of
+// Kubernetes holds no more.
+const maxDockerConfig = 1 << 20
 
 // errNotDockerConfig does not wrap the error of the decoder, which may quote what
 // it could not decode.
@@ -34,7 +30,7 @@ type dockerAuth struct {
 // before 2015, into a keyring. Entries that cannot be used are left out and counted.
 func parseDockerConfig(data []byte) (keys keyring, unusable int, err error) {
 	if len(data) > maxDockerConfig {
-		return nil, 0, fmt.Errorf("Docker configuration of %d bytes, the limit is %d", len(data), maxDockerConfig)
+		return nil, 0, fmt.Errorf("configuration of %d bytes, the limit is %d", len(data), maxDockerConfig)
 	}
 	var present struct {
 		Auths map[string]dockerAuth `json:"auths"`
@@ -57,7 +53,7 @@ func parseDockerConfig(data []byte) (keys keyring, unusable int, err error) {
 		}
 	}
 	if len(auths) > maxAuths {
-		return nil, 0, fmt.Errorf("Docker configuration for %d registries, the limit is %d", len(auths), maxAuths)
+		return nil, 0, fmt.Errorf("configuration for %d registries, the limit is %d", len(auths), maxAuths)
 	}
 	keys = make(keyring, len(auths))
 	for key, auth := range auths {

@@ -11,6 +11,9 @@ import (
 // kubelet's plugins list them.
 type keyring map[string][]Secret
 
+// maxAuths is the most patterns of one keyring.
+const maxAuths = 4096
+
 // add puts a credential under a key of a Docker configuration, which may be a URL.
 func (k keyring) add(key string, s Secret) {
 	key = strings.TrimPrefix(strings.TrimPrefix(key, "https://"), "http://")

@@ -30,7 +30,7 @@ func seal(key, data []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return aead.Seal([]byte(magic), nil, data, []byte(magic)), nil
+	return append([]byte(magic), aead.Seal(nil, nil, data, []byte(magic))...), nil
 }
 
 // unseal is the reverse of seal.

@@ -142,11 +142,11 @@ type repository struct {
 // lease is a credential that a registry has accepted, or a newer one from the same
 // source.
 type lease struct {
-	secret  Secret
-	source  string
+	secret    Secret
+	source    string
 	ephemeral bool
-	expires time.Time // zero: unknown
-	renewAt time.Time // zero: never
+	expires   time.Time // zero: unknown
+	renewAt   time.Time // zero: never
 }
 
 // capture is a credential that kubelet used.
