@@ -1,6 +1,7 @@
 package registrytest
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 const (
 	tokenPath    = "/token"
 	tokenService = "registrytest"
+	pusher       = "test" // whose password does not change
 )
 
 // tokens are the bearer tokens that have been given out.
@@ -19,10 +21,27 @@ type tokens struct {
 	life time.Duration
 	now  func() time.Time
 
-	mu     sync.Mutex
-	valid  map[string]time.Time // token -> end of life
-	serial int
-	given  int
+	mu       sync.Mutex
+	valid    map[string]time.Time // token -> end of life
+	serial   int
+	given    int
+	password string // of User, "" for Password
+}
+
+// SetPassword changes the password of [User], for clients, not for what the test
+// itself pushes. Tokens given so far stay valid.
+func (r *Registry) SetPassword(password string) {
+	r.tokens.mu.Lock()
+	defer r.tokens.mu.Unlock()
+	r.tokens.password = password
+}
+
+// known reports whether these are the credentials of User, or of the test itself.
+func (t *tokens) known(req *http.Request) bool {
+	user, password, _ := req.BasicAuth()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return user == User && password == cmp.Or(t.password, Password) || user == pusher && password == Password
 }
 
 // RevokeTokens makes every bearer token given so far invalid.
@@ -62,8 +81,7 @@ func (t *tokens) ok(token string) bool {
 // authenticated asks for the credentials of [User] the way Config.Auth says.
 func (r *Registry) authenticated(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		user, password, _ := req.BasicAuth()
-		known := user == User && password == Password
+		known := r.tokens.known(req)
 		switch r.cfg.Auth {
 		case AuthNone:
 		case AuthBasic:

@@ -134,7 +134,7 @@ func (r *Registry) wrap(inner http.Handler) http.Handler {
 func (r *Registry) pushOptions() []remote.Option {
 	return []remote.Option{
 		remote.WithTransport(r.push),
-		remote.WithAuth(&authn.Basic{Username: User, Password: Password}),
+		remote.WithAuth(&authn.Basic{Username: pusher, Password: Password}),
 	}
 }
 

@@ -19,11 +19,18 @@ var errNotDockerConfig = errors.New("not a Docker configuration in JSON")
 // dockerAuth is one entry of a Docker configuration. It is decoded as text only:
 // authn.AuthConfig would refuse the whole file for one bad entry.
 type dockerAuth struct {
-	Username      string `json:"username"`
-	Password      string `json:"password"`
-	Auth          string `json:"auth"`
-	IdentityToken string `json:"identitytoken"`
-	RegistryToken string `json:"registrytoken"`
+	Username      word `json:"username"`
+	Password      word `json:"password"`
+	Auth          word `json:"auth"`
+	IdentityToken word `json:"identitytoken"`
+	RegistryToken word `json:"registrytoken"`
+}
+
+func (a dockerAuth) secret() (Secret, error) {
+	return NewSecret(authn.AuthConfig{
+		Username: string(a.Username), Password: string(a.Password), Auth: string(a.Auth),
+		IdentityToken: string(a.IdentityToken), RegistryToken: string(a.RegistryToken),
+	})
 }
 
 // parseDockerConfig reads a Docker configuration, in its present form or in that
@@ -57,7 +64,7 @@ func parseDockerConfig(data []byte) (keys keyring, unusable int, err error) {
 	}
 	keys = make(keyring, len(auths))
 	for key, auth := range auths {
-		secret, err := NewSecret(authn.AuthConfig(auth))
+		secret, err := auth.secret()
 		switch {
 		case err != nil || len(key) > maxPattern:
 			unusable++

@@ -19,16 +19,16 @@ type kept struct {
 type keptRepository struct {
 	Name     string       `json:"name"`
 	Insecure bool         `json:"insecure,omitempty"`
-	Lease    *keptSecret  `json:"lease,omitempty"`
+	Lease    keptSecret   `json:"lease,omitzero"`
 	Captured []keptSecret `json:"captured,omitempty"` // the newest first
 }
 
 // keptSecret spells a secret out, as [Secret] itself refuses to.
 type keptSecret struct {
-	Username      string    `json:"username,omitempty"`
-	Password      string    `json:"password,omitempty"`
-	IdentityToken string    `json:"identityToken,omitempty"`
-	RegistryToken string    `json:"registryToken,omitempty"`
+	Username      word      `json:"username,omitempty"`
+	Password      word      `json:"password,omitempty"`
+	IdentityToken word      `json:"identityToken,omitempty"`
+	RegistryToken word      `json:"registryToken,omitempty"`
 	Source        string    `json:"source,omitempty"`
 	Expires       time.Time `json:"expires,omitzero"`
 	RenewAt       time.Time `json:"renewAt,omitzero"`
@@ -36,15 +36,17 @@ type keptSecret struct {
 }
 
 func keep(s Secret) keptSecret {
+	a := s.reveal()
 	return keptSecret{
-		Username: s.auth.Username, Password: s.auth.Password,
-		IdentityToken: s.auth.IdentityToken, RegistryToken: s.auth.RegistryToken,
+		Username: word(a.Username), Password: word(a.Password),
+		IdentityToken: word(a.IdentityToken), RegistryToken: word(a.RegistryToken),
 	}
 }
 
 func (k keptSecret) secret() (Secret, error) {
 	return NewSecret(authn.AuthConfig{
-		Username: k.Username, Password: k.Password, IdentityToken: k.IdentityToken, RegistryToken: k.RegistryToken,
+		Username: string(k.Username), Password: string(k.Password),
+		IdentityToken: string(k.IdentityToken), RegistryToken: string(k.RegistryToken),
 	})
 }
 
@@ -58,14 +60,14 @@ func (s *Store) encode() ([]byte, error) {
 		if l := r.lease; l != nil && !l.ephemeral && !l.secret.Anonymous() {
 			lease := keep(l.secret)
 			lease.Source, lease.Expires, lease.RenewAt = l.source, l.expires, l.renewAt
-			k.Lease = &lease
+			k.Lease = lease
 		}
 		for _, c := range r.captured {
 			secret := keep(c.secret)
 			secret.At = c.at
 			k.Captured = append(k.Captured, secret)
 		}
-		if k.Lease != nil || len(k.Captured) > 0 {
+		if k.Lease != (keptSecret{}) || len(k.Captured) > 0 {
 			all.Repositories = append(all.Repositories, k)
 		}
 	}
@@ -98,10 +100,8 @@ func decode(data []byte) ([]*repository, error) {
 			continue
 		}
 		r := &repository{name: repo, refused: make(map[Secret]refusal), answers: make(map[string]*answer)}
-		if k.Lease != nil {
-			if secret, err := k.Lease.secret(); err == nil && !secret.Anonymous() {
-				r.lease = &lease{secret: secret, source: k.Lease.Source, expires: k.Lease.Expires, renewAt: k.Lease.RenewAt}
-			}
+		if secret, err := k.Lease.secret(); err == nil && !secret.Anonymous() {
+			r.lease = &lease{secret: secret, source: k.Lease.Source, expires: k.Lease.Expires, renewAt: k.Lease.RenewAt}
 		}
 		for _, c := range k.Captured[:min(len(k.Captured), maxCaptured)] {
 			if secret, err := c.secret(); err == nil && !secret.Anonymous() {

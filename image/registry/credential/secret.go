@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"strings"
 	"time"
+	"unique"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 )
@@ -24,7 +25,14 @@ const (
 // itself however it is printed, logged or marshalled. It implements
 // [authn.Authenticator].
 type Secret struct {
-	auth authn.AuthConfig // without Auth
+	auth unique.Handle[shade]
+}
+
+// shade keeps a credential, without Auth, from being seen by those who print a
+// structure that has a secret in a field of its own: methods do not help there, but
+// no verb follows two pointers. Handles are compared by what they stand for.
+type shade struct {
+	auth unique.Handle[authn.AuthConfig]
 }
 
 // NewSecret returns the credential in a, [Secret.Anonymous] if it is empty. The
@@ -47,7 +55,10 @@ func NewSecret(a authn.AuthConfig) (Secret, error) {
 		a.Username, a.Password = user, strings.Trim(password, "\x00")
 	}
 	a.Auth = ""
-	return Secret{a}, nil
+	if a == (authn.AuthConfig{}) {
+		return Secret{}, nil
+	}
+	return Secret{unique.Make(shade{unique.Make(a)})}, nil
 }
 
 // Anonymous reports whether there is nothing to show to a registry.
@@ -55,8 +66,16 @@ func (s Secret) Anonymous() bool { return s == Secret{} }
 
 // Authorization implements [authn.Authenticator].
 func (s Secret) Authorization() (*authn.AuthConfig, error) {
-	shown := s.auth
+	shown := s.reveal()
 	return &shown, nil
+}
+
+// reveal returns what the secret is.
+func (s Secret) reveal() authn.AuthConfig {
+	if s.Anonymous() {
+		return authn.AuthConfig{}
+	}
+	return s.auth.Value().auth.Value()
 }
 
 // String implements [fmt.Stringer].
@@ -89,3 +108,13 @@ type Answer struct {
 	// not be kept.
 	Ephemeral bool
 }
+
+// word is a part of a credential as it is read and written. It can be marshalled, as
+// a Secret cannot, but not printed.
+type word string
+
+// Format implements [fmt.Formatter] for every verb.
+func (word) Format(f fmt.State, verb rune) { Secret{}.Format(f, verb) }
+
+// LogValue implements [slog.LogValuer].
+func (word) LogValue() slog.Value { return Secret{}.LogValue() }
