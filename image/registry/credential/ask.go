@@ -3,6 +3,7 @@ package credential
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -67,6 +68,10 @@ func (s *Store) lookup(ctx context.Context, source Source, q Query) *answer {
 		return &answer{err: fmt.Errorf("waiting for other lookups: %w", context.Cause(ctx)), asked: asked}
 	}
 	found, err := source.Lookup(ctx, q)
+	found = slices.Clone(found) // the source may keep its own
+	for i := range found {
+		found[i].found, found[i].renewAt = time.Now(), renewal(asked, found[i].Expires)
+	}
 	return &answer{found: found, err: err, asked: asked}
 }
 
@@ -89,8 +94,8 @@ func (s *Store) remember(repo name.Repository, source Source, a *answer) {
 		if found.Ephemeral {
 			a.until = now
 		}
-		if end := renewal(a.asked, found.Expires); !end.IsZero() && end.Before(a.until) {
-			a.until = end
+		if !found.renewAt.IsZero() && found.renewAt.Before(a.until) {
+			a.until = found.renewAt
 		}
 	}
 	s.metrics.lookups.WithLabelValues(source.Name(), result).Inc()
@@ -106,5 +111,5 @@ func renewal(found, expires time.Time) time.Time {
 	if expires.IsZero() {
 		return time.Time{}
 	}
-	return found.Add(max(shortestRenewal, about(expires.Sub(found)*16/25)))
+	return found.Add(max(shortestRenewal, about(max(0, expires.Sub(found)*16/25))))
 }

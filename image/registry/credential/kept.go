@@ -32,7 +32,7 @@ type keptSecret struct {
 	Source        string    `json:"source,omitempty"`
 	Expires       time.Time `json:"expires,omitzero"`
 	RenewAt       time.Time `json:"renewAt,omitzero"`
-	At            time.Time `json:"at,omitzero"`
+	Found         time.Time `json:"found,omitzero"`
 }
 
 func keep(s Secret) keptSecret {
@@ -59,12 +59,12 @@ func (s *Store) encode() ([]byte, error) {
 		k := keptRepository{Name: r.name.String(), Insecure: r.name.Scheme() == "http"}
 		if l := r.lease; l != nil && !l.ephemeral && !l.secret.Anonymous() {
 			lease := keep(l.secret)
-			lease.Source, lease.Expires, lease.RenewAt = l.source, l.expires, l.renewAt
+			lease.Source, lease.Found, lease.Expires, lease.RenewAt = l.source, l.found, l.expires, l.renewAt
 			k.Lease = lease
 		}
 		for _, c := range r.captured {
 			secret := keep(c.secret)
-			secret.At = c.at
+			secret.Found = c.at
 			k.Captured = append(k.Captured, secret)
 		}
 		if k.Lease != (keptSecret{}) || len(k.Captured) > 0 {
@@ -101,11 +101,14 @@ func decode(data []byte) ([]*repository, error) {
 		}
 		r := &repository{name: repo, refused: make(map[Secret]refusal), answers: make(map[string]*answer)}
 		if secret, err := k.Lease.secret(); err == nil && !secret.Anonymous() {
-			r.lease = &lease{secret: secret, source: k.Lease.Source, expires: k.Lease.Expires, renewAt: k.Lease.RenewAt}
+			r.lease = &lease{
+				secret: secret, source: k.Lease.Source,
+				found: k.Lease.Found, expires: k.Lease.Expires, renewAt: k.Lease.RenewAt,
+			}
 		}
 		for _, c := range k.Captured[:min(len(k.Captured), maxCaptured)] {
 			if secret, err := c.secret(); err == nil && !secret.Anonymous() {
-				r.captured = append(r.captured, capture{secret: secret, at: c.At})
+				r.captured = append(r.captured, capture{secret: secret, at: c.Found})
 			}
 		}
 		repos = append(repos, r)

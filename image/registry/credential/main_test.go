@@ -21,52 +21,52 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const hidden = "swordfish"
 
-func repo(t testing.TB, s string) name.Repository {
-	t.Helper()
+func repo(tb testing.TB, s string) name.Repository {
+	tb.Helper()
 	parsed, err := name.NewRepository(s)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return parsed
 }
 
-func basic(t testing.TB, user, password string) Secret {
-	t.Helper()
+func basic(tb testing.TB, user, password string) Secret {
+	tb.Helper()
 	s, err := NewSecret(authn.AuthConfig{Username: user, Password: password})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return s
 }
 
-func write(t testing.TB, path string, mode os.FileMode, content string) {
-	t.Helper()
+func write(tb testing.TB, path string, mode os.FileMode, content string) {
+	tb.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if err := os.WriteFile(path, []byte(content), mode); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 
 // dockerJSON is a Docker configuration with one entry.
-func dockerJSON(t testing.TB, key, user, password string) string {
-	t.Helper()
+func dockerJSON(tb testing.TB, key, user, password string) string {
+	tb.Helper()
 	auth := base64.StdEncoding.EncodeToString([]byte(user + ":" + password))
 	data, err := json.Marshal(map[string]any{"auths": map[string]any{key: map[string]string{"auth": auth}}})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return string(data)
 }
 
 // plugins makes a configuration of kubelet with one plugin, which is a shell script,
 // and returns its path and the directory of the program.
-func plugins(t testing.TB, script string, matchImages ...string) PluginConfig {
-	t.Helper()
-	dir := t.TempDir()
-	write(t, filepath.Join(dir, "bin", "helper"), 0o755, "#!/bin/sh\n"+script)
-	write(t, filepath.Join(dir, "config.yaml"), 0o644, fmt.Sprintf(`
+func plugins(tb testing.TB, script string, matchImages ...string) PluginConfig {
+	tb.Helper()
+	dir := tb.TempDir()
+	write(tb, filepath.Join(dir, "bin", "helper"), 0o755, "#!/bin/sh\n"+script)
+	write(tb, filepath.Join(dir, "config.yaml"), 0o644, fmt.Sprintf(`
 apiVersion: kubelet.config.k8s.io/v1
 kind: CredentialProviderConfig
 providers:
@@ -81,18 +81,18 @@ providers:
 }
 
 // onePlugin returns the source for it.
-func onePlugin(t testing.TB, cfg PluginConfig) *Plugin {
-	t.Helper()
+func onePlugin(tb testing.TB, cfg PluginConfig) *Plugin {
+	tb.Helper()
 	sources, err := NewPlugins(cfg)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if len(sources) != 1 {
-		t.Fatalf("%d sources", len(sources))
+		tb.Fatalf("%d sources", len(sources))
 	}
 	p, ok := sources[0].(*Plugin)
 	if !ok {
-		t.Fatalf("%T", sources[0])
+		tb.Fatalf("%T", sources[0])
 	}
 	return p
 }
@@ -109,20 +109,20 @@ END
 }
 
 // runs counts how often the plugin was run.
-func runs(t testing.TB, cfg PluginConfig) int {
-	t.Helper()
+func runs(tb testing.TB, cfg PluginConfig) int {
+	tb.Helper()
 	data, err := os.ReadFile(filepath.Join(filepath.Dir(cfg.ConfigPath), "runs"))
 	if err != nil && !os.IsNotExist(err) {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return bytes.Count(data, []byte("\n"))
 }
 
-func open(t testing.TB, cfg Config) *Store {
-	t.Helper()
+func open(tb testing.TB, cfg Config) *Store {
+	tb.Helper()
 	s, err := Open(cfg)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return s
 }
@@ -150,15 +150,14 @@ func (j *journal) logger() *slog.Logger {
 }
 
 // shown is what a credential shows to a registry.
-func shown(t testing.TB, a authn.Authenticator) string {
-	t.Helper()
+func shown(tb testing.TB, a authn.Authenticator) string {
+	tb.Helper()
 	if a == nil {
 		return "no authenticator"
 	}
 	c, err := a.Authorization()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return c.Username + ":" + c.Password + c.IdentityToken + c.RegistryToken
 }
-

@@ -138,10 +138,21 @@ func (t *round) confirm(ctx context.Context, l lease, now time.Time) (lease, boo
 		return t.ask(ctx, t.store.source(l.source))
 	}
 	alive := l.expires.IsZero() || now.Before(l.expires)
+	if t.after.IsZero() {
+		t.after = l.found
+	}
 	if newer, ok := t.ask(ctx, t.store.source(l.source)); ok {
 		return newer, true
 	}
 	return l, alive && l.source != nothing
+}
+
+// lease is what becomes of an answer once a registry accepts it.
+func (a Answer) lease(from Source) *lease {
+	return &lease{
+		secret: a.Secret, source: from.Name(), ephemeral: a.Ephemeral,
+		found: a.found, expires: a.Expires, renewAt: a.renewAt,
+	}
 }
 
 // captured returns the newest credential of kubelet.
@@ -171,9 +182,7 @@ func (t *round) ask(ctx context.Context, source Source) (lease, bool) {
 	defer t.store.mu.Unlock()
 	r := t.store.repository(t.repo)
 	for _, found := range a.found {
-		l := lease{secret: found.Secret, source: source.Name(), ephemeral: found.Ephemeral, expires: found.Expires}
-		l.renewAt = renewal(a.asked, found.Expires)
-		if l, ok := r.usable(&l, now); ok {
+		if l, ok := r.usable(found.lease(source), now); ok {
 			return l, true
 		}
 	}

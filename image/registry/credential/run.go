@@ -95,12 +95,11 @@ func (s *Store) renew(ctx context.Context) {
 // newer returns what takes the place of a lease: a newer credential, or, with an
 // error, the same to be renewed a while later.
 func (s *Store) newer(ctx context.Context, d due) (lease, error) {
-	a := s.ask(ctx, d.source, d.repo, time.Time{})
+	a := s.ask(ctx, d.source, d.repo, d.lease.found)
 	now := time.Now()
 	for _, found := range a.found {
-		l := lease{secret: found.Secret, source: d.source.Name(), ephemeral: found.Ephemeral, expires: found.Expires}
-		if l.renewAt = renewal(a.asked, l.expires); l.renewAt.After(now) || l.renewAt.IsZero() {
-			return l, nil
+		if found.renewAt.After(now) || found.renewAt.IsZero() {
+			return *found.lease(d.source), nil
 		}
 	}
 	later := d.lease

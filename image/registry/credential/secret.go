@@ -107,6 +107,9 @@ type Answer struct {
 	// asked for whenever it is needed: because that costs nothing, or because it may
 	// not be kept.
 	Ephemeral bool
+
+	found   time.Time
+	renewAt time.Time // zero: never
 }
 
 // word is a part of a credential as it is read and written. It can be marshalled, as

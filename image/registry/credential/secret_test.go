@@ -68,7 +68,7 @@ func leaks(text string) bool {
 	return strings.Contains(text, hidden) ||
 		strings.Contains(strings.ToLower(text), fmt.Sprintf("%x", hidden)) ||
 		strings.Contains(text, base64.StdEncoding.EncodeToString([]byte(hidden))) ||
-		strings.Contains(text, base64.StdEncoding.EncodeToString([]byte(hidden + ":" + hidden)))
+		strings.Contains(text, base64.StdEncoding.EncodeToString([]byte(hidden+":"+hidden)))
 }
 
 func TestNewSecret(t *testing.T) {

@@ -42,8 +42,8 @@ type Query struct {
 	// Repository is where a credential is wanted for, Image what kubelet calls it.
 	Repository name.Repository
 	Image      string
-	// After is set when a credential was refused: what the source has found out
-	// before then is no answer.
+	// After is when the credential was found that is about to end, or refused: what
+	// the source has kept from before is no answer.
 	After time.Time
 }
 
@@ -145,6 +145,7 @@ type lease struct {
 	secret    Secret
 	source    string
 	ephemeral bool
+	found     time.Time
 	expires   time.Time // zero: unknown
 	renewAt   time.Time // zero: never
 }
