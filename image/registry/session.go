@@ -64,7 +64,7 @@ type session struct {
 	login *login // nil before the first request
 }
 
-// login is the outcome of a log-in. Only accepted changes.
+// login is the outcome of a log-in. Only accepted changes once it is in use.
 type login struct {
 	scheme        string    // http or https
 	authorization string    // the header, "" for none
@@ -72,6 +72,8 @@ type login struct {
 	expires       time.Time // zero: never
 	credential    Credential
 	accepted      atomic.Bool // the registry has answered a request made with it
+	// before was accepted, but may not do the thing that this one was made for.
+	before *login
 }
 
 func (c *Client) session(repo name.Repository, push bool) *session {
@@ -237,13 +239,18 @@ func (s *session) renew(ctx context.Context, stale *login, status int) (*login, 
 		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.client.cfg.LoginTimeout)
 		defer cancel()
+		before := forbidden(stale, status)
 		fresh, err := s.logInAnew(ctx, stale, status)
+		if errors.Is(err, ErrNoCredential) && before != nil {
+			// It may not do this one thing, and no other credential may.
+			s.client.cfg.Credentials.Accepted(s.repo, before.credential)
+			s.use(before)
+		}
 		if err != nil {
 			return nil, networkError(ctx, "logging in to "+s.repo.RegistryStr(), err)
 		}
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.login = fresh
+		fresh.before = before
+		s.use(fresh)
 		return fresh, nil
 	})
 	select {
@@ -261,6 +268,32 @@ func (s *session) renew(ctx context.Context, stale *login, status int) (*login, 
 	}
 }
 
+func (s *session) use(l *login) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.login = l
+}
+
+// forbidden returns the login to go back to if no other may do what stale was
+// refused for with a status, nil if there is none.
+func forbidden(stale *login, status int) *login {
+	switch {
+	case stale == nil:
+		return nil
+	case !stale.accepted.Load():
+		return stale.before
+	case status == http.StatusForbidden:
+		same := &login{
+			scheme: stale.scheme, authorization: stale.authorization, token: stale.token,
+			expires: stale.expires, credential: stale.credential,
+		}
+		same.accepted.Store(true)
+		return same
+	default:
+		return nil
+	}
+}
+
 // logInAnew logs in with the current credential, or with the next ones if the one
 // of stale was refused, until one is accepted.
 func (s *session) logInAnew(ctx context.Context, stale *login, status int) (*login, error) {
@@ -275,18 +308,9 @@ func (s *session) logInAnew(ctx context.Context, stale *login, status int) (*log
 		c, err = credentials.Next(ctx, s.repo, stale.credential)
 	}
 	if err != nil {
-		err = fmt.Errorf("looking up credentials: %w: %w", ErrDenied, err)
-	} else {
-		var fresh *login
-		if fresh, err = s.tryAll(ctx, c); err == nil {
-			return fresh, nil
-		}
+		return nil, fmt.Errorf("looking up credentials: %w: %w", ErrDenied, err)
 	}
-	if status == http.StatusForbidden && stale.accepted.Load() && errors.Is(err, ErrNoCredential) {
-		// It may not do this one thing, and no other credential may.
-		credentials.Accepted(s.repo, stale.credential)
-	}
-	return nil, err
+	return s.tryAll(ctx, c)
 }
 
 // tryAll logs in with c or a credential after it. The error says why the last one
