@@ -27,6 +27,9 @@ type countingConn struct {
 	server *Server
 }
 
+// NetConn returns the connection that is counted, as that of crypto/tls does.
+func (c *countingConn) NetConn() net.Conn { return c.Conn }
+
 // Write implements net.Conn.
 func (c *countingConn) Write(p []byte) (int, error) {
 	written := 0

@@ -2,6 +2,8 @@ package registrytest
 
 import (
 	"bytes"
+	"errors"
+	"net"
 	"net/http"
 	"slices"
 	"strconv"
@@ -79,6 +81,9 @@ func Manifests(r *http.Request) bool {
 	return r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/manifests/")
 }
 
+// Token matches what asks the token service for a token.
+func Token(r *http.Request) bool { return r.URL.Path == tokenPath }
+
 // Ping matches what a client asks to find out how it has to log in.
 func Ping(r *http.Request) bool { return r.URL.Path == "/v2/" }
 
@@ -114,6 +119,29 @@ func Cut(n int) Fault {
 			flush(w)
 		}
 		panic(http.ErrAbortHandler)
+	}
+}
+
+// Reset sends n bytes of the body that was announced, or not even a header when n is
+// negative, and resets the connection, as firewalls and crashing servers do.
+func Reset(n int) Fault {
+	return func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		if n >= 0 {
+			next.ServeHTTP(&editor{ResponseWriter: w, edit: keepFirst(n)}, r)
+			flush(w)
+		}
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			panic(http.ErrAbortHandler)
+		}
+		inner, ok := conn.(interface{ NetConn() net.Conn })
+		if !ok {
+			panic(http.ErrAbortHandler)
+		}
+		tcp, ok := inner.NetConn().(*net.TCPConn)
+		if !ok || errors.Join(tcp.SetLinger(0), conn.Close()) != nil {
+			panic(http.ErrAbortHandler)
+		}
 	}
 }
 
