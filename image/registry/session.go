@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -128,7 +129,8 @@ func (s *session) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	for tried := 1; ; tried++ {
+	var tried []string
+	for {
 		resp, err := s.send(req, current)
 		if err != nil {
 			return nil, err
@@ -141,12 +143,17 @@ func (s *session) RoundTrip(req *http.Request) (*http.Response, error) {
 		if err != nil {
 			return nil, errors.Join(err, resp.Body.Close())
 		}
-		if again == nil || tried == maxCredentials {
+		tried = append(tried, current.authorization)
+		if again == nil || len(tried) == maxCredentials {
 			return resp, nil
 		}
 		next, err := s.renew(req.Context(), current, resp.StatusCode)
 		if errors.Is(err, ErrNoCredential) {
-			return s.denied(resp, err)
+			// Another request may have gone from one to the next for a reason of its own.
+			if next = s.known(); next == nil || !next.accepted.Load() || slices.Contains(tried, next.authorization) {
+				return s.denied(resp, err)
+			}
+			err = nil
 		}
 		if err = errors.Join(err, discard(resp.Body)); err != nil {
 			return nil, err
