@@ -3,9 +3,10 @@
 // read.
 //
 // [Client] does the first two. It keeps one session for each repository: the
-// credentials come from a keychain and are asked for anew whenever a registry
-// stops accepting what it accepted before, bearer tokens are renewed once for all
-// requests in flight, and plain HTTP is spoken on loopback or on request only.
+// credentials come from a keychain, or from [Credentials] that know several for one
+// repository, and are asked for anew whenever a registry stops accepting what it
+// accepted before. Bearer tokens are renewed once for all requests in flight, and
+// plain HTTP is spoken on loopback or on request only.
 // Whatever a registry sends is bounded in size and, where a digest is known,
 // verified before it is parsed.
 //
