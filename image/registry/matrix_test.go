@@ -121,8 +121,9 @@ func TestTokenServiceFaults(t *testing.T) {
 		{"500", registrytest.Status(500), block.ErrUnavailable, "500"},
 		{"hangs", registrytest.Hang(-1), nil, "deadline exceeded"},
 		{"reset", registrytest.Reset(-1), block.ErrUnavailable, "reset"},
-		{"no JSON", plain("<html>"), nil, ""},
-		{"no token", plain("{}"), nil, ""},
+		{"no JSON", plain("<" + registrytest.Password), registry.ErrInvalid, "without a token"},
+		{"no token", plain(`{"refresh_token":"` + registrytest.Password + `"}`), registry.ErrInvalid, "without a token"},
+		{"cut", registrytest.Cut(5), block.ErrUnavailable, "EOF"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			defer r.ClearFaults()

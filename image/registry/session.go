@@ -400,9 +400,10 @@ func useUntil(c Credential, now time.Time) time.Time {
 // exchange gets a bearer token for the credential of a login.
 func (s *session) exchange(ctx context.Context, into *login, challenge *transport.Challenge) error {
 	asked := time.Now()
-	token, err := transport.Exchange(ctx, s.repo.Registry, into.credential.Auth, s.base, []string{s.scope}, challenge)
+	service := &answering{next: s.base}
+	token, err := transport.Exchange(ctx, s.repo.Registry, into.credential.Auth, service, []string{s.scope}, challenge)
 	if err != nil {
-		return statusOf(err)
+		return service.explain(err)
 	}
 	life := defaultTokenLife
 	if token.ExpiresIn > 0 {

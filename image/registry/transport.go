@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -29,6 +31,29 @@ func (t *userAgent) RoundTrip(req *http.Request) (*http.Response, error) {
 	req.Header.Set("User-Agent", t.value)
 	req.Header.Set("Accept-Encoding", "identity")
 	return t.next.RoundTrip(req)
+}
+
+// answering notes whether a token service gave what should be a token.
+type answering struct {
+	next http.RoundTripper
+	ok   atomic.Bool
+}
+
+// RoundTrip implements http.RoundTripper.
+func (t *answering) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := t.next.RoundTrip(req)
+	t.ok.Store(err == nil && resp.StatusCode == http.StatusOK)
+	return resp, err
+}
+
+// explain returns the error of a log-in. One about an answer that should have been a
+// token would quote it, and there may be a secret in it.
+func (t *answering) explain(err error) error {
+	_, network := errors.AsType[net.Error](err)
+	if !t.ok.Load() || network || errors.Is(err, io.ErrUnexpectedEOF) {
+		return statusOf(err)
+	}
+	return fmt.Errorf("%w: the token service answered without a token", ErrInvalid)
 }
 
 // tlsOnly refuses plain HTTP. It stands below everything that talks to a registry
