@@ -68,7 +68,7 @@ type Daemon struct {
 // Start starts containerd. It ends with the test, which fails if anything is left then.
 func Start(tb testing.TB, cfg Config) *Daemon {
 	tb.Helper()
-	bin := programs(tb)
+	bin := Programs(tb)
 	dir := tb.TempDir()
 	// Root of a user namespace has to get to the root of its container.
 	for _, above := range []string{dir, filepath.Dir(dir)} {

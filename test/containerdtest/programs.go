@@ -37,8 +37,8 @@ func Main(verify func() int) int {
 	return verify()
 }
 
-// programs builds the programs once and returns their directory.
-func programs(tb testing.TB) string {
+// Programs builds containerd, its shim, ctr and runc once and returns their directory.
+func Programs(tb testing.TB) string {
 	tb.Helper()
 	require.Root(tb)
 	dir, err := built()

@@ -17,8 +17,8 @@ import (
 
 	"github.com/brisk-project/brisk/image/registry"
 	"github.com/brisk-project/brisk/image/registry/credential"
+	"github.com/brisk-project/brisk/test/containerdtest"
 	"github.com/brisk-project/brisk/test/registrytest"
-	"github.com/brisk-project/brisk/test/require"
 )
 
 // containerd is a real one with nothing but what pulls images.
@@ -32,11 +32,7 @@ type containerd struct {
 
 func newContainerd(t *testing.T) *containerd {
 	t.Helper()
-	require.Root(t)
-	path, err := exec.LookPath("containerd")
-	if err != nil {
-		t.Skip("needs containerd on the PATH")
-	}
+	path := filepath.Join(containerdtest.Programs(t), "containerd")
 	dir := t.TempDir()
 	c := &containerd{t: t, path: path, dir: dir, socket: filepath.Join(dir, "c.sock")}
 	config := fmt.Sprintf(`version = 3
