@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -18,13 +19,23 @@ import (
 const killCheck = 250 * time.Millisecond
 
 // Reads makes the contexts of reads and ends them all at once.
-type Reads struct{ closed chan struct{} }
+type Reads struct {
+	closed    chan struct{}
+	suspended chan struct{}
+	once      sync.Once
+}
 
 // NewReads returns a Reads whose contexts live until Close.
-func NewReads() *Reads { return &Reads{closed: make(chan struct{})} }
+func NewReads() *Reads {
+	return &Reads{closed: make(chan struct{}), suspended: make(chan struct{})}
+}
 
 // Close ends every read with [context.Canceled]. It must be called once.
 func (r *Reads) Close() { close(r.closed) }
+
+// suspend ends every read that waits, and leaves reads that fail without an answer
+// until Close.
+func (r *Reads) suspend() { r.once.Do(func() { close(r.suspended) }) }
 
 // Context returns the context of the read that the caller of a request waits for,
 // and what ends it. interrupt is the channel go-fuse closes on FUSE_INTERRUPT.
@@ -35,6 +46,7 @@ func (r *Reads) Close() { close(r.closed) }
 // could not die before the answer, so then the read ends with [ErrKilled].
 func (r *Reads) Context(interrupt <-chan struct{}, pid uint32) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(&fuse.Context{Cancel: r.closed})
+	stopSuspended := context.AfterFunc(&fuse.Context{Cancel: r.suspended}, func() { cancel(context.Canceled) })
 	stop := context.AfterFunc(&fuse.Context{Cancel: interrupt}, func() {
 		tick := time.NewTicker(killCheck)
 		defer tick.Stop()
@@ -52,6 +64,7 @@ func (r *Reads) Context(interrupt <-chan struct{}, pid uint32) (context.Context,
 	})
 	return ctx, func() {
 		stop()
+		stopSuspended()
 		cancel(context.Canceled)
 	}
 }
@@ -64,7 +77,15 @@ func (r *Reads) Read(interrupt <-chan struct{}, caller fuse.Caller, l *stream.La
 	}
 	ctx, cancel := r.Context(interrupt, caller.Pid)
 	defer cancel()
-	return Errno(l.Fetch(ctx, p, off))
+	err := l.Fetch(ctx, p, off)
+	if err != nil {
+		select {
+		case <-r.suspended:
+			<-r.closed // another process will answer
+		default:
+		}
+	}
+	return Errno(err)
 }
 
 // dying reports whether the task has SIGKILL pending, which is also how the kernel

@@ -7,12 +7,12 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strconv"
 	"sync"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"github.com/brisk-project/brisk/lazyfs/keeper"
 	"github.com/brisk-project/brisk/lazyfs/kernel"
 )
 
@@ -40,19 +40,18 @@ type Options struct {
 
 // Server is a mounted FUSE filesystem.
 type Server struct {
-	dir    string
-	reads  *Reads
-	served chan struct{}
-	closed sync.Once
+	dir      string
+	reads    *Reads
+	fd       int // a duplicate of what go-fuse uses, closed when the server has ended
+	settings Settings
+	served   chan struct{}
+	closed   sync.Once
 }
 
 // Mount mounts a filesystem read-only on the directory dir and serves it until
 // [Server.Unmount]. The reads of fs must use the given Reads, which the server
 // closes when it ends.
 func Mount(fs fuse.RawFileSystem, reads *Reads, dir string, opts Options) (*Server, error) {
-	if opts.Logger == nil {
-		opts.Logger = slog.New(slog.DiscardHandler)
-	}
 	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("opening the FUSE device: %w", err)
@@ -63,31 +62,55 @@ func Mount(fs fuse.RawFileSystem, reads *Reads, dir string, opts Options) (*Serv
 		closeFD(fd)
 		return nil, fmt.Errorf("mounting FUSE on %s: %w", dir, err)
 	}
-	// The magic name makes go-fuse take over a descriptor that is mounted already.
-	server, err := fuse.NewServer(fs, "/dev/fd/"+strconv.Itoa(fd), &fuse.MountOptions{
-		MaxWrite:                 maxRead,
-		MaxBackground:            maxBackground,
-		EnableSymlinkCaching:     true,
-		ExplicitDataCacheControl: true,
-		EnableAcl:                opts.ACL,
-		DisableSplice:            true,
-		DisabledCapabilities:     fuse.CAP_PASSTHROUGH,
-		ExtraCapabilities:        fuse.CAP_NO_OPENDIR_SUPPORT,
-		Logger:                   slog.NewLogLogger(opts.Logger.Handler(), slog.LevelWarn),
-	})
+	server, settings, err := agree(fs, fd, opts)
 	if err != nil {
+		closeFD(fd)
 		return nil, fmt.Errorf("serving FUSE on %s: %w", dir, firstOf(err, unix.Unmount(dir, unix.MNT_DETACH)))
 	}
-	s := &Server{dir: dir, reads: reads, served: make(chan struct{})}
-	go func() {
-		defer close(s.served)
-		server.Serve()
-	}()
+	s := serve(server, &Server{dir: dir, reads: reads, fd: fd, settings: settings})
 	if err := s.settle(opts); err != nil {
 		return nil, firstOf(err, s.Unmount(context.Background(), true)) //nolint:forbidigo // a failed mount is undone at once, waiting for nobody
 	}
 	return s, nil
 }
+
+// Resume serves a filesystem that another process has mounted on dir, with the same
+// options, and whose connection fd belongs to. The descriptor belongs to the server from
+// now on, after an error too. Requests that the other process had read and not
+// answered are answered by this one, which takes Linux 6.9 (see [Settings.Resumable]).
+func Resume(fs fuse.RawFileSystem, reads *Reads, dir string, fd int, settings Settings, opts Options) (*Server, error) {
+	server, err := repeat(fs, fd, settings, opts)
+	if err == nil {
+		err = keeper.Resend(fd)
+	}
+	if err != nil {
+		closeFD(fd)
+		return nil, fmt.Errorf("serving FUSE on %s again: %w", dir, err)
+	}
+	return serve(server, &Server{dir: dir, reads: reads, fd: fd, settings: settings}), nil
+}
+
+func serve(server *fuse.Server, s *Server) *Server {
+	s.served = make(chan struct{})
+	go func() {
+		defer close(s.served)
+		defer closeFD(s.fd)
+		server.Serve()
+	}()
+	return s
+}
+
+// Settings returns what [Resume] needs to know in another process.
+func (s *Server) Settings() Settings { return s.settings }
+
+// FD returns a descriptor of the connection, which stays open as long as the filesystem
+// is mounted.
+func (s *Server) FD() int { return s.fd }
+
+// Suspend prepares for the end of this process, after which another one resumes: from
+// now on a read that fails is not answered, and left to that one. The server goes on
+// answering what it can until the process ends.
+func (s *Server) Suspend() { s.reads.suspend() }
 
 // settle raises the readahead and makes poll(2) harmless.
 func (s *Server) settle(opts Options) error {
