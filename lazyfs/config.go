@@ -1,6 +1,8 @@
 package lazyfs
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,6 +13,7 @@ import (
 
 	"github.com/brisk-project/brisk/image/index"
 	"github.com/brisk-project/brisk/internal/block"
+	"github.com/brisk-project/brisk/lazyfs/keeper"
 	"github.com/brisk-project/brisk/lazyfs/kernel"
 	"github.com/brisk-project/brisk/lazyfs/stream"
 )
@@ -37,6 +40,15 @@ type Pinner interface {
 	Pin(layer block.Digest) (path string, release func(), err error)
 }
 
+// Repinner is implemented by a [Pinner] whose pins survive the process.
+//
+// Repin takes back a pin that a process before this one held when it ended. It looks at
+// no block, since a mount that reads the file does neither. If the cache does not know
+// the layer the error wraps [block.ErrNotFound].
+type Repinner interface {
+	Repin(layer block.Digest) (release func(), err error)
+}
+
 // Config configures an [FS].
 type Config struct {
 	// StateDir is an absolute path of the directory for metadata images and mount
@@ -57,6 +69,16 @@ type Config struct {
 	// ReadAhead is the most bytes fetched ahead of a sequential reader; zero means
 	// 16 MiB, a negative value none.
 	ReadAhead int64
+	// Keeper keeps mounts that need this process for the next one; nil if there is
+	// nothing that could. Then they end with the process.
+	Keeper keeper.Store
+	// Reopen opens the layers of a mount that a process before this one has made,
+	// the bottom one first, for Source and Local to know them again. It is called by
+	// Run, for one mount after the other, while programs may wait for the answer: so
+	// it must do with what is on this machine. Name, Target, ID and Note of the mount
+	// may be used. After an error the mount is given up, unless it needs no process.
+	// Nil means that nothing has to be told of layers; then trees are given up.
+	Reopen func(ctx context.Context, m *Mount) ([]*index.Layer, error)
 	// Logger may be nil.
 	Logger *slog.Logger
 	// Registerer receives the metrics; nil means none.
@@ -110,4 +132,7 @@ type MountConfig struct {
 	NoFill bool
 	// Fill configures the background fill.
 	Fill stream.FillConfig
+	// Note is what [Mount.Note] says of the mount, in this process and in those after
+	// it: JSON of at most [MaxNote] bytes, or nil.
+	Note json.RawMessage
 }

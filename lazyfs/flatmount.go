@@ -22,36 +22,88 @@ const readAheadWindow = 1 << 20
 
 // flatMount keeps the filesystem of layer files mounted while it has any.
 type flatMount struct {
-	dir    string
-	ops    *fusefs.Ops
-	logger *slog.Logger
+	dir      string
+	ops      *fusefs.Ops
+	logger   *slog.Logger
+	sessions *sessions
 
-	mu     sync.Mutex // held while mounting and unmounting; guards what follows
-	fs     *flat.FS
-	server *fusefs.Server
+	mu      sync.Mutex // held while mounting and unmounting; guards what follows
+	fs      *flat.FS
+	reads   *fusefs.Reads
+	server  *fusefs.Server
+	session string
 }
 
-// add shows a layer and returns the path of its file.
-func (f *flatMount) add(l *stream.Layer) (string, error) {
+func (f *flatMount) options() fusefs.Options {
+	return fusefs.Options{
+		Source: "brisk", Flags: unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC,
+		ReadAhead: readAheadWindow, Logger: f.logger,
+	}
+}
+
+// add shows a layer, and returns the path of its file and the name of the session.
+func (f *flatMount) add(ctx context.Context, l *stream.Layer) (path, session string, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.server == nil {
 		reads := fusefs.NewReads()
 		fs := flat.New(reads, f.ops)
-		server, err := fusefs.Mount(fs, reads, f.dir, fusefs.Options{
-			Source: "brisk", Flags: unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC,
-			ReadAhead: readAheadWindow, Logger: f.logger,
-		})
+		server, err := fusefs.Mount(fs, reads, f.dir, f.options())
 		if err != nil {
-			return "", err
+			return "", "", err
 		}
-		f.fs, f.server = fs, server
+		f.fs, f.reads, f.server = fs, reads, server
+		f.session = f.sessions.begin(ctx, server, f.dir)
 	}
 	name, err := f.fs.Add(l)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
-	return filepath.Join(f.dir, name), nil
+	return filepath.Join(f.dir, name), f.session, nil
+}
+
+// prepare adds a layer that is to be shown once the filesystem is served again.
+func (f *flatMount) prepare(l *stream.Layer) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.fs == nil {
+		f.reads = fusefs.NewReads()
+		f.fs = flat.New(f.reads, f.ops)
+	}
+	_, err := f.fs.Add(l)
+	return err
+}
+
+// resume serves the filesystem that another process has mounted, with the layers that
+// have been prepared. The descriptor belongs to it from now on.
+func (f *flatMount) resume(name string, fd int, settings fusefs.Settings) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	server, err := fusefs.Resume(f.fs, f.reads, f.dir, fd, settings, f.options())
+	if err != nil {
+		return err
+	}
+	f.server, f.session = server, name
+	return nil
+}
+
+// stays reports whether the filesystem survives this process. If so, what this process
+// cannot answer any more is left to the next.
+func (f *flatMount) stays(ctx context.Context) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.sessions.keeps(ctx, f.session, f.server) {
+		return false
+	}
+	f.server.Suspend()
+	return true
+}
+
+// unmounted forgets a filesystem that has been unmounted.
+func (f *flatMount) unmounted(ctx context.Context) error {
+	session := f.session
+	f.fs, f.reads, f.server, f.session = nil, nil, nil, ""
+	return f.sessions.end(ctx, session)
 }
 
 // remove takes back one add. With the last one the filesystem is unmounted, even if
@@ -63,20 +115,22 @@ func (f *flatMount) remove(ctx context.Context, id block.Digest, detach bool) er
 	if f.fs.Len() > 0 {
 		return nil
 	}
+	if f.server == nil { // it was never served again
+		f.fs, f.reads = nil, nil
+		return nil
+	}
 	if !detach {
 		// The root has been unmounted, but another mount namespace may hold a copy.
 		patient, cancel := context.WithTimeout(ctx, stopTimeout)
 		defer cancel()
 		err := f.server.Unmount(patient, false)
 		if err == nil {
-			f.fs, f.server = nil, nil
-			return nil
+			return f.unmounted(ctx)
 		}
 		f.logger.WarnContext(ctx, "layer files are still in use; detaching them", "error", err)
 	}
 	if err := f.server.Unmount(ctx, true); err != nil {
 		return err
 	}
-	f.fs, f.server = nil, nil
-	return nil
+	return f.unmounted(ctx)
 }

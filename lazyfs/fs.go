@@ -5,16 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/brisk-project/brisk/internal/block"
 	"github.com/brisk-project/brisk/lazyfs/fusefs"
+	"github.com/brisk-project/brisk/lazyfs/kernel"
 	"github.com/brisk-project/brisk/lazyfs/stream"
 )
 
@@ -32,11 +36,14 @@ var ErrStopped = errors.New("lazyfs has stopped")
 // FS mounts images. Create it with [New]; it works while [FS.Run] runs. It is safe
 // for concurrent use.
 type FS struct {
-	cfg    Config
-	reader *stream.Reader
-	ops    fusefs.Ops
-	flat   *flatMount
-	meta   sync.Mutex // held while a metadata image is built
+	cfg      Config
+	reader   *stream.Reader
+	ops      fusefs.Ops
+	flat     *flatMount
+	records  *records
+	sessions *sessions
+	restored *prometheus.CounterVec // nil without metrics
+	meta     sync.Mutex             // held while a metadata image is built
 
 	ready   chan struct{} // closed once mounts can be made
 	stopped chan struct{} // closed when no more can be made
@@ -76,46 +83,76 @@ func New(cfg Config) (*FS, error) {
 		ready: make(chan struct{}), stopped: make(chan struct{}), spawn: make(chan func(context.Context)),
 		mounts: make(map[*Mount]struct{}), layers: make(map[block.Digest]*sharedLayer),
 	}
-	fs.flat = &flatMount{dir: filepath.Join(cfg.StateDir, "flat"), ops: &fs.ops, logger: cfg.Logger}
+	fs.records = &records{dir: filepath.Join(cfg.StateDir, "records")}
+	fs.sessions = &sessions{store: cfg.Keeper, records: fs.records, logger: cfg.Logger}
+	fs.flat = &flatMount{
+		dir: filepath.Join(cfg.StateDir, "flat"), ops: &fs.ops, logger: cfg.Logger, sessions: fs.sessions,
+	}
+	if fs.restored, err = newRestored(cfg.Registerer); err != nil {
+		return nil, err
+	}
 	if err := fs.ops.Register(cfg.Registerer); err != nil {
 		return nil, err
 	}
 	return fs, nil
 }
 
-// Run makes the FS work until ctx ends, then unmounts what is still mounted; what is
-// still in use after a moment is detached, and reads from it fail. It must be called
-// once. The error says that the state directory cannot be used, that no backend
-// works, or what could not be unmounted.
+// Run makes the FS work until ctx ends. It begins by going on with the mounts of a process
+// before this one, as far as they can be gone on with, and by removing the rest of them.
+//
+// In the end mounts that survive this process are left as they are, for the next one:
+// those that need no process, and those that [Config.Keeper] keeps. A read of the latter
+// that cannot be answered any more waits for the next process, so this one should end
+// soon. Other mounts are unmounted; what of them is still in use after a moment is
+// detached, and reads from it fail.
+//
+// Run must be called once. The error says that the state directory cannot be used,
+// that no backend works, or what could not be unmounted.
 func (fs *FS) Run(ctx context.Context) error {
 	defer close(fs.stopped)
-	unlock, err := fs.prepare(ctx)
-	if err != nil && ctx.Err() != nil {
-		return nil // what was broken off says nothing about the machine
-	}
+	lasting, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	unlock, err := fs.possess()
 	if err != nil {
 		return fmt.Errorf("starting lazyfs: %w", err)
 	}
 	defer unlock()
 	var g errgroup.Group
+	if fs.cfg.Keeper != nil {
+		g.Go(func() error { return fs.cfg.Keeper.Run(lasting) })
+	}
 	g.Go(func() error { return fs.reader.Run(ctx) })
+	run := func(work func(context.Context)) error {
+		g.Go(func() error {
+			work(ctx)
+			return nil
+		})
+		return nil
+	}
+	if err := fs.settle(ctx, run); err != nil {
+		left := fs.leave(lasting)
+		stop()
+		if ctx.Err() != nil {
+			return errors.Join(left, g.Wait()) // what was broken off says nothing about the machine
+		}
+		return errors.Join(fmt.Errorf("starting lazyfs: %w", err), left, g.Wait())
+	}
 	close(fs.ready)
 	for running := true; running; {
 		select {
 		case <-ctx.Done():
 			running = false
 		case work := <-fs.spawn:
-			g.Go(func() error {
-				work(ctx)
-				return nil
-			})
+			_ = run(work) //nolint:errcheck // it is nil
 		}
 	}
-	return errors.Join(fs.unmountAll(context.WithoutCancel(ctx)), g.Wait())
+	err = fs.leave(lasting)
+	stop()
+	return errors.Join(err, g.Wait())
 }
 
-// prepare takes possession of the state directory and chooses the backend.
-func (fs *FS) prepare(ctx context.Context) (unlock func(), err error) {
+// possess takes possession of the state directory.
+func (fs *FS) possess() (unlock func(), err error) {
 	if err := os.MkdirAll(fs.cfg.StateDir, stateMode); err != nil {
 		return nil, fmt.Errorf("making the state directory: %w", err)
 	}
@@ -123,32 +160,40 @@ func (fs *FS) prepare(ctx context.Context) (unlock func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	backend, err := fs.settle(ctx)
-	if err != nil {
+	for _, dir := range []string{"rootfs", "flat", "mnt", "records"} {
+		if err := os.MkdirAll(filepath.Join(fs.cfg.StateDir, dir), stateMode); err != nil {
+			unlock()
+			return nil, fmt.Errorf("making the state directory: %w", err)
+		}
+	}
+	if fs.records.boot, err = kernel.BootID(); err != nil {
 		unlock()
 		return nil, err
 	}
-	fs.cfg.Logger.InfoContext(ctx, "mounts are ready", "backend", string(backend))
-	fs.mu.Lock()
-	fs.backend = backend
-	fs.mu.Unlock()
 	return unlock, nil
 }
 
-// settle cleans the state directory up and chooses the backend.
-func (fs *FS) settle(ctx context.Context) (Backend, error) {
-	if err := cleanStale(ctx, fs.cfg.StateDir); err != nil {
-		return "", err
+// settle restores mounts, cleans the state directory up and chooses the backend.
+// Restored mounts come first: programs may be waiting for them.
+func (fs *FS) settle(ctx context.Context, start func(func(context.Context)) error) error {
+	kept, err := fs.restore(ctx, start)
+	if err != nil {
+		return err
 	}
-	for _, dir := range []string{"rootfs", "flat", "mnt"} {
-		if err := os.MkdirAll(filepath.Join(fs.cfg.StateDir, dir), stateMode); err != nil {
-			return "", fmt.Errorf("making the state directory: %w", err)
+	if err := cleanStale(ctx, fs.cfg.StateDir, kept); err != nil {
+		return err
+	}
+	backend := fs.cfg.Backend
+	if backend == "" {
+		if backend, err = choose(ctx, filepath.Join(fs.cfg.StateDir, "probe")); err != nil {
+			return err
 		}
 	}
-	if fs.cfg.Backend != "" {
-		return fs.cfg.Backend, nil
-	}
-	return choose(ctx, filepath.Join(fs.cfg.StateDir, "probe"))
+	fs.cfg.Logger.InfoContext(ctx, "mounts are ready", "backend", string(backend), "restored", len(kept.points))
+	fs.mu.Lock()
+	fs.backend = backend
+	fs.mu.Unlock()
+	return nil
 }
 
 // lock takes a lock that ends with the process at the latest.
@@ -208,23 +253,51 @@ func (fs *FS) start(work func(context.Context)) error {
 	}
 }
 
-func (fs *FS) unmountAll(ctx context.Context) error {
+// Mounts returns the mounts there are, in no order: those made by [FS.Mount], and those
+// taken over from a process before this one, which are all there once Ready is
+// closed. After Run they are the mounts that have been left for the next process.
+func (fs *FS) Mounts() []*Mount {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	return slices.Collect(maps.Keys(fs.mounts))
+}
+
+// leave leaves the mounts that survive this process, and unmounts the others.
+func (fs *FS) leave(ctx context.Context) error {
 	fs.mu.Lock()
 	fs.closing = true
-	left := make([]*Mount, 0, len(fs.mounts))
-	for m := range fs.mounts {
-		left = append(left, m)
-	}
 	fs.mu.Unlock()
+	flatStays := fs.flat.stays(ctx)
 	var errs []error
-	for _, m := range left {
+	for _, m := range fs.Mounts() {
+		switch {
+		case m.stays(ctx, flatStays):
+			continue
+		case m.direct() && fs.cfg.Keeper != nil:
+			continue
+		}
 		patient, cancel := context.WithTimeout(ctx, stopTimeout)
-		if err := m.Unmount(patient); err != nil {
+		err := m.Unmount(patient)
+		cancel()
+		if err != nil && !m.direct() { // those that need no process may stay
 			errs = append(errs, err, m.Detach(ctx))
 		}
-		cancel()
 	}
 	return errors.Join(errs...)
+}
+
+// stays reports whether a connection that the mount needs survives this process.
+func (m *Mount) stays(ctx context.Context, flat bool) bool {
+	switch {
+	case m.direct():
+		return false
+	case m.backend != Tree:
+		return flat
+	case !m.fs.sessions.keeps(ctx, m.session, m.server):
+		return false
+	}
+	m.server.Suspend()
+	return true
 }
 
 // adopt adds a finished mount, and reports whether that was still possible.

@@ -2,6 +2,7 @@ package lazyfs
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/brisk-project/brisk/image/index"
 	"github.com/brisk-project/brisk/internal/block"
+	"github.com/brisk-project/brisk/lazyfs/fusefs"
 	"github.com/brisk-project/brisk/lazyfs/kernel"
 	"github.com/brisk-project/brisk/lazyfs/stream"
 )
@@ -22,12 +24,17 @@ const fuseType = "fuse.brisk"
 type Mount struct {
 	fs      *FS
 	name    string
+	id      block.Digest
 	target  string
 	backend Backend
+	note    json.RawMessage
 	filler  *stream.Filler
 	filled  chan struct{} // closed when the fill has come to its end
 
-	layers []mountedLayer // set while mounting, then read only
+	// These are set while mounting, then read only.
+	layers  []mountedLayer
+	session string         // the connection that the mount needs; empty if it needs none
+	server  *fusefs.Server // of a tree, else nil
 
 	mu   sync.Mutex // held while unmounting; guards undo
 	undo undo
@@ -79,7 +86,7 @@ func (fs *FS) Mount(ctx context.Context, image Image, target string, cfg MountCo
 		return nil, fmt.Errorf("mounting %s: %w", image.Name, err)
 	}
 	m := &Mount{
-		fs: fs, name: image.Name, target: target, backend: fs.Backend(),
+		fs: fs, name: image.Name, id: image.ID, target: target, backend: fs.Backend(), note: cfg.Note,
 		filled: make(chan struct{}),
 	}
 	err := m.build(ctx, image, cfg)
@@ -102,6 +109,9 @@ func (m *Mount) build(ctx context.Context, image Image, cfg MountConfig) error {
 	if image.ID.IsZero() {
 		return errors.New("the image has no ID")
 	}
+	if len(cfg.Note) > MaxNote {
+		return fmt.Errorf("the note has %d bytes, more than %d", len(cfg.Note), MaxNote)
+	}
 	m.openLayers(image.Layers)
 	lower := m.target
 	if cfg.Overlay != nil {
@@ -111,7 +121,7 @@ func (m *Mount) build(ctx context.Context, image Image, cfg MountConfig) error {
 		}
 		lower = dir
 	}
-	if err := m.mountRoot(image, lower); err != nil {
+	if err := m.mountRoot(ctx, image, lower, cfg); err != nil {
 		return err
 	}
 	if cfg.Overlay != nil {
@@ -121,7 +131,25 @@ func (m *Mount) build(ctx context.Context, image Image, cfg MountConfig) error {
 		}
 		m.undoMount(m.target)
 	}
-	return m.startFill(ctx, cfg)
+	return m.startFill(ctx, cfg.NoFill, cfg.Fill, m.fs.start)
+}
+
+// record notes what another process has to know to go on with the mount.
+func (m *Mount) record(root string, cfg MountConfig) error {
+	r := &mountRecord{
+		envelope: m.fs.records.envelope(), Name: m.name, ID: m.id, Backend: m.backend, Target: m.target, Root: root,
+		Session: m.session, NoFill: cfg.NoFill, Fill: cfg.Fill, Note: m.note,
+	}
+	for _, l := range m.layers {
+		r.Layers = append(r.Layers, layerRecord{Stream: l.stream.ID(), Size: l.stream.Size(), Plain: l.plain})
+	}
+	name := uniqueName("") + mountSuffix
+	m.undoRecord(name)
+	return m.fs.records.save(name, r)
+}
+
+func (m *Mount) undoRecord(name string) {
+	m.undo.push(func(context.Context, bool) error { return m.fs.records.remove(name) })
 }
 
 // openLayers opens the streams of the layers and pins those that are complete, if
@@ -129,11 +157,7 @@ func (m *Mount) build(ctx context.Context, image Image, cfg MountConfig) error {
 func (m *Mount) openLayers(layers []*index.Layer) {
 	pinner, pins := m.fs.cfg.Local.(Pinner)
 	for _, l := range layers {
-		opened := mountedLayer{stream: m.fs.acquire(l.StreamID(), l.StreamSize())}
-		m.undo.push(func(context.Context, bool) error {
-			m.fs.release(opened.stream)
-			return nil
-		})
+		opened := mountedLayer{stream: m.openStream(l.StreamID(), l.StreamSize())}
 		// A file that ends within a block of the metadata would give a short read.
 		if pins && m.backend != Tree && l.StreamSize() > 0 && l.StreamSize()%metadataBlock == 0 {
 			if path, unpin, err := pinner.Pin(l.StreamID()); err == nil {
@@ -148,6 +172,16 @@ func (m *Mount) openLayers(layers []*index.Layer) {
 	}
 }
 
+// openStream opens the stream of a layer.
+func (m *Mount) openStream(id block.Digest, size int64) *stream.Layer {
+	opened := m.fs.acquire(id, size)
+	m.undo.push(func(context.Context, bool) error {
+		m.fs.release(opened)
+		return nil
+	})
+	return opened
+}
+
 // mountPoint makes a directory to mount the root below an overlay on.
 func (m *Mount) mountPoint() (string, error) {
 	m.fs.mu.Lock()
@@ -157,34 +191,39 @@ func (m *Mount) mountPoint() (string, error) {
 	if err := os.Mkdir(dir, stateMode); err != nil {
 		return "", fmt.Errorf("making a mount point: %w", err)
 	}
+	m.undoMountPoint(dir)
+	return dir, nil
+}
+
+func (m *Mount) undoMountPoint(dir string) {
 	m.undo.push(func(context.Context, bool) error {
 		if err := os.Remove(dir); err != nil {
 			return fmt.Errorf("removing a mount point: %w", err)
 		}
 		return nil
 	})
-	return dir, nil
 }
 
 func (m *Mount) undoMount(dir string) {
 	m.undo.push(func(ctx context.Context, detach bool) error { return kernel.Unmount(ctx, dir, detach) })
 }
 
-// startFill starts the background fill of the layers that are not plain files.
-func (m *Mount) startFill(ctx context.Context, cfg MountConfig) error {
+// startFill starts the background fill of the layers that are not plain files: it hands
+// it to start.
+func (m *Mount) startFill(ctx context.Context, none bool, cfg stream.FillConfig, start func(func(context.Context)) error) error {
 	var layers []*stream.Layer
 	for _, l := range m.layers {
 		if l.plain == "" {
 			layers = append(layers, l.stream)
 		}
 	}
-	m.filler = m.fs.reader.NewFiller(layers, cfg.Fill)
-	if cfg.NoFill {
+	m.filler = m.fs.reader.NewFiller(layers, cfg)
+	if none {
 		close(m.filled)
 		return nil
 	}
 	stopped, stop := context.WithCancel(context.WithoutCancel(ctx))
-	if err := m.fs.start(func(ctx context.Context) { m.fill(ctx, stopped) }); err != nil {
+	if err := start(func(ctx context.Context) { m.fill(ctx, stopped) }); err != nil {
 		stop()
 		return err
 	}
@@ -206,6 +245,15 @@ func (m *Mount) fill(ctx, stopped context.Context) {
 		m.fs.cfg.Logger.InfoContext(ctx, "image is complete", "image", m.name, "target", m.target)
 	}
 }
+
+// Name returns what logs call the image.
+func (m *Mount) Name() string { return m.name }
+
+// ID returns the name of the chain of layer indexes.
+func (m *Mount) ID() block.Digest { return m.id }
+
+// Note returns the note of the [MountConfig] that the mount was made with.
+func (m *Mount) Note() json.RawMessage { return m.note }
 
 // Target returns where the image is mounted.
 func (m *Mount) Target() string { return m.target }

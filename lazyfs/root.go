@@ -10,6 +10,7 @@ import (
 
 	"github.com/brisk-project/brisk/image/erofs"
 	"github.com/brisk-project/brisk/image/index"
+	"github.com/brisk-project/brisk/internal/block"
 	"github.com/brisk-project/brisk/lazyfs/fusefs"
 	"github.com/brisk-project/brisk/lazyfs/kernel"
 	"github.com/brisk-project/brisk/lazyfs/stream"
@@ -20,22 +21,35 @@ import (
 // smaller units.
 const metadataBlock = 512
 
-// mountRoot mounts the read-only root of the image on a directory.
-func (m *Mount) mountRoot(image Image, dir string) error {
+// metadataPath returns where the metadata of an image is kept.
+func (fs *FS) metadataPath(id block.Digest) string {
+	return filepath.Join(fs.cfg.StateDir, "rootfs", id.Hex()+".erofs")
+}
+
+// mountRoot mounts the read-only root of the image on a directory, and records it: a
+// process that is killed at any moment leaves nothing that the next one could take
+// for whole, nor anything that it would not find.
+func (m *Mount) mountRoot(ctx context.Context, image Image, dir string, cfg MountConfig) error {
 	if m.backend == Tree {
-		return m.mountTree(image, dir)
+		if err := m.mountTree(ctx, image, dir); err != nil {
+			return err
+		}
+		return m.record(dir, cfg)
 	}
-	metadata, err := m.fs.metadata(image.Layers, filepath.Join(m.fs.cfg.StateDir, "rootfs", image.ID.Hex()+".erofs"))
+	metadata, err := m.fs.metadata(image.Layers, m.fs.metadataPath(image.ID))
 	if err != nil {
 		return err
 	}
 	root := kernel.Erofs{Image: metadata, Direct: m.backend == Erofs && m.direct() && m.alignedForDirect()}
 	for _, l := range m.layers {
-		path, err := m.device(l)
+		path, err := m.device(ctx, l)
 		if err != nil {
 			return err
 		}
 		root.Devices = append(root.Devices, path)
+	}
+	if err := m.record(dir, cfg); err != nil {
+		return err
 	}
 	if m.backend == Loop {
 		release, err := attachLoops(&root, m.layers)
@@ -52,16 +66,21 @@ func (m *Mount) mountRoot(image Image, dir string) error {
 }
 
 // device returns the file that holds a layer stream for the kernel.
-func (m *Mount) device(l mountedLayer) (string, error) {
+func (m *Mount) device(ctx context.Context, l mountedLayer) (string, error) {
 	if l.plain != "" {
 		return l.plain, nil
 	}
-	path, err := m.fs.flat.add(l.stream)
+	path, session, err := m.fs.flat.add(ctx, l.stream)
 	if err != nil {
 		return "", err
 	}
-	m.undo.push(func(ctx context.Context, detach bool) error { return m.fs.flat.remove(ctx, l.stream.ID(), detach) })
+	m.session = session
+	m.undoFlat(l.stream)
 	return path, nil
+}
+
+func (m *Mount) undoFlat(l *stream.Layer) {
+	m.undo.push(func(ctx context.Context, detach bool) error { return m.fs.flat.remove(ctx, l.ID(), detach) })
 }
 
 // alignedForDirect reports whether the files of all layers can be read at every block
@@ -152,22 +171,38 @@ func writeMetadata(t *erofs.Tree, path string) error {
 }
 
 // mountTree mounts the root as a FUSE filesystem.
-func (m *Mount) mountTree(image Image, dir string) error {
-	merged, err := erofs.Merge(image.Layers)
-	if err != nil {
-		return fmt.Errorf("merging layers: %w", err)
-	}
-	layers := make([]*stream.Layer, 0, len(m.layers))
-	for _, l := range m.layers {
-		layers = append(layers, l.stream)
-	}
-	reads := fusefs.NewReads()
-	server, err := fusefs.Mount(tree.New(merged, layers, reads, &m.fs.ops), reads, dir, fusefs.Options{
-		Source: m.fs.cfg.StateDir, ACL: true, ReadAhead: readAheadWindow, Logger: m.fs.cfg.Logger,
-	})
+func (m *Mount) mountTree(ctx context.Context, image Image, dir string) error {
+	fs, reads, err := m.tree(image.Layers)
 	if err != nil {
 		return err
 	}
-	m.undo.push(server.Unmount)
+	if m.server, err = fusefs.Mount(fs, reads, dir, m.treeOptions()); err != nil {
+		return err
+	}
+	m.session = m.fs.sessions.begin(ctx, m.server, dir)
+	m.undoTree()
 	return nil
+}
+
+// tree makes the FUSE filesystem of the merged layers.
+func (m *Mount) tree(layers []*index.Layer) (*tree.FS, *fusefs.Reads, error) {
+	merged, err := erofs.Merge(layers)
+	if err != nil {
+		return nil, nil, fmt.Errorf("merging layers: %w", err)
+	}
+	streams := make([]*stream.Layer, 0, len(m.layers))
+	for _, l := range m.layers {
+		streams = append(streams, l.stream)
+	}
+	reads := fusefs.NewReads()
+	return tree.New(merged, streams, reads, &m.fs.ops), reads, nil
+}
+
+func (m *Mount) treeOptions() fusefs.Options {
+	return fusefs.Options{Source: m.fs.cfg.StateDir, ACL: true, ReadAhead: readAheadWindow, Logger: m.fs.cfg.Logger}
+}
+
+func (m *Mount) undoTree() {
+	m.undo.push(func(ctx context.Context, _ bool) error { return m.fs.sessions.end(ctx, m.session) })
+	m.undo.push(m.server.Unmount)
 }

@@ -5,8 +5,24 @@ import (
 	"fmt"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/brisk-project/brisk/internal/block"
 )
+
+// Repin takes back a pin that a process before this one held when it ended. No block is
+// looked at: the mount that it is for reads the file either way. If the cache does not
+// know the layer the error wraps [block.ErrNotFound].
+func (d *Disk) Repin(layer block.Digest) (release func(), err error) {
+	l := d.lookup(layer)
+	if l == nil {
+		return nil, fmt.Errorf("pinning layer %s again: %w", layer.Short(), block.ErrNotFound)
+	}
+	if err := d.addPin(l); err != nil {
+		return nil, fmt.Errorf("pinning layer %s again: %w", layer.Short(), err)
+	}
+	return sync.OnceFunc(func() { d.dropPin(l) }), nil
+}
 
 // Pin returns the path of the file with the whole layer stream, for a mount that
 // uses it without the cache, and keeps every block of the layer until release is
@@ -75,7 +91,10 @@ func (d *Disk) dropPin(l *layer) {
 	defer l.recordMu.Unlock()
 	l.mu.Lock()
 	l.pins--
-	unpinned := l.pins == 0 && !l.stale
+	last := l.pins == 0 && !l.stale
+	// A mount that was detached lives on in containers, unseen.
+	l.stale = l.stale || last && l.mapped()
+	unpinned := last && !l.stale
 	l.mu.Unlock()
 	if unpinned {
 		d.removePinMark(l)
@@ -90,20 +109,39 @@ func (d *Disk) removePinMark(l *layer) {
 	}
 }
 
-// DropStalePins ends the pins of the process before this one. It is to be called
-// once the mounts that are still there have been pinned again.
+// DropStalePins ends pins that nobody has: those of the process before this one, and
+// those that were released while the file was in use. It is to be called once the mounts
+// that are still there have been pinned again, and now and then after that. A layer
+// whose file something else has open, such as a mount in a container that this machine
+// does not list, stays pinned: it would read zeros where blocks are evicted.
 func (d *Disk) DropStalePins() {
 	for _, l := range d.all() {
 		l.recordMu.Lock()
 		l.mu.Lock()
-		dropped := l.stale && l.pins == 0
-		l.stale = false
+		dropped := l.stale && l.pins == 0 && !l.mapped()
+		if dropped || l.pins > 0 {
+			l.stale = false
+		}
 		l.mu.Unlock()
 		if dropped {
 			d.removePinMark(l)
 		}
 		l.recordMu.Unlock()
 	}
+}
+
+// mapped reports whether anything but this cache has the data file open, a mount
+// included. Only then the kernel refuses a lease for writing. Where it knows no
+// leases the answer is no.
+func (l *layer) mapped() bool {
+	err := withFD(l.data, func(fd int) error {
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, unix.F_WRLCK); err != nil {
+			return err
+		}
+		_, err := unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, unix.F_UNLCK)
+		return err
+	})
+	return errors.Is(err, unix.EAGAIN)
 }
 
 // PinSet keeps the blocks of the ranges, such as the start-up set of an image, from

@@ -66,15 +66,32 @@ func unescape(s string) string {
 	return b.String()
 }
 
-// SetReadAhead sets the readahead window of the filesystem mounted on dir.
-func SetReadAhead(dir string, bytes int) error {
+// Device returns the number of the filesystem that holds path, as [MountInfo] shows it.
+func Device(path string) (string, error) {
 	var st unix.Stat_t
-	if err := unix.Stat(dir, &st); err != nil {
-		return fmt.Errorf("asking for the device number of %s: %w", dir, err)
+	if err := unix.Stat(path, &st); err != nil {
+		return "", fmt.Errorf("asking for the device number of %s: %w", path, err)
 	}
 	// Device numbers of mounts pass 255, so the parts must be taken apart properly.
-	name := fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", unix.Major(st.Dev), unix.Minor(st.Dev))
-	if err := os.WriteFile(name, []byte(strconv.Itoa(bytes>>10)), 0); err != nil {
+	return fmt.Sprintf("%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev)), nil
+}
+
+// BootID returns what tells one start of the machine from another.
+func BootID() (string, error) {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "", fmt.Errorf("asking when the machine was started: %w", err)
+	}
+	return strings.TrimSpace(string(id)), nil
+}
+
+// SetReadAhead sets the readahead window of the filesystem mounted on dir.
+func SetReadAhead(dir string, bytes int) error {
+	device, err := Device(dir)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile("/sys/class/bdi/"+device+"/read_ahead_kb", []byte(strconv.Itoa(bytes>>10)), 0); err != nil {
 		return fmt.Errorf("setting the readahead window: %w", err)
 	}
 	return nil
