@@ -140,6 +140,11 @@ func (f *FS) OpenDir(<-chan struct{}, *fuse.OpenIn, *fuse.OpenOut) fuse.Status {
 	return fuse.ENOSYS
 }
 
+// Flush implements [fuse.RawFileSystem]: there is nothing to write back, so the kernel
+// need not ask. Otherwise a program could not even close a file, or start another
+// program, while no process serves the filesystem.
+func (f *FS) Flush(<-chan struct{}, *fuse.FlushIn) fuse.Status { return fuse.ENOSYS }
+
 // Read implements [fuse.RawFileSystem]. It is answered in full or with an error: a
 // short answer inside a file could become zeros in some kernels.
 func (f *FS) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {

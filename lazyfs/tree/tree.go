@@ -87,6 +87,11 @@ func (f *FS) OpenDir(<-chan struct{}, *fuse.OpenIn, *fuse.OpenOut) fuse.Status {
 	return fuse.ENOSYS
 }
 
+// Flush implements [fuse.RawFileSystem]: there is nothing to write back, so the kernel
+// need not ask. Otherwise a program could not even close a file, or start another
+// program, while no process serves the filesystem.
+func (f *FS) Flush(<-chan struct{}, *fuse.FlushIn) fuse.Status { return fuse.ENOSYS }
+
 // ReadDir implements [fuse.RawFileSystem].
 func (f *FS) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
 	return f.list(in, func(e fuse.DirEntry, _ *erofs.Node) bool { return out.AddDirEntry(e) })
