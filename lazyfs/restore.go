@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
 
+	"github.com/brisk-project/brisk/image/erofs"
 	"github.com/brisk-project/brisk/image/index"
 	"github.com/brisk-project/brisk/internal/block"
 	"github.com/brisk-project/brisk/lazyfs/fusefs"
@@ -384,10 +385,11 @@ func (m *Mount) repin(ctx context.Context, layer block.Digest) {
 
 // serveTree serves a tree again.
 func (r *restorer) serveTree(ctx context.Context, m *revival, layers []*index.Layer) error {
-	fs, reads, err := m.tree(layers)
+	merged, err := erofs.Merge(layers)
 	if err != nil {
-		return err
+		return fmt.Errorf("merging layers: %w", err)
 	}
+	fs, reads := m.tree(merged)
 	m.server, err = fusefs.Resume(fs, reads, m.record.Root, r.descriptor(m.session), r.sessions[m.session].Settings, m.treeOptions())
 	if err != nil {
 		return err

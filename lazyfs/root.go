@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/brisk-project/brisk/image/erofs"
 	"github.com/brisk-project/brisk/image/index"
 	"github.com/brisk-project/brisk/internal/block"
@@ -172,30 +174,57 @@ func writeMetadata(t *erofs.Tree, path string) error {
 
 // mountTree mounts the root as a FUSE filesystem.
 func (m *Mount) mountTree(ctx context.Context, image Image, dir string) error {
-	fs, reads, err := m.tree(image.Layers)
+	merged, err := erofs.Merge(image.Layers)
 	if err != nil {
-		return err
+		return fmt.Errorf("merging layers: %w", err)
 	}
+	fs, reads := m.tree(merged)
 	if m.server, err = fusefs.Mount(fs, reads, dir, m.treeOptions()); err != nil {
 		return err
 	}
+	refuseFlush(merged, dir)
 	m.session = m.fs.sessions.begin(ctx, m.server, dir)
 	m.undoTree()
 	return nil
 }
 
 // tree makes the FUSE filesystem of the merged layers.
-func (m *Mount) tree(layers []*index.Layer) (*tree.FS, *fusefs.Reads, error) {
-	merged, err := erofs.Merge(layers)
-	if err != nil {
-		return nil, nil, fmt.Errorf("merging layers: %w", err)
-	}
+func (m *Mount) tree(merged *erofs.Tree) (*tree.FS, *fusefs.Reads) {
 	streams := make([]*stream.Layer, 0, len(m.layers))
 	for _, l := range m.layers {
 		streams = append(streams, l.stream)
 	}
 	reads := fusefs.NewReads()
-	return tree.New(merged, streams, reads, &m.fs.ops), reads, nil
+	return tree.New(merged, streams, reads, &m.fs.ops), reads
+}
+
+// refuseFlush closes some file of a tree, which is when the kernel learns that files need
+// no flush. If a program were the first to close one while no process serves the tree,
+// it would wait, and so would whoever it is starting another program for.
+func refuseFlush(merged *erofs.Tree, dir string) {
+	path, ok := someFile(merged.Root(), dir)
+	if !ok {
+		return
+	}
+	if fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0); err == nil {
+		closeFD(fd)
+	}
+}
+
+// someFile returns the path of a regular file below a directory, false if there is none.
+func someFile(dir *erofs.Node, path string) (string, bool) {
+	for _, child := range dir.Children() {
+		name := filepath.Join(path, child.Name)
+		switch {
+		case child.Node.Type == index.TypeReg:
+			return name, true
+		case child.Node.IsDir():
+			if found, ok := someFile(child.Node, name); ok {
+				return found, true
+			}
+		}
+	}
+	return "", false
 }
 
 func (m *Mount) treeOptions() fusefs.Options {

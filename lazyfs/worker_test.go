@@ -325,7 +325,7 @@ func launch(t *testing.T, role string, s setup, env []string, files ...*os.File)
 	}
 	p := &process{t: t}
 	// The shell makes the number known under which the program will run.
-	p.cmd = exec.CommandContext(t.Context(), "/bin/sh", "-c", `LISTEN_PID=$$ exec "$0"`, self)
+	p.cmd = exec.CommandContext(t.Context(), "/bin/sh", "-c", `exec env LISTEN_PID=$$ "$0"`, self)
 	p.cmd.Env = append(append(os.Environ(), envRole+"="+role, envSetup+"="+string(encoded)), env...)
 	p.cmd.Stderr = testLog{t}
 	p.cmd.ExtraFiles = files

@@ -2,8 +2,8 @@ package keeper
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"net"
 	"strconv"
 	"strings"
 	"sync"
@@ -60,19 +60,19 @@ func FromEnvironment(getenv func(string) string, pid int) *Systemd {
 }
 
 // Put implements [Store]. The manager drops a descriptor that it has already.
-func (s *Systemd) Put(ctx context.Context, name string, fd int) error {
+func (s *Systemd) Put(_ context.Context, name string, fd int) error {
 	if err := checkName(name); err != nil {
 		return err
 	}
-	return s.notify(ctx, "FDSTORE=1\nFDNAME="+name, fd)
+	return s.notify("FDSTORE=1\nFDNAME="+name, fd)
 }
 
 // Remove implements [Store].
-func (s *Systemd) Remove(ctx context.Context, name string) error {
+func (s *Systemd) Remove(_ context.Context, name string) error {
 	if err := checkName(name); err != nil {
 		return err
 	}
-	return s.notify(ctx, "FDSTOREREMOVE=1\nFDNAME="+name, -1)
+	return s.notify("FDSTOREREMOVE=1\nFDNAME="+name, -1)
 }
 
 // Take implements [Store].
@@ -91,24 +91,33 @@ func (s *Systemd) Run(ctx context.Context) error {
 }
 
 // notify tells the service manager something.
-func (s *Systemd) notify(ctx context.Context, text string, fd int) error {
+func (s *Systemd) notify(text string, fd int) error {
 	what, _, _ := strings.Cut(text, "=")
-	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, "unixgram", s.socket)
-	if err != nil {
+	if err := s.send([]byte(text), fd); err != nil {
 		return fmt.Errorf("telling the service manager %s: %w", what, err)
 	}
-	defer conn.Close() //nolint:errcheck // a datagram is sent or it is not
-	unixConn, ok := conn.(*net.UnixConn)
-	if !ok {
-		return fmt.Errorf("telling the service manager %s: not a socket", what)
+	return nil
+}
+
+func (s *Systemd) send(text []byte, fd int) error {
+	socket, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer closeFD(socket)
+	patience := unix.NsecToTimeval(defaultTimeout.Nanoseconds())
+	if err := unix.SetsockoptTimeval(socket, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &patience); err != nil {
+		return err
 	}
 	var rights []byte
 	if fd >= 0 {
 		rights = unix.UnixRights(fd)
 	}
-	if _, _, err := unixConn.WriteMsgUnix([]byte(text), rights, nil); err != nil {
-		return fmt.Errorf("telling the service manager %s: %w", what, err)
+	for {
+		// A name that begins with @ is one of the abstract namespace, here as there.
+		err := unix.Sendmsg(socket, text, rights, &unix.SockaddrUnix{Name: s.socket}, unix.MSG_NOSIGNAL)
+		if !errors.Is(err, unix.EINTR) {
+			return err
+		}
 	}
-	return nil
 }
