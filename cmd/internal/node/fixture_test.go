@@ -31,6 +31,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if dir := os.Getenv(envWorker); dir != "" {
+		os.Exit(runWorker(dir))
+	}
 	if code, done := mountns.Rerun(); done {
 		os.Exit(code)
 	}

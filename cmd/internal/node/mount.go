@@ -99,6 +99,9 @@ func (n *Node) MountImage(ctx context.Context, image *Image, layers int, req Mou
 	if err != nil {
 		return nil, err
 	}
+	if cfg.Note, err = m.note(); err != nil {
+		return nil, err
+	}
 	if m.mount, err = n.fs.Mount(ctx, mounted, req.Target, cfg); err != nil {
 		return nil, err
 	}

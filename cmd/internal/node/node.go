@@ -18,6 +18,7 @@ import (
 	"github.com/brisk-project/brisk/internal/source"
 	"github.com/brisk-project/brisk/lazyfs"
 	"github.com/brisk-project/brisk/lazyfs/cache"
+	"github.com/brisk-project/brisk/lazyfs/keeper"
 	"github.com/brisk-project/brisk/p2p"
 )
 
@@ -40,6 +41,9 @@ type Config struct {
 	Backend lazyfs.Backend
 	// ReadTimeout is how long a read may wait before it fails with EIO.
 	ReadTimeout time.Duration
+	// Keeper keeps mounts for the next process; without one they end with this one,
+	// but for those that need no process.
+	Keeper keeper.Store
 	// Registry is the client all images are found with.
 	Registry *registry.Client
 	// Listen are the addresses to serve peers on; none leaves peers out.
@@ -70,8 +74,9 @@ type Node struct {
 	// reading while something is about to be needed.
 	keeping sync.RWMutex
 
-	mu     sync.Mutex
-	mounts map[*Mount]struct{}
+	mu       sync.Mutex // guards what follows
+	mounts   map[*Mount]struct{}
+	reopened []*Mount // those of a process before this one, until it is known which are lost
 }
 
 // New opens the node's directory and joins the parts. It serves nothing yet.
@@ -113,6 +118,7 @@ func New(cfg Config) (_ *Node, err error) {
 	n.fs, err = lazyfs.New(lazyfs.Config{
 		StateDir: filepath.Join(cfg.Dir, "mounts"), Source: blocks, Local: n.disk, Backend: cfg.Backend,
 		ReadTimeout: cfg.ReadTimeout, Logger: cfg.Log, Registerer: cfg.Metrics,
+		Keeper: cfg.Keeper, Reopen: n.reopen,
 	})
 	return n, err
 }
@@ -164,8 +170,8 @@ func (n *Node) upstream(memory block.Store) block.Source {
 	return source.NewSingleFlight(kept, source.SingleFlightConfig{Name: "node", Registerer: cfg.Metrics})
 }
 
-// Run makes the node work until ctx ends, then unmounts everything and closes
-// the cache. It must be called once.
+// Run makes the node work until ctx ends, then unmounts what does not outlive the
+// process and closes the cache. It must be called once.
 func (n *Node) Run(ctx context.Context) error {
 	// Peers and cache outlive the mounts, which may still read while they end.
 	lasting, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -186,15 +192,16 @@ func (n *Node) Run(ctx context.Context) error {
 		group.Go(func() error { return n.peers.Run(lasting) })
 	}
 	err := group.Wait()
-	// Everything is unmounted by now, but mounts still hold their indexes.
-	return errors.Join(err, n.UnmountAll(lasting), n.disk.Close())
+	// Mounts still hold their indexes.
+	return errors.Join(err, n.leave(lasting), n.disk.Close())
 }
 
 // dropStalePins lets the cache evict what the process before this one had mounted.
-// Once mounts can be made, its own have been cleaned up.
+// Once mounts can be made, its own have been taken over or cleaned up.
 func (n *Node) dropStalePins(ctx context.Context) {
 	select {
 	case <-n.fs.Ready():
+		n.forgetLost(ctx)
 		n.disk.DropStalePins()
 	case <-ctx.Done():
 	}

@@ -1,0 +1,133 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/brisk-project/brisk/image/index"
+	"github.com/brisk-project/brisk/image/registry"
+	"github.com/brisk-project/brisk/lazyfs"
+)
+
+// note is what is recorded with a mount: all that a process after this one needs to go on
+// with it, without asking anybody. Credentials are found by the name of the image
+// when a block is missing.
+type note struct {
+	Image   *Image       `json:"image"`
+	Layers  int          `json:"layers"` // how many of the image are mounted
+	Request MountRequest `json:"request"`
+}
+
+// note returns the note of a mount whose layers are open.
+func (m *Mount) note() (json.RawMessage, error) {
+	encoded, err := json.Marshal(note{Image: m.image, Layers: len(m.layers), Request: m.req})
+	if err != nil {
+		return nil, fmt.Errorf("noting down a mount: %w", err)
+	}
+	return encoded, nil
+}
+
+// parseNote decodes a note. Unknown fields are an error: they might matter.
+func parseNote(content []byte) (note, error) {
+	var n note
+	decoder := json.NewDecoder(bytes.NewReader(content))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&n); err != nil {
+		return n, fmt.Errorf("reading the note of a mount: %w", err)
+	}
+	if n.Image == nil || n.Layers < 0 || n.Layers > len(n.Image.Layers) {
+		return n, fmt.Errorf("reading the note of a mount: it has %d layers of no such image", n.Layers)
+	}
+	return n, nil
+}
+
+// reopen tells all parts of the layers of a mount that a process before this one has
+// made. Everything comes from the object store; nothing is asked of anybody.
+func (n *Node) reopen(_ context.Context, mount *lazyfs.Mount) (_ []*index.Layer, err error) {
+	noted, err := parseNote(mount.Note())
+	if err != nil {
+		return nil, err
+	}
+	ref, err := n.cfg.Registry.ParseReference(noted.Image.Name)
+	if err != nil {
+		return nil, err
+	}
+	m := &Mount{node: n, image: noted.Image, repo: ref.Context(), req: noted.Request, mount: mount}
+	// A mount that needs no process goes on without its layers, but must be known.
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, m.releaseLayers())
+		}
+		n.mu.Lock()
+		n.mounts[m] = struct{}{}
+		n.reopened = append(n.reopened, m)
+		n.mu.Unlock()
+	}()
+	var layers []*index.Layer
+	for _, l := range noted.Image.Layers[:noted.Layers] {
+		used, err := n.reopenLayer(l)
+		if err != nil {
+			return nil, fmt.Errorf("opening index of layer %s of %s again: %w", l.Digest.Short(), noted.Image.Name, err)
+		}
+		n.registry.Add(m.repo, used.Layer)
+		m.layers = append(m.layers, used)
+		layers = append(layers, used.Layer)
+	}
+	return layers, nil
+}
+
+func (n *Node) reopenLayer(layer ImageLayer) (*openLayer, error) {
+	// The file is used in place, but has to be right.
+	if _, err := n.objects.Get(layer.Index, registry.MaxIndexBlob); err != nil {
+		return nil, err
+	}
+	file, err := os.Open(n.objects.Path(layer.Index))
+	if err != nil {
+		return nil, fmt.Errorf("opening layer index: %w", err)
+	}
+	open, err := n.openIndexFile(layer, file)
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return open, nil
+}
+
+// forgetLost lets go of mounts whose layers were opened again, but which could not be
+// gone on with.
+func (n *Node) forgetLost(ctx context.Context) {
+	n.mu.Lock()
+	reopened := n.reopened
+	n.reopened = nil
+	n.mu.Unlock()
+	there := n.fs.Mounts()
+	for _, m := range reopened {
+		if slices.Contains(there, m.mount) {
+			continue
+		}
+		n.mu.Lock()
+		delete(n.mounts, m)
+		n.mu.Unlock()
+		if err := m.releaseLayers(); err != nil {
+			n.log.WarnContext(ctx, "letting go of the layers of a lost mount", "error", err)
+		}
+	}
+}
+
+// leave ends all mounts that do not outlive this process, and lets go of the others.
+func (n *Node) leave(ctx context.Context) error {
+	stay := n.fs.Mounts()
+	var errs []error
+	for _, m := range n.mounted() {
+		if slices.Contains(stay, m.mount) {
+			errs = append(errs, m.releaseLayers())
+		} else {
+			errs = append(errs, m.Unmount(ctx))
+		}
+	}
+	return errors.Join(errs...)
+}
