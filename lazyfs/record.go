@@ -202,7 +202,7 @@ func parseRecord(content []byte, into interface{ check() error }) error {
 // uniqueName returns a name that no process has given before.
 func uniqueName(prefix string) string {
 	var id [8]byte
-	_, _ = rand.Read(id[:]) //nolint:errcheck // it never fails
+	_, _ = rand.Read(id[:]) // which never fails
 	return prefix + hex.EncodeToString(id[:])
 }
 

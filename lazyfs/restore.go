@@ -245,7 +245,7 @@ func (r *restorer) revive(ctx context.Context, file string) (*revival, error) {
 		note: m.record.Note, session: m.record.Session, filled: make(chan struct{}),
 	}
 	layers, err := r.reopen(ctx, m)
-	if err != nil && !m.record.direct() {
+	if err != nil && (!m.record.direct() || errors.Is(err, errRecord)) {
 		return nil, err
 	}
 	if err != nil {
@@ -271,7 +271,7 @@ func (r *restorer) reopen(ctx context.Context, m *revival) ([]*index.Layer, erro
 		same = layers[i].StreamID() == m.record.Layers[i].Stream && layers[i].StreamSize() == m.record.Layers[i].Size
 	}
 	if !same {
-		return nil, fmt.Errorf("opening the layers of %s again: they are not those that are mounted", m.name)
+		return nil, fmt.Errorf("opening the layers of %s again: %w: they are not those that are mounted", m.name, errRecord)
 	}
 	return layers, nil
 }

@@ -53,6 +53,7 @@ func startReaders(t *testing.T, image, target, flat string) *readers {
 }
 
 func (r *readers) one(t *testing.T, path string, want []byte, rnd *rand.Rand) {
+	t.Helper()
 	begin := time.Now()
 	defer func() {
 		took := time.Since(begin)

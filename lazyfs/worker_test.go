@@ -404,7 +404,7 @@ func (p *process) stop() {
 // newSetup makes the directories of a test.
 func newSetup(t *testing.T, backend lazyfs.Backend) setup {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "keep") // sockets have short names
+	dir, err := os.MkdirTemp("", "keep") //nolint:usetesting // sockets have short names
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -111,25 +111,21 @@ func (c *Client) Run(ctx context.Context) error {
 	}
 }
 
-// check brings everything to a new keeper if the one before has gone.
+// check looks whether the keeper is there, and brings everything to a new one if the one
+// before has gone.
 func (c *Client) check(ctx context.Context) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.conn != nil {
-		if _, err := c.ask(ctx, message{kind: kindPing}, -1); err == nil {
-			return
-		}
-	}
-	if len(c.held) == 0 {
+	if c.conn == nil && len(c.held) == 0 {
 		return
 	}
-	for name, fd := range c.held {
-		if _, err := c.ask(ctx, message{kind: kindPut, text: name}, fd); err != nil {
-			c.cfg.Logger.WarnContext(ctx, "the keeper cannot be reached: the end of this process would be felt", "error", err)
-			return
-		}
+	_, err := c.ask(ctx, message{kind: kindPing}, -1)
+	if err != nil && c.conn == nil && len(c.held) > 0 { // it may be a new one that answers
+		_, err = c.ask(ctx, message{kind: kindPing}, -1)
 	}
-	c.cfg.Logger.InfoContext(ctx, "everything is with the keeper again", "sessions", len(c.held))
+	if err != nil {
+		c.cfg.Logger.WarnContext(ctx, "the keeper cannot be reached: the end of this process would be felt", "error", err)
+	}
 }
 
 func (c *Client) end() {
@@ -151,53 +147,21 @@ func (c *Client) hangUp() {
 
 // ask sends a request and waits for the answer. It is called with mu held. After an
 // error of the connection the next request makes a new one.
-func (c *Client) ask(ctx context.Context, m message, fd int) (sessions []Session, err error) {
+func (c *Client) ask(ctx context.Context, m message, fd int) ([]Session, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()
-	defer func() {
-		if err != nil {
-			for _, s := range sessions {
-				closeFD(s.FD)
-			}
-			sessions = nil
-		}
-	}()
-	if err := c.dial(ctx); err != nil {
-		return nil, err
-	}
-	conn := c.conn
-	defer context.AfterFunc(ctx, func() {
-		_ = conn.SetDeadline(time.Unix(1, 0)) //nolint:errcheck // a connection that is closed needs none
-	})()
-	if err := send(conn, m, fd); err != nil {
-		c.hangUp()
-		return nil, err
-	}
-	for {
-		answer, fd, err := receive(conn)
-		if err != nil {
+	if c.conn == nil {
+		if err := c.connect(ctx); err != nil {
 			c.hangUp()
-			return sessions, err
+			return nil, err
 		}
-		switch {
-		case answer.kind == kindSession && fd >= 0:
-			sessions = append(sessions, Session{Name: answer.text, FD: fd})
-			continue
-		case answer.kind == kindDone:
-			return sessions, nil
-		case answer.kind == kindFailed:
-			return sessions, errors.New(answer.text)
-		}
-		c.hangUp()
-		return sessions, fmt.Errorf("%w: kind %d is no answer", errMessage, answer.kind)
 	}
+	return c.exchange(ctx, m, fd)
 }
 
-// dial connects unless there is a connection.
-func (c *Client) dial(ctx context.Context) error {
-	if c.conn != nil {
-		return nil
-	}
+// connect connects to the keeper, which may be another one than before: so it is given
+// everything that it should have.
+func (c *Client) connect(ctx context.Context) error {
 	var dialer net.Dialer
 	conn, err := dialer.DialContext(ctx, "unixpacket", c.cfg.Socket)
 	if err != nil {
@@ -208,5 +172,64 @@ func (c *Client) dial(ctx context.Context) error {
 		return errors.Join(errors.New("the connection is not that of a socket"), conn.Close())
 	}
 	c.conn = unixConn
+	for name, fd := range c.held {
+		if _, err := c.exchange(ctx, message{kind: kindPut, text: name}, fd); err != nil && c.conn == nil {
+			return err
+		} else if err != nil {
+			c.cfg.Logger.WarnContext(ctx, "the keeper does not take a connection", "session", name, "error", err)
+		}
+	}
 	return nil
+}
+
+// exchange sends a request over the connection there is.
+func (c *Client) exchange(ctx context.Context, m message, fd int) ([]Session, error) {
+	conn := c.conn
+	stop := context.AfterFunc(ctx, func() {
+		_ = conn.SetDeadline(time.Unix(1, 0)) //nolint:errcheck // a connection that is closed needs none
+	})
+	defer stop()
+	if err := send(conn, m, fd); err != nil {
+		c.hangUp()
+		return nil, err
+	}
+	sessions, failure, err := answers(conn)
+	if err != nil {
+		c.hangUp()
+	} else if !stop() {
+		c.hangUp() // its deadline may have passed in this very moment
+	}
+	if err = errors.Join(err, failure); err != nil {
+		for _, s := range sessions {
+			closeFD(s.FD)
+		}
+		return nil, err
+	}
+	return sessions, nil
+}
+
+// answers receives what is answered to a request. The failure is that of the request, the
+// error that of the connection.
+func answers(conn *net.UnixConn) (sessions []Session, failure, err error) {
+	for {
+		m, fd, err := receive(conn)
+		if err != nil {
+			return sessions, nil, err
+		}
+		switch {
+		case m.kind == kindSession && fd >= 0:
+			sessions = append(sessions, Session{Name: m.text, FD: fd})
+			continue
+		case fd >= 0:
+			closeFD(fd)
+		}
+		switch m.kind {
+		case kindDone:
+			return sessions, nil, nil
+		case kindFailed:
+			return sessions, errors.New(m.text), nil
+		default:
+			return sessions, nil, fmt.Errorf("%w: kind %d is no answer", errMessage, m.kind)
+		}
+	}
 }

@@ -64,11 +64,10 @@ func parseMessage(b []byte) (message, error) {
 	}
 }
 
-// append encodes a message. Texts that are too long are cut.
-func (m message) append(b []byte) []byte {
+// encode encodes a message. Texts that are too long are cut.
+func (m message) encode() []byte {
 	text := m.text[:min(len(m.text), maxText)]
-	b = append(b, magic...)
-	return append(append(b, byte(m.kind), byte(len(text))), text...)
+	return append(append([]byte(magic), byte(m.kind), byte(len(text))), text...)
 }
 
 // checkName reports what is wrong with the name of a session: the service manager
@@ -90,7 +89,7 @@ func send(conn *net.UnixConn, m message, fd int) error {
 	if fd >= 0 {
 		rights = unix.UnixRights(fd)
 	}
-	_, _, err := conn.WriteMsgUnix(m.append(nil), rights, nil)
+	_, _, err := conn.WriteMsgUnix(m.encode(), rights, nil)
 	return err
 }
 
