@@ -47,7 +47,7 @@ func TestWorkerIsStopped(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, backend lazyfs.Backend) {
 		t.Helper()
 		s := newSetup(t, backend)
-		s.Delay, s.MaxCache = 2*time.Millisecond, 10<<20
+		s.Delay, s.MaxCache = 2*time.Millisecond, 5<<20
 		launch(t, roleKeeper, s, nil)
 		w := launch(t, roleWorker, s, nil)
 		target := s.target(t, "read")
@@ -215,7 +215,7 @@ func TestGraduatedMountNeedsNobody(t *testing.T) {
 		forgetPages(second)
 		requireContent(t, "first", second)
 
-		s.Keeper, s.MaxCache = false, 17<<20 // room for the mounted image and little more
+		s.Keeper, s.MaxCache = false, 11<<20 // room for the mounted image and little more
 		w = launch(t, roleWorker, s, nil)
 		if !w.First.Direct[second] {
 			t.Fatalf("mounts after the restart: %v, direct: %v", w.First.Mounts, w.First.Direct)
@@ -298,6 +298,9 @@ func TestBrokenRecord(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			forEachBackend(t, func(t *testing.T, backend lazyfs.Backend) {
 				t.Helper()
+				if backend != lazyfs.Erofs && change != nil {
+					t.Skip("records are read in the same way for all backends")
+				}
 				s := newSetup(t, backend)
 				launch(t, roleKeeper, s, nil)
 				w := launch(t, roleWorker, s, nil)

@@ -124,11 +124,11 @@ func TestWorkerIsKilled(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, backend lazyfs.Backend) {
 		t.Helper()
 		kills := 50
-		if backend != lazyfs.Erofs {
+		if backend != lazyfs.Erofs || underRace {
 			kills = 10
 		}
 		s := newSetup(t, backend)
-		s.Delay, s.MaxCache = 2*time.Millisecond, 10<<20
+		s.Delay, s.MaxCache = 2*time.Millisecond, 8<<20
 		launch(t, roleKeeper, s, nil)
 		w := launch(t, roleWorker, s, nil)
 		read, written := s.target(t, "read"), s.target(t, "written")

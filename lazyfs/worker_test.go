@@ -57,7 +57,7 @@ func (s setup) socket() string { return filepath.Join(s.Dir, "keeper.sock") }
 // The images: each has the layer that all share, and one of its own.
 const (
 	sharedFile = "shared"
-	sharedSize = 12 << 20
+	sharedSize = 6 << 20
 	ownFile    = "own"
 	ownSize    = 3<<20 + 1<<19
 )
@@ -173,20 +173,36 @@ func (l *library) Fetch(ctx context.Context, req block.Request, sink block.Sink)
 	return src.Fetch(ctx, req, sink)
 }
 
+// index returns the index of a layer stream, which is kept for the next worker.
+func (s setup) index(ctx context.Context, stream []byte) ([]byte, error) {
+	path := filepath.Join(s.Dir, block.Sum(stream[len(stream)/2:]).Hex()+".index")
+	if encoded, err := os.ReadFile(path); err == nil {
+		return encoded, nil
+	}
+	built, err := index.Build(ctx, bytes.NewReader(stream), index.BuildConfig{})
+	if err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(path+".tmp", built.Encoded, 0o600); err != nil {
+		return nil, err
+	}
+	return built.Encoded, os.Rename(path+".tmp", path)
+}
+
 // makeImage makes an image for a worker.
-func makeImage(ctx context.Context, name string) (lazyfs.Image, error) {
+func (s setup) makeImage(ctx context.Context, name string) (lazyfs.Image, error) {
 	made := lazyfs.Image{Name: name}
 	var digests []block.Digest
 	for _, stream := range imageStreams(name) {
-		built, err := index.Build(ctx, bytes.NewReader(stream), index.BuildConfig{})
+		encoded, err := s.index(ctx, stream)
 		if err != nil {
 			return made, err
 		}
-		l, err := index.Open(bytes.NewReader(built.Encoded), int64(len(built.Encoded)))
+		l, err := index.Open(bytes.NewReader(encoded), int64(len(encoded)))
 		if err != nil {
 			return made, err
 		}
-		made.Layers, digests = append(made.Layers, l), append(digests, block.Sum(built.Encoded))
+		made.Layers, digests = append(made.Layers, l), append(digests, block.Sum(encoded))
 	}
 	made.ID = lazyfs.ImageID(digests)
 	return made, nil
@@ -209,7 +225,7 @@ func playWorker(ctx context.Context, s setup, role string, log *slog.Logger) (er
 				return nil, errors.New("refused by the test")
 			}
 			lib.add(imageStreams(m.Name()))
-			image, err := makeImage(ctx, m.Name())
+			image, err := s.makeImage(ctx, m.Name())
 			return image.Layers, err
 		},
 	}
@@ -238,11 +254,11 @@ func playWorker(ctx context.Context, s setup, role string, log *slog.Logger) (er
 		return err
 	}
 	disk.DropStalePins()
-	return obey(ctx, fs, lib)
+	return obey(ctx, s, fs, lib)
 }
 
 // obey does what the test says until there is nobody to say anything.
-func obey(ctx context.Context, fs *lazyfs.FS, lib *library) error {
+func obey(ctx context.Context, s setup, fs *lazyfs.FS, lib *library) error {
 	orders, answers := json.NewDecoder(os.Stdin), json.NewEncoder(os.Stdout)
 	if err := answers.Encode(state(fs)); err != nil {
 		return err
@@ -254,7 +270,7 @@ func obey(ctx context.Context, fs *lazyfs.FS, lib *library) error {
 		} else if err != nil {
 			return err
 		}
-		err := do(ctx, fs, lib, c)
+		err := do(ctx, s, fs, lib, c)
 		reply := state(fs)
 		if err != nil {
 			reply.Error = err.Error()
@@ -273,11 +289,11 @@ func state(fs *lazyfs.FS) answer {
 	return a
 }
 
-func do(ctx context.Context, fs *lazyfs.FS, lib *library, c command) error {
+func do(ctx context.Context, s setup, fs *lazyfs.FS, lib *library, c command) error {
 	switch c.Op {
 	case "mount":
 		lib.add(imageStreams(c.Image))
-		image, err := makeImage(ctx, c.Image)
+		image, err := s.makeImage(ctx, c.Image)
 		if err != nil {
 			return err
 		}
@@ -326,7 +342,8 @@ func launch(t *testing.T, role string, s setup, env []string, files ...*os.File)
 	p := &process{t: t}
 	// The shell makes the number known under which the program will run.
 	p.cmd = exec.CommandContext(t.Context(), "/bin/sh", "-c", `exec env LISTEN_PID=$$ "$0"`, self)
-	p.cmd.Env = append(append(os.Environ(), envRole+"="+role, envSetup+"="+string(encoded)), env...)
+	// The race detector would make each process end a second late.
+	p.cmd.Env = append(append(os.Environ(), envRole+"="+role, envSetup+"="+string(encoded), "GORACE=atexit_sleep_ms=0"), env...)
 	p.cmd.Stderr = testLog{t}
 	p.cmd.ExtraFiles = files
 	stdin, err := p.cmd.StdinPipe()
