@@ -37,11 +37,27 @@
 //	rootfs/         metadata images by image ID, kept for the next mount
 //	flat/           the mount point of package flat, mounted while in use
 //	mnt/            mount points of roots with an overlay on top
+//	records/        what another process has to know of each mount and connection
 //	probe/          scratch space of Probe
 //
-// [FS.Run] begins by removing mounts that a process before it has left there, and ends by
-// unmounting whatever is still mounted. The order is always overlay, root, loop devices,
-// FUSE: each uses the next.
+// Mounts are undone in the order overlay, root, loop devices, FUSE: each uses the next.
+//
+// # When the process ends
+//
+// A mount of which every layer is a plain file needs no process: it is left as it is, and
+// the next process finds its record, pins its layers again, and can unmount it.
+//
+// Any other mount needs a process to answer the kernel. With a [Config.Keeper] the FUSE
+// connection outlives this one, however it ends: readers wait, the next [FS.Run] serves
+// the connection under the same node numbers, which come from the layers, and the
+// kernel hands out again what had been read and not answered. The order in Run is records,
+// layers ([Config.Reopen]), connections, and only then the probe of backends, since
+// programs may be waiting. This takes Linux 6.9; on older ones nothing is kept.
+//
+// What cannot be gone on with is removed: mounts without a keeper, mounts whose record is
+// damaged, records of mounts that are gone or of another start of the machine. Each
+// concerns itself alone. Programs that use a mount when it is removed keep what the
+// kernel has cached, and get EIO for the rest; a new mount beside it is not affected.
 //
 // A process must not read through its own mounts while it holds something that
 // serving a read needs.

@@ -159,7 +159,7 @@ func TestWorkerIsKilled(t *testing.T) {
 		one.end(t)
 		two.end(t)
 		t.Logf("%d kills, a worker is back after %v", kills, down/time.Duration(kills))
-		if worst := time.Duration(max(one.worst.Load(), two.worst.Load())); worst > 2*time.Second {
+		if worst := time.Duration(max(one.worst.Load(), two.worst.Load())); worst > 2*time.Second && !underRace {
 			t.Errorf("a read took %v", worst)
 		}
 		for target := range w.tell(command{Op: "status"}).Mounts {
