@@ -16,6 +16,7 @@ import (
 	"github.com/brisk-project/brisk/cmd/internal/node"
 	"github.com/brisk-project/brisk/image/registry"
 	"github.com/brisk-project/brisk/lazyfs"
+	"github.com/brisk-project/brisk/lazyfs/keeper"
 	"github.com/brisk-project/brisk/p2p"
 )
 
@@ -37,6 +38,7 @@ type runOptions struct {
 	plainHTTP     []string
 	listen        []string
 	peers         []string
+	keeper        string
 	verbose       bool
 }
 
@@ -61,8 +63,21 @@ func newRunCommand() *cobra.Command {
 	flags.StringSliceVar(&opts.plainHTTP, "plain-http", nil, "speak http instead of https to this registry, given as host:port (always done on loopback)")
 	flags.StringSliceVar(&opts.listen, "listen", nil, "serve blocks to peers on this address, such as /ip4/0.0.0.0/tcp/4077")
 	flags.StringSliceVar(&opts.peers, "peer", nil, "a member of the cluster: peerID@/ip4/.../tcp/...")
+	flags.StringVar(&opts.keeper, "keeper", "", "socket of brisk-keeper, which keeps mounts while this program is away (systemd's descriptor store is found by itself)")
 	flags.BoolVarP(&opts.verbose, "verbose", "v", false, "log what is being done")
 	return cmd
+}
+
+// store returns what keeps descriptors while no process of this program runs, nil for
+// nothing.
+func (o *runOptions) store(log *slog.Logger) keeper.Store {
+	if o.keeper != "" {
+		return keeper.NewClient(keeper.ClientConfig{Socket: o.keeper, Logger: log})
+	}
+	if systemd := keeper.FromEnvironment(os.Getenv, os.Getpid()); systemd != nil {
+		return systemd
+	}
+	return nil
 }
 
 func (o *runOptions) run(ctx context.Context) error {
@@ -92,7 +107,7 @@ func (o *runOptions) run(ctx context.Context) error {
 	a, err := agent.New(ctx, agent.Config{
 		Node: node.Config{
 			Dir: dir, CacheBytes: o.cacheBytes, MemoryBytes: o.memoryBytes, Backend: lazyfs.Backend(o.backend),
-			ReadTimeout: o.readTimeout, Registry: client, Listen: o.listen, Peers: peers, Log: log,
+			ReadTimeout: o.readTimeout, Registry: client, Listen: o.listen, Peers: peers, Keeper: o.store(log), Log: log,
 		},
 		Socket: o.socket, LookupTimeout: o.lookupTimeout, FetchTimeout: o.fetchTimeout, AsyncRemove: o.asyncRemove,
 	})

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +15,7 @@ import (
 	"github.com/containerd/errdefs"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/brisk-project/brisk/lazyfs/keeper"
 	"github.com/brisk-project/brisk/test/containerdtest"
 	"github.com/brisk-project/brisk/test/registrytest"
 )
@@ -349,6 +353,56 @@ func TestKill(t *testing.T) {
 	s.requireSum("new", image, path, sum)
 	old.Remove()
 	s.requireSum("newer", image, path, sum)
+	s.RemoveImage(ref)
+	s.requireEmpty()
+}
+
+// TestKeeper kills the program under a container: with a keeper the container reads on
+// when the program is back, and everything is in order after it has gone.
+func TestKeeper(t *testing.T) {
+	t.Parallel()
+	socket := filepath.Join(t.TempDir(), "keeper.sock")
+	k, err := keeper.New(keeper.Config{Socket: socket})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	ended := make(chan error, 1)
+	go func() { ended <- k.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	s := newSite(t, "--keeper", socket)
+	data, path, sum := files(t, 1, 8<<20)
+	ref := s.push("app:v1", true, shell(t), data)
+	image := s.Pull(ref)
+	kept := s.Create("kept", image, nil, "/bin/sleep", "1000")
+	kept.Start()
+	for round := range 3 {
+		if round == 2 {
+			s.stop()
+		} else {
+			s.kill()
+		}
+		read := make(chan string, 1)
+		go func() {
+			_, out := kept.Exec(fmt.Sprintf("read%d", round), "/bin/sha256sum", path)
+			read <- out
+		}()
+		s.stop = s.run("--keeper", socket)
+		s.awaitConnected()
+		if out := <-read; !strings.HasPrefix(out, sum) {
+			t.Errorf("round %d: the container read %q, want %s", round, out, sum)
+		}
+		s.requireSum(fmt.Sprintf("afresh%d", round), image, path, sum)
+		if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("1"), 0); err != nil {
+			t.Error(err)
+		}
+	}
+	kept.Remove()
 	s.RemoveImage(ref)
 	s.requireEmpty()
 }

@@ -34,6 +34,10 @@ type Config struct {
 	Root string
 	// Images are the images that have an index.
 	Images Images
+	// Restored returns the mounts that a process before this one has made with
+	// Images.Mount and that still work, by directory. Run calls it once, and nothing is
+	// mounted before it has returned. nil stands for none.
+	Restored func(ctx context.Context) (map[string]Mounted, error)
 	// LookupTimeout is how long a pull may wait for the answer whether an image has an
 	// index; zero means 1 s.
 	LookupTimeout time.Duration

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -32,6 +33,8 @@ type mountTable struct {
 	metrics *metrics
 	nudge   func() // asks for tidy
 
+	adopted chan struct{} // closed when the mounts of a process before are known
+
 	mu     sync.Mutex // guards the maps, and the users in them
 	mounts map[string]*lazyMount
 }
@@ -49,8 +52,29 @@ type lazyMount struct {
 func newMountTable(cfg Config, m *metrics, nudge func()) *mountTable {
 	return &mountTable{
 		root: cfg.Root, images: cfg.Images, log: cfg.Logger, metrics: m, nudge: nudge,
-		mounts: make(map[string]*lazyMount),
+		mounts: make(map[string]*lazyMount), adopted: make(chan struct{}),
 	}
+}
+
+// adopt goes on with the mounts of a process before this one. Those that no snapshot
+// uses any more are for tidy.
+func (t *mountTable) adopt(restored map[string]Mounted) {
+	t.mu.Lock()
+	for target, mounted := range restored {
+		snapshot := filepath.Base(filepath.Dir(target))
+		if fsPath(t.root, snapshot) != target {
+			continue
+		}
+		m := t.mounts[snapshot]
+		if m == nil {
+			m = &lazyMount{ref: lazyRef{snapshot: snapshot}, users: make(map[string]struct{}), gone: make(map[string]struct{})}
+			t.mounts[snapshot] = m
+		}
+		m.mounted = mounted // nobody mounts before adopted is closed
+		t.metrics.mounted(1)
+	}
+	t.mu.Unlock()
+	close(t.adopted)
 }
 
 // use adds a user without mounting anything.
@@ -61,6 +85,9 @@ func (t *mountTable) use(ref lazyRef, user string) *lazyMount {
 	if m == nil {
 		m = &lazyMount{ref: ref, users: make(map[string]struct{}), gone: make(map[string]struct{})}
 		t.mounts[ref.snapshot] = m
+	}
+	if m.ref.image == "" {
+		m.ref = ref // it was adopted
 	}
 	m.users[user] = struct{}{}
 	delete(m.gone, user)
@@ -78,6 +105,11 @@ func (t *mountTable) acquire(ctx context.Context, ref lazyRef, user string) erro
 }
 
 func (t *mountTable) mount(ctx context.Context, m *lazyMount) error {
+	select {
+	case <-t.adopted:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.mounted != nil {

@@ -26,6 +26,7 @@ const tidyInterval = 2 * time.Second
 // their last user went, images without snapshots. It must be called once. Pulls that
 // wait for a look-up when it ends fail.
 func (s *Snapshotter) Run(ctx context.Context) error {
+	s.adopt(ctx)
 	if err := s.Cleanup(ctx); err != nil {
 		s.log.WarnContext(ctx, "files of removed snapshots are left to the next clean-up", "error", err)
 	}
@@ -45,6 +46,17 @@ func (s *Snapshotter) Run(ctx context.Context) error {
 			timer.Reset(tidyInterval)
 		}
 	}
+}
+
+func (s *Snapshotter) adopt(ctx context.Context) {
+	var restored map[string]Mounted
+	if s.cfg.Restored != nil {
+		var err error
+		if restored, err = s.cfg.Restored(ctx); err != nil {
+			s.log.WarnContext(ctx, "mounts of the process before are lost", "error", err)
+		}
+	}
+	s.mounts.adopt(restored)
 }
 
 // nudge gives Run something to do.

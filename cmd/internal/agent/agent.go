@@ -65,8 +65,9 @@ func New(ctx context.Context, cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
+	known := images{node: n, patience: cfg.LookupTimeout}
 	snapshots, err := snapshotter.New(ctx, snapshotter.Config{
-		Root: filepath.Join(cfg.Node.Dir, "snapshotter"), Images: images{node: n, patience: cfg.LookupTimeout},
+		Root: filepath.Join(cfg.Node.Dir, "snapshotter"), Images: known, Restored: known.restored,
 		LookupTimeout: cfg.LookupTimeout, FetchTimeout: cfg.FetchTimeout, AsyncRemove: cfg.AsyncRemove,
 		Logger: cfg.Node.Log, Registerer: cfg.Node.Metrics,
 	})

@@ -148,6 +148,19 @@ func (i images) Mount(ctx context.Context, id string, layers int, target string)
 	return i.node.MountImage(ctx, opened, layers, node.MountRequest{Target: target})
 }
 
+// restored returns the mounts that the node goes on with.
+func (i images) restored(ctx context.Context) (map[string]snapshotter.Mounted, error) {
+	mounts, err := i.node.Restored(ctx)
+	if err != nil {
+		return nil, err
+	}
+	byTarget := make(map[string]snapshotter.Mounted, len(mounts))
+	for _, m := range mounts {
+		byTarget[m.Target()] = m
+	}
+	return byTarget, nil
+}
+
 // Usage implements [snapshotter.Images].
 func (i images) Usage(_ context.Context, id string, layer int) (snapshotter.Usage, error) {
 	opened, _, err := i.open(id)

@@ -111,6 +111,9 @@ func (n *Node) MountImage(ctx context.Context, image *Image, layers int, req Mou
 	return m, nil
 }
 
+// Target returns where the image is mounted.
+func (m *Mount) Target() string { return m.req.Target }
+
 // Unmount unmounts the image, waiting until nobody uses it or ctx ends.
 func (m *Mount) Unmount(ctx context.Context) error {
 	if err := m.mount.Unmount(ctx); err != nil {

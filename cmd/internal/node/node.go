@@ -67,6 +67,7 @@ type Node struct {
 	peers    *p2p.Node // nil without peers
 	fs       *lazyfs.FS
 
+	settled  chan struct{} // closed when it is known which mounts go on
 	idle     chan struct{} // closed when the last mount has gone
 	idleOnce sync.Once
 
@@ -85,7 +86,7 @@ func New(cfg Config) (_ *Node, err error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	n := &Node{cfg: cfg, log: cfg.Log, layouts: newLayouts(), mounts: make(map[*Mount]struct{}), idle: make(chan struct{})}
+	n := &Node{cfg: cfg, log: cfg.Log, layouts: newLayouts(), mounts: make(map[*Mount]struct{}), idle: make(chan struct{}), settled: make(chan struct{})}
 	if err := os.MkdirAll(cfg.Dir, dirMode); err != nil {
 		return nil, fmt.Errorf("making the node's directory: %w", err)
 	}
@@ -202,6 +203,7 @@ func (n *Node) dropStalePins(ctx context.Context) {
 	select {
 	case <-n.fs.Ready():
 		n.forgetLost(ctx)
+		close(n.settled)
 		n.disk.DropStalePins()
 	case <-ctx.Done():
 	}

@@ -118,6 +118,17 @@ func (n *Node) forgetLost(ctx context.Context) {
 	}
 }
 
+// Restored waits until Run has taken over the mounts of a process before this one, and
+// returns those that go on. It is for a caller that has not mounted anything yet.
+func (n *Node) Restored(ctx context.Context) ([]*Mount, error) {
+	select {
+	case <-n.settled:
+		return n.mounted(), nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("waiting for mounts to be taken over: %w", context.Cause(ctx))
+	}
+}
+
 // leave ends all mounts that do not outlive this process, and lets go of the others.
 func (n *Node) leave(ctx context.Context) error {
 	stay := n.fs.Mounts()
