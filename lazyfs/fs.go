@@ -311,6 +311,20 @@ func (fs *FS) adopt(m *Mount) bool {
 	return true
 }
 
+// claim returns the mount of an image on a target that was taken over from a process
+// before, and that nobody in this one has asked for; nil if there is none.
+func (fs *FS) claim(image block.Digest, target string, cfg MountConfig) *Mount {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	for m := range fs.mounts {
+		if m.inherited && m.id == image && m.target == target && cfg.Overlay == nil {
+			m.inherited = false
+			return m
+		}
+	}
+	return nil
+}
+
 // acquire returns the stream of a layer, shared by all mounts that use it.
 func (fs *FS) acquire(id block.Digest, size int64) *stream.Layer {
 	fs.mu.Lock()

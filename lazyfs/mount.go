@@ -36,6 +36,8 @@ type Mount struct {
 	session string         // the connection that the mount needs; empty if it needs none
 	server  *fusefs.Server // of a tree, else nil
 
+	inherited bool // from a process before, without a caller in this one; guarded by FS.mu
+
 	mu   sync.Mutex // held while unmounting; guards undo
 	undo undo
 }
@@ -81,9 +83,16 @@ type Stats struct {
 // Mount mounts an image on the directory target, an absolute path. It waits for
 // [FS.Run] to be ready, and may take a moment to build the metadata of an image
 // that has not been mounted before. On an error nothing is left behind.
+//
+// A mount of the same image on the same target that was taken over from a process
+// before this one is returned as it is, to the first that asks for it, unless an
+// overlay is wanted.
 func (fs *FS) Mount(ctx context.Context, image Image, target string, cfg MountConfig) (*Mount, error) {
 	if err := fs.wait(ctx); err != nil {
 		return nil, fmt.Errorf("mounting %s: %w", image.Name, err)
+	}
+	if m := fs.claim(image.ID, target, cfg); m != nil {
+		return m, nil
 	}
 	m := &Mount{
 		fs: fs, name: image.Name, id: image.ID, target: target, backend: fs.Backend(), note: cfg.Note,

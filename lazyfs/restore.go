@@ -243,6 +243,7 @@ func (r *restorer) revive(ctx context.Context, file string) (*revival, error) {
 	m.Mount = &Mount{
 		fs: r.fs, name: m.record.Name, id: m.record.ID, target: m.record.Target, backend: m.record.Backend,
 		note: m.record.Note, session: m.record.Session, filled: make(chan struct{}),
+		inherited: !m.record.overlaid(),
 	}
 	layers, err := r.reopen(ctx, m)
 	if err != nil && (!m.record.direct() || errors.Is(err, errRecord)) {

@@ -108,6 +108,7 @@ func (n *Node) MountImage(ctx context.Context, image *Image, layers int, req Mou
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.mounts[m] = struct{}{}
+	n.replaceLocked(m)
 	return m, nil
 }
 

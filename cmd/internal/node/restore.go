@@ -129,6 +129,20 @@ func (n *Node) Restored(ctx context.Context) ([]*Mount, error) {
 	}
 }
 
+// replaceLocked lets go of what was noted of a mount by a process before this one, once
+// somebody in this one has asked for the same mount.
+func (n *Node) replaceLocked(m *Mount) {
+	for other := range n.mounts {
+		if other == m || other.mount != m.mount {
+			continue
+		}
+		delete(n.mounts, other)
+		if err := other.releaseLayers(); err != nil {
+			n.log.Warn("letting go of the layers of a mount that is known twice", "error", err)
+		}
+	}
+}
+
 // leave ends all mounts that do not outlive this process, and lets go of the others.
 func (n *Node) leave(ctx context.Context) error {
 	stay := n.fs.Mounts()

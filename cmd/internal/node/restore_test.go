@@ -149,6 +149,29 @@ func TestNodeIsKilled(t *testing.T) {
 			t.Errorf("the read across the restart: %v", err)
 		}
 		requireFiles(t, target, mixed().files)
+		plain := filepath.Join(dir, "plain")
+		if err := os.Mkdir(plain, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		again := node.MountRequest{Image: image, Target: plain, NoFill: true}
+		if _, err := client.Mount(t.Context(), again); err != nil {
+			t.Fatal(err)
+		}
+		kill(t, worker)
+		worker, _ = startWorker(t, dir, backend)
+		if _, err := client.Mount(t.Context(), again); err != nil { // it is there already
+			t.Error(err)
+		}
+		if status, err := client.Status(t.Context()); err != nil || len(status.Mounts) != 2 {
+			t.Errorf("status after mounting what is mounted: %+v, %v", status, err)
+		}
+		requireFiles(t, plain, mixed().files)
+		if err := client.Unmount(t.Context(), plain); err != nil {
+			t.Error(err)
+		}
+		if left, err := os.ReadDir(plain); err != nil || len(left) != 0 {
+			t.Errorf("after unmounting: %v, %v", left, err)
+		}
 
 		// The gentle way, with everything cached and the registry down for good.
 		reg.Inject(registrytest.Rule{Fault: registrytest.Status(http.StatusServiceUnavailable), Match: func(*http.Request) bool { return true }})
