@@ -77,7 +77,7 @@ type Node struct {
 
 	mu       sync.Mutex // guards what follows
 	mounts   map[*Mount]struct{}
-	reopened []*Mount // those of a process before this one, until it is known which are lost
+	reopened []*Mount // those of a process before this one, until it is known which are there
 }
 
 // New opens the node's directory and joins the parts. It serves nothing yet.
@@ -202,7 +202,7 @@ func (n *Node) Run(ctx context.Context) error {
 func (n *Node) dropStalePins(ctx context.Context) {
 	select {
 	case <-n.fs.Ready():
-		n.forgetLost(ctx)
+		n.takeOver()
 		close(n.settled)
 		n.disk.DropStalePins()
 	case <-ctx.Done():

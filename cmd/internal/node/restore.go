@@ -64,7 +64,6 @@ func (n *Node) reopen(_ context.Context, mount *lazyfs.Mount) (_ []*index.Layer,
 			err = errors.Join(err, m.releaseLayers())
 		}
 		n.mu.Lock()
-		n.mounts[m] = struct{}{}
 		n.reopened = append(n.reopened, m)
 		n.mu.Unlock()
 	}()
@@ -97,24 +96,30 @@ func (n *Node) reopenLayer(layer ImageLayer) (*openLayer, error) {
 	return open, nil
 }
 
-// forgetLost lets go of mounts whose layers were opened again, but which could not be
-// gone on with.
-func (n *Node) forgetLost(ctx context.Context) {
-	n.mu.Lock()
-	reopened := n.reopened
-	n.reopened = nil
-	n.mu.Unlock()
+// takeOver makes the mounts of a process before this one that have been gone on with
+// known, and lets go of the layers of the others. It is called once mounts can be made.
+func (n *Node) takeOver() {
 	there := n.fs.Mounts()
-	for _, m := range reopened {
-		if slices.Contains(there, m.mount) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, m := range n.reopened {
+		known := false
+		for other := range n.mounts {
+			known = known || other.mount == m.mount
+		}
+		if !known && slices.Contains(there, m.mount) {
+			n.mounts[m] = struct{}{}
 			continue
 		}
-		n.mu.Lock()
-		delete(n.mounts, m)
-		n.mu.Unlock()
-		if err := m.releaseLayers(); err != nil {
-			n.log.WarnContext(ctx, "letting go of the layers of a lost mount", "error", err)
-		}
+		n.letGo(m)
+	}
+	n.reopened = nil
+}
+
+// letGo releases the layers of a mount that is not this node's.
+func (n *Node) letGo(m *Mount) {
+	if err := m.releaseLayers(); err != nil {
+		n.log.Warn("letting go of the layers of a mount", "image", m.req.Image, "error", err)
 	}
 }
 
@@ -137,14 +142,13 @@ func (n *Node) replaceLocked(m *Mount) {
 			continue
 		}
 		delete(n.mounts, other)
-		if err := other.releaseLayers(); err != nil {
-			n.log.Warn("letting go of the layers of a mount that is known twice", "error", err)
-		}
+		n.letGo(other)
 	}
 }
 
 // leave ends all mounts that do not outlive this process, and lets go of the others.
 func (n *Node) leave(ctx context.Context) error {
+	n.takeOver()
 	stay := n.fs.Mounts()
 	var errs []error
 	for _, m := range n.mounted() {

@@ -61,8 +61,9 @@ func runWorker(dir string) int {
 	return 0
 }
 
-// startWorker starts a node in a process of its own and waits until it answers.
-func startWorker(t *testing.T, dir string, backend lazyfs.Backend) (*exec.Cmd, node.Status) {
+// startWorker starts a node in a process of its own and waits until it has taken over
+// some mounts.
+func startWorker(t *testing.T, dir string, backend lazyfs.Backend, mounts int) (*exec.Cmd, node.Status) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "/proc/self/exe")
 	cmd.Env = append(os.Environ(), envWorker+"="+dir, envBackend+"="+string(backend))
@@ -75,7 +76,7 @@ func startWorker(t *testing.T, dir string, backend lazyfs.Backend) (*exec.Cmd, n
 	p2ptest.Await(t, "the worker", func() bool {
 		var err error
 		status, err = node.Client{Dir: filepath.Join(dir, "node")}.Status(t.Context())
-		return err == nil && status.Backend != ""
+		return err == nil && status.Backend != "" && len(status.Mounts) == mounts
 	})
 	return cmd, status
 }
@@ -116,7 +117,7 @@ func TestNodeIsKilled(t *testing.T) {
 			_, err := os.Stat(keeperSocket(dir))
 			return err == nil
 		})
-		worker, _ := startWorker(t, dir, backend)
+		worker, _ := startWorker(t, dir, backend, 0)
 		client := node.Client{Dir: filepath.Join(dir, "node")}
 		target := filepath.Join(dir, "root")
 		if err := os.Mkdir(target, 0o755); err != nil {
@@ -140,8 +141,8 @@ func TestNodeIsKilled(t *testing.T) {
 			}
 			read <- err
 		}()
-		worker, status := startWorker(t, dir, backend)
-		if len(status.Mounts) != 1 || status.Mounts[0].Image != image || status.Mounts[0].StreamBytes == 0 {
+		worker, status := startWorker(t, dir, backend, 1)
+		if status.Mounts[0].Image != image || status.Mounts[0].StreamBytes == 0 {
 			t.Errorf("status after the restart: %+v", status)
 		}
 		reg.ClearFaults()
@@ -158,7 +159,7 @@ func TestNodeIsKilled(t *testing.T) {
 			t.Fatal(err)
 		}
 		kill(t, worker)
-		worker, _ = startWorker(t, dir, backend)
+		worker, _ = startWorker(t, dir, backend, 2)
 		if _, err := client.Mount(t.Context(), again); err != nil { // it is there already
 			t.Error(err)
 		}
@@ -181,7 +182,7 @@ func TestNodeIsKilled(t *testing.T) {
 		if err := worker.Wait(); err != nil {
 			t.Errorf("the worker ended: %v", err)
 		}
-		worker, _ = startWorker(t, dir, backend)
+		worker, _ = startWorker(t, dir, backend, 1)
 		requireFiles(t, target, mixed().files)
 		if err := client.Unmount(t.Context(), target); err != nil {
 			t.Error(err)
