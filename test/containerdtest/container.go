@@ -3,6 +3,8 @@ package containerdtest
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"sync"
 	"syscall"
 	"time"
@@ -144,7 +146,10 @@ func (d *Daemon) create(id string, image containerd.Image, more []containerd.New
 	if len(more) == 0 {
 		more = []containerd.NewContainerOpts{containerd.WithNewSnapshot(id, image)}
 	}
-	made, err := d.Client.NewContainer(ctx, id, append(append([]containerd.NewContainerOpts{
+	// Tests that run at the same time share a cgroup, in which this name must be unique.
+	sum := sha256.Sum256([]byte(d.dir))
+	name := hex.EncodeToString(sum[:4]) + "-" + id
+	made, err := d.Client.NewContainer(ctx, name, append(append([]containerd.NewContainerOpts{
 		containerd.WithImage(image), containerd.WithSnapshotter(d.snapshotter),
 		containerd.WithRuntime("io.containerd.runc.v2", &options.Options{BinaryName: d.Runc(), Root: d.RuncRoot()}),
 	}, more...), containerd.WithNewSpec(spec...))...)
