@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"io/fs"
 	"path/filepath"
 	"strings"
@@ -30,6 +31,10 @@ func (s *site) residue() []string {
 	for _, dir := range []string{"cache/layers", "objects", "mounts/rootfs", "mounts/mnt", "snapshotter/snapshots"} {
 		root := filepath.Join(s.dir, dir)
 		err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+			if errors.Is(err, fs.ErrNotExist) {
+				left = append(left, path) // it is being removed just now
+				return nil
+			}
 			if err != nil {
 				return err
 			}
