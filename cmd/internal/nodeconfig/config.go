@@ -1,0 +1,116 @@
+package nodeconfig
+
+import (
+	"time"
+)
+
+// What a file says it is.
+const (
+	APIVersion = "brisk.dev/v1alpha1"
+	Kind       = "NodeConfig"
+)
+
+// The places where the programs look for each other when nothing else is configured.
+const (
+	DefaultPath      = "/etc/brisk/node.yaml"
+	DefaultDirectory = "/var/lib/brisk"
+	DefaultSocket    = "/run/brisk/snapshotter.sock"
+)
+
+// Config is the configuration of a node. [Default] and [Load] make one.
+type Config struct {
+	APIVersion string `yaml:"apiVersion"`
+	Kind       string `yaml:"kind"`
+	// Directory holds everything the node keeps.
+	Directory string `yaml:"directory"`
+	// Socket is where containerd finds the snapshotter.
+	Socket      string      `yaml:"socket"`
+	Log         Log         `yaml:"log"`
+	Cache       Cache       `yaml:"cache"`
+	Mount       Mount       `yaml:"mount"`
+	Snapshotter Snapshotter `yaml:"snapshotter"`
+	Registry    Registry    `yaml:"registry"`
+	Peers       Peers       `yaml:"peers"`
+	Containerd  Containerd  `yaml:"containerd"`
+	HTTP        HTTP        `yaml:"http"`
+}
+
+// Log says what is logged and how.
+type Log struct {
+	Level  string `yaml:"level"`  // debug, info, warn or error
+	Format string `yaml:"format"` // text or json
+}
+
+// Cache bounds what is kept of layers.
+type Cache struct {
+	Size   Size `yaml:"size"`   // on disk
+	Memory Size `yaml:"memory"` // in memory
+	// MinFree is how much of the filesystem must be free for the node to be ready.
+	MinFree Size `yaml:"minFree"`
+}
+
+// Mount says how images are mounted and read.
+type Mount struct {
+	// Backend is erofs, loop or tree; empty means the first that works.
+	Backend string `yaml:"backend"`
+	// ReadTimeout is how long a read may wait before it fails.
+	ReadTimeout Duration `yaml:"readTimeout"`
+}
+
+// Snapshotter says how containerd is served.
+type Snapshotter struct {
+	// LookupTimeout is how long a pull waits for the answer whether its image has an
+	// index, FetchTimeout how long it waits for an index that is there.
+	LookupTimeout Duration `yaml:"lookupTimeout"`
+	FetchTimeout  Duration `yaml:"fetchTimeout"`
+	// AsyncRemove leaves the files of removed snapshots to the next clean-up.
+	AsyncRemove bool `yaml:"asyncRemove"`
+}
+
+// Registry says how registries are talked to.
+type Registry struct {
+	// PlainHTTP lists registries, as host:port, that speak HTTP without TLS.
+	PlainHTTP []string `yaml:"plainHTTP"`
+}
+
+// Peers says which nodes exchange blocks with this one.
+type Peers struct {
+	// Listen are multiaddresses to serve peers on; none leaves peers out.
+	Listen []string `yaml:"listen"`
+	// Members are the other nodes, as peerID@multiaddress.
+	Members []string `yaml:"members"`
+}
+
+// Containerd says where containerd is.
+type Containerd struct {
+	// Address is its socket.
+	Address string `yaml:"address"`
+}
+
+// HTTP says where metrics and health are served.
+type HTTP struct {
+	// Address is host:port; empty serves nothing.
+	Address string `yaml:"address"`
+	// Pprof serves profiles of the process too. Address must then be on loopback.
+	Pprof bool `yaml:"pprof"`
+}
+
+// Default returns the configuration of an empty file.
+func Default() Config {
+	return Config{
+		APIVersion: APIVersion,
+		Kind:       Kind,
+		Directory:  DefaultDirectory,
+		Socket:     DefaultSocket,
+		Log:        Log{Level: "info", Format: "text"},
+		Cache:      Cache{Size: 20 << 30, Memory: 32 << 20, MinFree: 1 << 30},
+		Mount:      Mount{ReadTimeout: Duration(30 * time.Second)},
+		Snapshotter: Snapshotter{
+			LookupTimeout: Duration(time.Second), FetchTimeout: Duration(20 * time.Second),
+		},
+		Registry:   Registry{PlainHTTP: []string{}},
+		Peers:      Peers{Listen: []string{}, Members: []string{}},
+		Containerd: Containerd{Address: "/run/containerd/containerd.sock"},
+		HTTP:       HTTP{Address: "127.0.0.1:4078"},
+	}
+}
