@@ -26,7 +26,7 @@ import (
 // of the image.
 func (d *Daemon) Pull(ref string) containerd.Image {
 	d.tb.Helper()
-	image, err := d.Client.Pull(d.Context(), ref, containerd.WithPullUnpack, containerd.WithPullSnapshotter(d.snapshotter),
+	image, err := d.Client.Pull(d.Context(), ref, containerd.WithPullUnpack, containerd.WithPullSnapshotter(d.Snapshotter),
 		containerd.WithImageHandlerWrapper(labels.AppendInfoHandlerWrapper(ref)))
 	if err != nil {
 		d.tb.Fatalf("pulling %s: %v", ref, err)
@@ -111,7 +111,7 @@ func (d *Daemon) CreateOn(id string, on Base, spec []oci.SpecOpts, args ...strin
 		}
 		parent = identity.ChainID(diffs).String()
 	}
-	if _, err := d.Client.SnapshotService(d.snapshotter).Prepare(d.Context(), id, parent, append(on.Options, Lasting())...); err != nil {
+	if _, err := d.Client.SnapshotService(d.Snapshotter).Prepare(d.Context(), id, parent, append(on.Options, Lasting())...); err != nil {
 		return nil, err
 	}
 	return d.create(id, on.Image, []containerd.NewContainerOpts{containerd.WithSnapshot(id)}, spec, args)
@@ -150,7 +150,7 @@ func (d *Daemon) create(id string, image containerd.Image, more []containerd.New
 	sum := sha256.Sum256([]byte(d.dir))
 	name := hex.EncodeToString(sum[:4]) + "-" + id
 	made, err := d.Client.NewContainer(ctx, name, append(append([]containerd.NewContainerOpts{
-		containerd.WithImage(image), containerd.WithSnapshotter(d.snapshotter),
+		containerd.WithImage(image), containerd.WithSnapshotter(d.Snapshotter),
 		containerd.WithRuntime("io.containerd.runc.v2", &options.Options{BinaryName: d.Runc(), Root: d.RuncRoot()}),
 	}, more...), containerd.WithNewSpec(spec...))...)
 	if err != nil {

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -47,6 +46,8 @@ type Config struct {
 	Socket string
 	// Root is the directory in which it keeps what it loads.
 	Root string
+	// Plain leaves the snapshotter out of the configuration.
+	Plain bool
 	// Transfer pulls through the transfer service, as containerd does without
 	// further configuration, and not in the client.
 	Transfer bool
@@ -56,13 +57,14 @@ type Config struct {
 type Daemon struct {
 	Client  *containerd.Client
 	Address string // of its socket
+	// Snapshotter is what images are pulled and containers made with.
+	Snapshotter string
 
-	tb          testing.TB
-	dir         string
-	snapshotter string
-	bin         string
-	cmd         *exec.Cmd
-	done        chan struct{} // closed when the process has ended
+	tb   testing.TB
+	dir  string
+	bin  string
+	cmd  *exec.Cmd
+	done chan struct{} // closed when the process has ended
 }
 
 // Start starts containerd. It ends with the test, which fails if anything is left then.
@@ -76,29 +78,16 @@ func Start(tb testing.TB, cfg Config) *Daemon {
 			tb.Fatal(err)
 		}
 	}
-	d := &Daemon{tb: tb, dir: dir, snapshotter: cmp.Or(cfg.Builtin, Snapshotter), bin: bin, Address: filepath.Join(dir, "c.sock"), done: make(chan struct{})}
+	d := &Daemon{tb: tb, dir: dir, bin: bin, Address: filepath.Join(dir, "c.sock"), Snapshotter: cmp.Or(cfg.Builtin, Snapshotter)}
 	tb.Cleanup(d.remove)
-	path := filepath.Join(dir, "config.toml")
-	if err := os.WriteFile(path, []byte(d.config(cfg)), 0o600); err != nil {
+	if err := os.WriteFile(d.ConfigPath(), []byte(d.config(cfg)), 0o600); err != nil {
 		tb.Fatal(err)
 	}
-	log, err := os.Create(filepath.Join(dir, "log"))
-	if err != nil {
+	if err := d.launch(); err != nil {
 		tb.Fatal(err)
 	}
-	defer log.Close() //nolint:errcheck // containerd has it
-	d.cmd = exec.CommandContext(context.WithoutCancel(tb.Context()), filepath.Join(bin, "containerd"), "--config", path)
-	d.cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"))
-	d.cmd.Stdout, d.cmd.Stderr = log, log
-	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := d.cmd.Start(); err != nil {
-		tb.Fatal(err)
-	}
-	go func() {
-		defer close(d.done)
-		_ = d.cmd.Wait() //nolint:errcheck // it is told to end
-	}()
 	tb.Cleanup(d.stop)
+	var err error
 	d.Client, err = containerd.New(d.Address, containerd.WithDefaultNamespace(Namespace), containerd.WithTimeout(startTimeout))
 	if err != nil {
 		tb.Fatalf("connecting to containerd: %v\n%s", err, d.Log())
@@ -130,6 +119,26 @@ snapshotter = %[5]q
 	if cfg.Transfer {
 		exports += "enable_remote_snapshot_annotations = \"true\"\n"
 	}
+	if cfg.Plain {
+		return d.base()
+	}
+	return d.base() + fmt.Sprintf(`[proxy_plugins.%[1]s]
+type = "snapshot"
+address = %[2]q
+capabilities = ["remap-ids"]
+[proxy_plugins.%[1]s.exports]
+%[3]s
+[plugins."io.containerd.cri.v1.images"]
+snapshotter = %[1]q
+disable_snapshot_annotations = %[4]t
+[[plugins."io.containerd.transfer.v1.local".unpack_config]]
+platform = "linux/%[5]s"
+snapshotter = %[1]q
+`, Snapshotter, cfg.Socket, exports, cfg.Transfer, runtime.GOARCH)
+}
+
+// base is the configuration without the snapshotter.
+func (d *Daemon) base() string {
 	return fmt.Sprintf(`version = 3
 root = %[1]q
 state = %[2]q
@@ -137,25 +146,12 @@ state = %[2]q
 address = %[3]q
 [ttrpc]
 address = %[4]q
-[proxy_plugins.%[5]s]
-type = "snapshot"
-address = %[6]q
-capabilities = ["remap-ids"]
-[proxy_plugins.%[5]s.exports]
-%[7]s
-[plugins."io.containerd.cri.v1.images"]
-snapshotter = %[5]q
-disable_snapshot_annotations = %[8]t
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
-BinaryName = %[9]q
-Root = %[10]q
-[[plugins."io.containerd.transfer.v1.local".unpack_config]]
-platform = "linux/%[11]s"
-snapshotter = %[5]q
-`, filepath.Join(d.dir, "root"), filepath.Join(d.dir, "state"), d.Address, d.Address+".ttrpc", Snapshotter,
-		cfg.Socket, exports, cfg.Transfer, d.Runc(), d.RuncRoot(), runtime.GOARCH)
+BinaryName = %[5]q
+Root = %[6]q
+`, filepath.Join(d.dir, "root"), filepath.Join(d.dir, "state"), d.Address, d.Address+".ttrpc", d.Runc(), d.RuncRoot())
 }
 
 // Runc returns the path of runc.
@@ -190,16 +186,7 @@ func (d *Daemon) stop() {
 			d.tb.Errorf("closing the client: %v", err)
 		}
 	}
-	if err := d.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		d.tb.Errorf("ending containerd: %v", err)
-	}
-	select {
-	case <-d.done:
-	case <-ctx.Done():
-		d.tb.Errorf("containerd does not end\n%s", d.Log())
-		_ = d.cmd.Process.Kill() //nolint:errcheck // it may have ended
-		<-d.done
-	}
+	d.end(ctx)
 	if d.tb.Failed() {
 		d.tb.Logf("containerd:\n%s", d.Log())
 	}
