@@ -89,22 +89,27 @@ func (s *Snapshotter) retain(ctx context.Context) (done bool, err error) {
 		return false, nil
 	}
 	defer s.gate.Unlock()
-	images := make(map[string]struct{})
-	err = s.walk(ctx, func(_ context.Context, _ string, info snapshots.Info) error {
-		if image, ok := info.Labels[labelImage]; ok {
-			images[image] = struct{}{}
-		}
-		return nil
-	})
+	ids, err := s.Images(ctx)
 	if err != nil {
 		return false, err
 	}
-	ids := slices.Sorted(maps.Keys(images))
 	s.decider.forget(ids)
 	if err := s.cfg.Images.Retain(ctx, ids); err != nil {
 		return false, fmt.Errorf("telling which images have snapshots: %w", err)
 	}
 	return true, nil
+}
+
+// Images returns the IDs of all images that have lazy snapshots.
+func (s *Snapshotter) Images(ctx context.Context) ([]string, error) {
+	images := make(map[string]struct{})
+	err := s.walk(ctx, func(_ context.Context, _ string, info snapshots.Info) error {
+		if image, ok := info.Labels[labelImage]; ok {
+			images[image] = struct{}{}
+		}
+		return nil
+	})
+	return slices.Sorted(maps.Keys(images)), err
 }
 
 // walk calls fn with all snapshots and their numbers.
