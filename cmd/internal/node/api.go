@@ -38,6 +38,11 @@ func (c Client) Status(ctx context.Context) (Status, error) {
 	return status, c.ask(ctx, http.MethodGet, "/status", nil, &status)
 }
 
+// Get asks the node for anything, such as what [Config.Extend] has added.
+func (c Client) Get(ctx context.Context, path string, answer any) error {
+	return c.ask(ctx, http.MethodGet, path, nil, answer)
+}
+
 // Mount asks the node to mount an image.
 func (c Client) Mount(ctx context.Context, req MountRequest) (MountStatus, error) {
 	var status MountStatus
@@ -124,6 +129,9 @@ func (n *Node) serve(ctx context.Context) error {
 			n.answer(w, struct{}{}, n.unmount(r.Context(), req.Target))
 		}
 	})
+	if n.cfg.Extend != nil {
+		n.cfg.Extend(mux)
+	}
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: headerTimeout}
 	closed := make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() {

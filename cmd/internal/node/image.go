@@ -41,8 +41,10 @@ type ImageLayer struct {
 	// length in bytes.
 	Index     block.Digest `json:"index,omitzero"`
 	IndexSize int64        `json:"indexSize,omitempty"`
-	// Stream is the stream ID, known once the index has been fetched.
-	Stream block.Digest `json:"stream,omitzero"`
+	// Stream is the stream ID, and StreamSize the length of the layer stream in bytes,
+	// known once the index has been fetched.
+	Stream     block.Digest `json:"stream,omitzero"`
+	StreamSize int64        `json:"streamSize,omitempty"`
 }
 
 // Indexed returns how many layers, from the bottom one on, have an index.
@@ -116,7 +118,7 @@ func (n *Node) Fetch(ctx context.Context, image *Image) error {
 			if err != nil {
 				return fmt.Errorf("fetching index of layer %s of %s: %w", layer.Digest.Short(), image.Name, err)
 			}
-			layer.Stream = open.StreamID()
+			layer.Stream, layer.StreamSize = open.StreamID(), open.StreamSize()
 			return n.layouts.release(open)
 		})
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"sync"
@@ -50,6 +51,8 @@ type Config struct {
 	Listen []string
 	// Peers are the other members of the cluster.
 	Peers []p2p.Peer
+	// Extend, if set, adds to what the node answers on the socket in its directory.
+	Extend func(mux *http.ServeMux)
 	// Log may be nil. Metrics may be nil: then there are none.
 	Log     *slog.Logger
 	Metrics prometheus.Registerer
@@ -66,6 +69,7 @@ type Node struct {
 	registry *registry.Source
 	peers    *p2p.Node // nil without peers
 	fs       *lazyfs.FS
+	tally    *tally
 
 	settled  chan struct{} // closed when it is known which mounts go on
 	idle     chan struct{} // closed when the last mount has gone
@@ -111,13 +115,20 @@ func New(cfg Config) (_ *Node, err error) {
 	if err != nil {
 		return nil, err
 	}
-	held := []source.Link{{Name: "memory", Source: memory}, {Name: "disk", Source: n.disk}}
-	if err := n.joinPeers(source.Chain(held...)); err != nil {
+	held := source.Chain(source.Link{Name: "memory", Source: memory}, source.Link{Name: "disk", Source: n.disk})
+	if err := n.joinPeers(held); err != nil {
 		return nil, err
 	}
-	blocks := source.Chain(append(held, source.Link{Name: "upstream", Source: n.upstream(memory)})...)
+	if n.tally, err = newTally(); err != nil {
+		return nil, err
+	}
+	// What peers are given is not counted: it is read for them.
+	blocks := source.Chain(
+		source.Link{Name: "memory", Source: n.tally.count(memory, fromMemory)},
+		source.Link{Name: "disk", Source: n.tally.count(n.disk, fromDisk)},
+		source.Link{Name: "upstream", Source: n.upstream(memory)})
 	n.fs, err = lazyfs.New(lazyfs.Config{
-		StateDir: filepath.Join(cfg.Dir, "mounts"), Source: blocks, Local: n.disk, Backend: cfg.Backend,
+		StateDir: filepath.Join(cfg.Dir, "mounts"), Source: timed{blocks, n.tally}, Local: countedDisk{n.disk, n.tally}, Backend: cfg.Backend,
 		ReadTimeout: cfg.ReadTimeout, Logger: cfg.Log, Registerer: cfg.Metrics,
 		Keeper: cfg.Keeper, Reopen: n.reopen,
 	})
@@ -152,9 +163,9 @@ const PeerKeyFile = "peer.key"
 // passes each block on at once. Peers are asked for just the blocks wanted.
 func (n *Node) upstream(memory block.Store) block.Source {
 	cfg := n.cfg
-	far := source.Retry(
-		source.Verify(source.NewPriority(n.registry, source.PriorityConfig{}), n.layouts,
-			source.VerifyConfig{Name: "registry", Registerer: cfg.Metrics}),
+	verified := source.Verify(source.NewPriority(n.registry, source.PriorityConfig{}), n.layouts,
+		source.VerifyConfig{Name: "registry", Registerer: cfg.Metrics})
+	far := source.Retry(n.tally.count(verified, fromRegistry),
 		source.RetryConfig{Name: "registry", Registerer: cfg.Metrics})
 	far = source.NewSingleFlight(far, source.SingleFlightConfig{
 		Name: "registry", Registerer: cfg.Metrics,
@@ -162,7 +173,7 @@ func (n *Node) upstream(memory block.Store) block.Source {
 	})
 	if n.peers != nil {
 		far = source.Chain(
-			source.Link{Name: "peer", Source: n.peers.Source(), ReadTimeout: peerReadTimeout},
+			source.Link{Name: "peer", Source: n.tally.count(n.peers.Source(), fromPeers), ReadTimeout: peerReadTimeout},
 			source.Link{Name: "registry", Source: far})
 	}
 	kept := source.Fill(memory, source.Fill(n.disk, far,
@@ -211,6 +222,10 @@ func (n *Node) dropStalePins(ctx context.Context) {
 
 // Close closes a node that is never run.
 func (n *Node) Close() error { return n.disk.Close() }
+
+// Ready is closed when images can be mounted: what a process before has left has been
+// cleaned up, and the backend is known.
+func (n *Node) Ready() <-chan struct{} { return n.fs.Ready() }
 
 // Idle is closed when the last mount has been unmounted.
 func (n *Node) Idle() <-chan struct{} { return n.idle }

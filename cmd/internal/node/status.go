@@ -27,3 +27,42 @@ type MountStatus struct {
 	// Direct says that the mount reads plain files of the cache and needs no process.
 	Direct bool `json:"direct"`
 }
+
+// ImageStatus tells what this machine has of an image that is loaded lazily.
+type ImageStatus struct {
+	// Layers is how many layers the image has, LazyLayers how many of them, from the
+	// bottom one on, are loaded lazily.
+	Layers     int `json:"layers"`
+	LazyLayers int `json:"lazyLayers"`
+	// CachedBytes of the StreamBytes bytes of the lazy layers are in the disk cache.
+	CachedBytes int64 `json:"cachedBytes"`
+	StreamBytes int64 `json:"streamBytes"`
+	// Mounts is how many mounts of it there are, and Direct whether none of them needs
+	// a process.
+	Mounts  int     `json:"mounts"`
+	Direct  bool    `json:"direct"`
+	Traffic Traffic `json:"traffic"`
+}
+
+// ImageStatus tells what this machine has of an image. Layers that images share count
+// for each of them.
+func (n *Node) ImageStatus(image *Image) ImageStatus {
+	lazy := image.Indexed()
+	status := ImageStatus{Layers: len(image.Layers), LazyLayers: lazy}
+	for _, layer := range image.Layers[:lazy] {
+		status.StreamBytes += layer.StreamSize
+		if usage, ok := n.disk.LayerUsage(layer.Stream); ok {
+			status.CachedBytes += usage.Bytes
+		}
+		status.Traffic.add(n.tally.of(layer.Stream))
+	}
+	status.Direct = true
+	for _, m := range n.mounted() {
+		if m.image.Digest == image.Digest {
+			status.Mounts++
+			status.Direct = status.Direct && m.mount.Stats().Direct
+		}
+	}
+	status.Direct = status.Direct && status.Mounts > 0
+	return status
+}

@@ -1,0 +1,143 @@
+package node
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+
+	"github.com/brisk-project/brisk/internal/block"
+	"github.com/brisk-project/brisk/lazyfs/cache"
+)
+
+const (
+	// tallied is how many layer streams are counted for. The one not read for the
+	// longest time is forgotten.
+	tallied = 4096
+	// stallAfter is how long a read has to wait for blocks to count as a stall.
+	stallAfter = 100 * time.Millisecond
+)
+
+// Traffic counts what came of layer streams from where since the node started, in bytes,
+// and how often somebody had to wait for it.
+type Traffic struct {
+	// Memory, Disk, Peers and Registry count uncompressed bytes of blocks. What the
+	// kernel reads from its own memory, or from files of the cache, is not among them.
+	Memory   int64 `json:"memory"`
+	Disk     int64 `json:"disk"`
+	Peers    int64 `json:"peers"`
+	Registry int64 `json:"registry"`
+	// Stalls is how many reads have waited for more than a tenth of a second, StallTime
+	// for how long in all, and LongestStall the longest of them.
+	Stalls       int64         `json:"stalls"`
+	StallTime    time.Duration `json:"stallNanoseconds"`
+	LongestStall time.Duration `json:"longestStallNanoseconds"`
+}
+
+// add adds what was counted for another stream.
+func (t *Traffic) add(other Traffic) {
+	t.Memory += other.Memory
+	t.Disk += other.Disk
+	t.Peers += other.Peers
+	t.Registry += other.Registry
+	t.Stalls += other.Stalls
+	t.StallTime += other.StallTime
+	t.LongestStall = max(t.LongestStall, other.LongestStall)
+}
+
+// tally counts for each layer stream.
+type tally struct {
+	mu      sync.Mutex
+	streams *lru.Cache[block.Digest, *Traffic] // what they point to is guarded by mu
+}
+
+func newTally() (*tally, error) {
+	streams, err := lru.New[block.Digest, *Traffic](tallied)
+	return &tally{streams: streams}, err
+}
+
+// of returns what was counted for a stream.
+func (t *tally) of(stream block.Digest) Traffic {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if counted, ok := t.streams.Peek(stream); ok {
+		return *counted
+	}
+	return Traffic{}
+}
+
+// change changes what is counted for a stream.
+func (t *tally) change(stream block.Digest, fn func(*Traffic)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	counted, ok := t.streams.Get(stream)
+	if !ok {
+		counted = new(Traffic)
+		t.streams.Add(stream, counted)
+	}
+	fn(counted)
+}
+
+// counted is a source whose blocks are counted in one of the fields.
+type counted struct {
+	block.Source
+	tally *tally
+	field func(*Traffic) *int64
+}
+
+// count returns a source that counts what another one delivers.
+func (t *tally) count(src block.Source, field func(*Traffic) *int64) block.Source {
+	return counted{src, t, field}
+}
+
+// Fetch implements [block.Source].
+func (c counted) Fetch(ctx context.Context, req block.Request, sink block.Sink) error {
+	return c.Source.Fetch(ctx, req, func(k block.Key, data []byte) error {
+		c.tally.change(k.Layer, func(t *Traffic) { *c.field(t) += int64(len(data)) })
+		return sink(k, data)
+	})
+}
+
+func fromMemory(t *Traffic) *int64   { return &t.Memory }
+func fromDisk(t *Traffic) *int64     { return &t.Disk }
+func fromPeers(t *Traffic) *int64    { return &t.Peers }
+func fromRegistry(t *Traffic) *int64 { return &t.Registry }
+
+// timed is a source whose slow answers to reads are counted.
+type timed struct {
+	block.Source
+	tally *tally
+}
+
+// Fetch implements [block.Source].
+func (s timed) Fetch(ctx context.Context, req block.Request, sink block.Sink) error {
+	if req.Class != block.ClassRead {
+		return s.Source.Fetch(ctx, req, sink)
+	}
+	started := time.Now()
+	err := s.Source.Fetch(ctx, req, sink)
+	if took := time.Since(started); took > stallAfter {
+		s.tally.change(req.Layer, func(t *Traffic) {
+			t.Stalls++
+			t.StallTime += took
+			t.LongestStall = max(t.LongestStall, took)
+		})
+	}
+	return err
+}
+
+// countedDisk is the disk cache with its direct reads counted.
+type countedDisk struct {
+	*cache.Disk
+	tally *tally
+}
+
+// ReadAt reads as the disk cache does.
+func (d countedDisk) ReadAt(layer block.Digest, p []byte, off int64) (int, error) {
+	n, err := d.Disk.ReadAt(layer, p, off)
+	if err == nil {
+		d.tally.change(layer, func(t *Traffic) { t.Disk += int64(n) })
+	}
+	return n, err
+}
