@@ -42,6 +42,12 @@ type Config struct {
 	// FetchTimeout and AsyncRemove are those of the snapshotter.
 	FetchTimeout time.Duration
 	AsyncRemove  bool
+	// Containerd is the socket of containerd; empty leaves it out of what makes the
+	// agent ready. MinFree is how many bytes of the disk have to be free for that.
+	Containerd string
+	MinFree    int64
+	// Credentials are the names of where credentials come from, for the status.
+	Credentials []string
 }
 
 // Agent is what runs on a node.
@@ -61,6 +67,8 @@ func New(ctx context.Context, cfg Config) (*Agent, error) {
 	if cfg.LookupTimeout == 0 {
 		cfg.LookupTimeout = time.Second
 	}
+	a := &Agent{log: cfg.Node.Log}
+	cfg.Node.Extend = a.extend
 	n, err := node.New(cfg.Node)
 	if err != nil {
 		return nil, err
@@ -74,7 +82,8 @@ func New(ctx context.Context, cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
-	return &Agent{cfg: cfg, log: cfg.Node.Log, node: n, snapshots: snapshots}, nil
+	a.cfg, a.node, a.snapshots = cfg, n, snapshots
+	return a, nil
 }
 
 // Close closes an agent that is never run.
