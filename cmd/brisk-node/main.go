@@ -29,6 +29,7 @@ func newRootCommand() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newRunCommand())
+	root.AddCommand(newRunCommand(), newConfigCommand(), newStatusCommand(), newDoctorCommand(),
+		newInstallCommand(), newUninstallCommand())
 	return root
 }

@@ -79,7 +79,7 @@ func (s *site) socket() string { return filepath.Join(s.dir, "s.sock") }
 func (s *site) run(flags ...string) (stop func()) {
 	s.t.Helper()
 	cmd := exec.CommandContext(context.WithoutCancel(s.t.Context()), "/proc/self/exe",
-		append([]string{"run", "--dir", s.dir, "--socket", s.socket(), "--lookup-timeout", "20s"}, flags...)...)
+		append([]string{"run", "--dir", s.dir, "--socket", s.socket(), "--lookup-timeout", "20s", "--http", ""}, flags...)...)
 	cmd.Env = append(os.Environ(), envProgram+"=1", "GORACE=atexit_sleep_ms=0")
 	cmd.Stderr = s.logs
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

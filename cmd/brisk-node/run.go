@@ -4,75 +4,85 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/brisk-project/brisk/cmd/internal/agent"
 	"github.com/brisk-project/brisk/cmd/internal/node"
+	"github.com/brisk-project/brisk/cmd/internal/nodeconfig"
+	"github.com/brisk-project/brisk/cmd/internal/ops"
 	"github.com/brisk-project/brisk/image/registry"
 	"github.com/brisk-project/brisk/lazyfs"
 	"github.com/brisk-project/brisk/lazyfs/keeper"
 	"github.com/brisk-project/brisk/p2p"
 )
 
-const (
-	defaultDir    = "/var/lib/brisk"
-	defaultSocket = "/run/brisk/snapshotter.sock"
-)
-
-type runOptions struct {
-	dir           string
-	socket        string
-	cacheBytes    int64
-	memoryBytes   int64
-	backend       string
-	readTimeout   time.Duration
-	lookupTimeout time.Duration
-	fetchTimeout  time.Duration
-	asyncRemove   bool
-	plainHTTP     []string
-	listen        []string
-	peers         []string
-	keeper        string
-	verbose       bool
-}
-
 func newRunCommand() *cobra.Command {
-	opts := &runOptions{}
+	opts := &options{}
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Serve containerd until interrupted",
 		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return opts.run(cmd.Context()) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := opts.load(cmd.Flags())
+			if err != nil {
+				return err
+			}
+			return run(cmd.Context(), cfg, cmd.ErrOrStderr())
+		},
 	}
-	flags := cmd.Flags()
-	flags.StringVar(&opts.dir, "dir", defaultDir, "directory for the cache and all state, not on an overlay filesystem")
-	flags.StringVar(&opts.socket, "socket", defaultSocket, "socket that containerd finds the snapshotter under")
-	flags.Int64Var(&opts.cacheBytes, "cache-bytes", 20<<30, "bound of the disk cache in bytes")
-	flags.Int64Var(&opts.memoryBytes, "memory-bytes", 32<<20, "bound of the memory cache in bytes")
-	flags.StringVar(&opts.backend, "backend", "", "force a mount backend: erofs, loop or tree (default: the first that works)")
-	flags.DurationVar(&opts.readTimeout, "read-timeout", 30*time.Second, "how long a read may wait before it fails with EIO")
-	flags.DurationVar(&opts.lookupTimeout, "lookup-timeout", time.Second, "how long a pull may wait for the answer whether its image has an index")
-	flags.DurationVar(&opts.fetchTimeout, "fetch-timeout", 20*time.Second, "how long a pull may wait for an index that is there")
-	flags.BoolVar(&opts.asyncRemove, "async-remove", false, "leave the files of removed snapshots to the next clean-up of containerd")
-	flags.StringSliceVar(&opts.plainHTTP, "plain-http", nil, "speak http instead of https to this registry, given as host:port (always done on loopback)")
-	flags.StringSliceVar(&opts.listen, "listen", nil, "serve blocks to peers on this address, such as /ip4/0.0.0.0/tcp/4077")
-	flags.StringSliceVar(&opts.peers, "peer", nil, "a member of the cluster: peerID@/ip4/.../tcp/...")
-	flags.StringVar(&opts.keeper, "keeper", "", "socket of brisk-keeper, which keeps mounts while this program is away (systemd's descriptor store is found by itself)")
-	flags.BoolVarP(&opts.verbose, "verbose", "v", false, "log what is being done")
+	opts.addTo(cmd)
 	return cmd
 }
 
-// store returns what keeps descriptors while no process of this program runs, nil for
-// nothing.
-func (o *runOptions) store(log *slog.Logger) keeper.Store {
-	if o.keeper != "" {
-		return keeper.NewClient(keeper.ClientConfig{Socket: o.keeper, Logger: log})
+func newConfigCommand() *cobra.Command {
+	opts := &options{}
+	cmd := &cobra.Command{
+		Use:   "config",
+		Short: "Print the configuration that is in force",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := opts.load(cmd.Flags())
+			if err != nil {
+				return err
+			}
+			content, err := cfg.Marshal()
+			if err != nil {
+				return err
+			}
+			_, err = cmd.OutOrStdout().Write(content)
+			return err
+		},
+	}
+	opts.addTo(cmd)
+	return cmd
+}
+
+// newLogger returns a logger. The configuration is valid.
+func newLogger(cfg nodeconfig.Log, w io.Writer) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(cfg.Level)); err != nil {
+		return nil, fmt.Errorf("log.level: %w", err)
+	}
+	opts := &slog.HandlerOptions{Level: level}
+	if cfg.Format == "json" {
+		return slog.New(slog.NewJSONHandler(w, opts)), nil
+	}
+	return slog.New(slog.NewTextHandler(w, opts)), nil
+}
+
+// keeperStore returns what keeps descriptors while no process of this program runs, nil
+// for nothing.
+func keeperStore(cfg nodeconfig.Keeper, log *slog.Logger) keeper.Store {
+	if cfg.Socket != "" {
+		return keeper.NewClient(keeper.ClientConfig{Socket: cfg.Socket, Logger: log})
 	}
 	if systemd := keeper.FromEnvironment(os.Getenv, os.Getpid()); systemd != nil {
 		return systemd
@@ -80,25 +90,25 @@ func (o *runOptions) store(log *slog.Logger) keeper.Store {
 	return nil
 }
 
-func (o *runOptions) run(ctx context.Context) error {
+func run(ctx context.Context, cfg nodeconfig.Config, stderr io.Writer) error {
 	if os.Geteuid() != 0 {
 		return errors.New("mounting needs root")
 	}
-	level := slog.LevelInfo
-	if o.verbose {
-		level = slog.LevelDebug
-	}
-	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
-	dir, err := filepath.Abs(o.dir)
+	log, err := newLogger(cfg.Log, stderr)
 	if err != nil {
-		return fmt.Errorf("finding --dir: %w", err)
+		return err
 	}
-	peers, err := p2p.ParsePeers(o.peers)
+	peers, err := p2p.ParsePeers(cfg.Peers.Members)
+	if err != nil {
+		return fmt.Errorf("peers.members: %w", err)
+	}
+	metrics, err := ops.NewRegistry()
 	if err != nil {
 		return err
 	}
 	client, err := registry.NewClient(registry.Config{
-		PlainHTTP: func(host string) bool { return slices.Contains(o.plainHTTP, host) }, Logger: log,
+		PlainHTTP: func(host string) bool { return slices.Contains(cfg.Registry.PlainHTTP, host) },
+		Logger:    log,
 	})
 	if err != nil {
 		return err
@@ -106,13 +116,51 @@ func (o *runOptions) run(ctx context.Context) error {
 	defer client.Close()
 	a, err := agent.New(ctx, agent.Config{
 		Node: node.Config{
-			Dir: dir, CacheBytes: o.cacheBytes, MemoryBytes: o.memoryBytes, Backend: lazyfs.Backend(o.backend),
-			ReadTimeout: o.readTimeout, Registry: client, Listen: o.listen, Peers: peers, Keeper: o.store(log), Log: log,
+			Dir: cfg.Directory, CacheBytes: int64(cfg.Cache.Size), MemoryBytes: int64(cfg.Cache.Memory),
+			Backend: lazyfs.Backend(cfg.Mount.Backend), ReadTimeout: time.Duration(cfg.Mount.ReadTimeout),
+			Registry: client, Listen: cfg.Peers.Listen, Peers: peers, Keeper: keeperStore(cfg.Keeper, log), Log: log, Metrics: metrics,
 		},
-		Socket: o.socket, LookupTimeout: o.lookupTimeout, FetchTimeout: o.fetchTimeout, AsyncRemove: o.asyncRemove,
+		Socket: cfg.Socket, LookupTimeout: time.Duration(cfg.Snapshotter.LookupTimeout),
+		FetchTimeout: time.Duration(cfg.Snapshotter.FetchTimeout), AsyncRemove: cfg.Snapshotter.AsyncRemove,
+		Containerd: cfg.Containerd.Address, MinFree: int64(cfg.Cache.MinFree), Credentials: []string{"docker-config"},
 	})
 	if err != nil {
 		return err
 	}
-	return a.Run(ctx)
+	return serve(ctx, a, cfg, ops.Config{
+		Address: cfg.HTTP.Address, Pprof: cfg.HTTP.Pprof, Gatherer: metrics, NotReady: a.NotReady, Logger: log,
+	})
+}
+
+// serve runs the agent and what tells of it until ctx ends.
+func serve(ctx context.Context, a *agent.Agent, cfg nodeconfig.Config, look ops.Config) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var group errgroup.Group
+	group.Go(func() error { defer cancel(); return a.Run(ctx) })
+	if cfg.HTTP.Address != "" {
+		group.Go(func() error {
+			// Containers can do without, as when somebody else has the port.
+			if err := ops.New(look).Run(ctx); err != nil {
+				look.Logger.ErrorContext(ctx, "metrics and health are not served", "error", err)
+			}
+			return nil
+		})
+	}
+	group.Go(func() error {
+		if err := a.Answering(ctx); err != nil {
+			return nil //nolint:nilerr // the agent has the error, or was told to end
+		}
+		// Without a service manager nothing is told.
+		if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
+			look.Logger.WarnContext(ctx, "the service manager cannot be told that the agent is ready", "error", err)
+		}
+		<-ctx.Done()
+		_, err := daemon.SdNotify(false, daemon.SdNotifyStopping)
+		if err != nil {
+			look.Logger.WarnContext(ctx, "the service manager cannot be told that the agent ends", "error", err)
+		}
+		return nil
+	})
+	return group.Wait()
 }

@@ -31,6 +31,7 @@ type Config struct {
 	Snapshotter Snapshotter `yaml:"snapshotter"`
 	Registry    Registry    `yaml:"registry"`
 	Peers       Peers       `yaml:"peers"`
+	Keeper      Keeper      `yaml:"keeper"`
 	Containerd  Containerd  `yaml:"containerd"`
 	HTTP        HTTP        `yaml:"http"`
 }
@@ -79,6 +80,13 @@ type Peers struct {
 	Listen []string `yaml:"listen"`
 	// Members are the other nodes, as peerID@multiaddress.
 	Members []string `yaml:"members"`
+}
+
+// Keeper says what keeps mounts while brisk-node is away.
+type Keeper struct {
+	// Socket is that of brisk-keeper. Empty means the descriptor store of systemd, if
+	// there is one.
+	Socket string `yaml:"socket"`
 }
 
 // Containerd says where containerd is.

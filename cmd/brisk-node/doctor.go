@@ -1,0 +1,64 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/brisk-project/brisk/cmd/internal/doctor"
+)
+
+// errSick says that a check has failed; the findings have been printed.
+var errSick = errors.New("something here does not work: see the findings")
+
+func newDoctorCommand() *cobra.Command {
+	opts := &installOptions{}
+	var format, registry string
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "Find out what keeps images from being lazy on this node",
+		Long: `Find out what keeps images from being lazy on this node, and say what to do about it.
+
+Images are really mounted for that, in a directory that is removed again. The exit code is
+1 if anything is found that does not work.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := opts.load(cmd.Flags())
+			if err != nil {
+				return err
+			}
+			target, err := opts.target(cfg)
+			if err != nil {
+				return err
+			}
+			findings := doctor.Run(cmd.Context(), doctor.Config{
+				Node: cfg, Target: target, Containerd: opts.containerd, Registry: registry,
+			})
+			err = printAs(cmd.OutOrStdout(), format, findings, func(w io.Writer) error { return printFindings(w, findings) })
+			if err == nil && doctor.Failed(findings) {
+				err = errSick
+			}
+			return err
+		},
+	}
+	opts.addPlacesTo(cmd)
+	opts.addContainerdTo(cmd.Flags())
+	addFormat(cmd, &format)
+	cmd.Flags().StringVar(&registry, "registry", "", "compare the clock with that of this registry, given as host or host:port")
+	return cmd
+}
+
+func printFindings(w io.Writer, findings []doctor.Finding) error {
+	var text strings.Builder
+	for _, f := range findings {
+		fmt.Fprintf(&text, "%-4s  %-17s  %s\n", f.Level, f.Check, strings.ReplaceAll(f.Found, "\n", "; "))
+		if f.Advice != "" {
+			fmt.Fprintf(&text, "%25s-> %s\n", "", f.Advice)
+		}
+	}
+	_, err := io.WriteString(w, text.String())
+	return err
+}

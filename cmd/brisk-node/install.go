@@ -1,0 +1,190 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/brisk-project/brisk/cmd/internal/containerdcfg"
+	"github.com/brisk-project/brisk/cmd/internal/install"
+	"github.com/brisk-project/brisk/cmd/internal/nodeconfig"
+)
+
+// snapshotterName is what containerd calls the snapshotter.
+const snapshotterName = "brisk"
+
+// installOptions are the flags of what installs and uninstalls.
+type installOptions struct {
+	options
+
+	version    string
+	main       string
+	dropIn     string
+	containerd string
+	service    string
+	unit       string
+	systemd    bool
+	dryRun     bool
+}
+
+func (o *installOptions) addTo(cmd *cobra.Command) {
+	o.addPlacesTo(cmd)
+	f := cmd.Flags()
+	o.addContainerdTo(f)
+	f.StringVar(&o.service, "containerd-service", "containerd", "what the service manager calls containerd")
+	f.StringVar(&o.unit, "unit", install.DefaultUnit, "where the unit of the agent is written")
+	_, err := os.Stat("/run/systemd/system")
+	f.BoolVar(&o.systemd, "systemd", err == nil, "write a unit, and start, restart and stop services; the default is whether systemd runs here")
+	f.BoolVar(&o.dryRun, "dry-run", false, "print what would be done, and do nothing")
+}
+
+// addContainerdTo adds the flags that say where the parts of containerd are.
+func (o *installOptions) addContainerdTo(f *pflag.FlagSet) {
+	f.StringVar(&o.version, "containerd-version", "", "version of containerd, if it cannot be asked")
+	f.StringVar(&o.main, "containerd-config", containerdcfg.DefaultMain, "main configuration file of containerd")
+	f.StringVar(&o.dropIn, "containerd-drop-in", containerdcfg.DefaultDropIn, "file to write for containerd 2")
+	f.StringVar(&o.containerd, "containerd-program", "containerd", "program of containerd, which validates its configuration")
+}
+
+// target says what containerd is to be configured for.
+func (o *installOptions) target(cfg nodeconfig.Config) (containerdcfg.Target, error) {
+	target := containerdcfg.Target{
+		Name: snapshotterName, Socket: cfg.Socket, Dir: cfg.Directory, Main: o.main, DropIn: o.dropIn,
+	}
+	var err error
+	if o.version != "" {
+		target.Version, err = containerdcfg.ParseVersion(o.version)
+	}
+	for _, path := range []string{o.main, o.dropIn} {
+		if !filepath.IsAbs(path) {
+			err = errors.Join(err, fmt.Errorf("%q is not an absolute path", path))
+		}
+	}
+	return target, err
+}
+
+// installer returns what installs, or with removing what uninstalls: to do that it is
+// enough to have any configuration.
+func (o *installOptions) installer(cmd *cobra.Command, removing bool) (*install.Installer, error) {
+	// The file may be one that is made now.
+	if _, err := os.Stat(o.where()); errors.Is(err, fs.ErrNotExist) {
+		o.missing = true
+	}
+	cfg, err := o.load(cmd.Flags())
+	if err != nil && removing {
+		cmd.PrintErrln("going on with the flags and the defaults:", err)
+		cfg, err = nodeconfig.Default(), nil
+		o.overlay(cmd.Flags(), &cfg)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if os.Geteuid() != 0 && !o.dryRun {
+		return nil, errors.New("this needs root; --dry-run does not")
+	}
+	target, err := o.target(cfg)
+	if err != nil {
+		return nil, err
+	}
+	program, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("finding this program: %w", err)
+	}
+	path := o.where()
+	if path, err = filepath.Abs(path); err != nil {
+		return nil, fmt.Errorf("finding --config: %w", err)
+	}
+	var settings []byte
+	if !removing {
+		if settings, err = o.settings(cfg, path); err != nil {
+			return nil, err
+		}
+	}
+	return install.New(install.Config{
+		Target: target, Address: cfg.Containerd.Address, Containerd: o.containerd, Service: o.service, Systemd: o.systemd,
+		Unit: o.unit, Program: program, NodeConfig: path, Settings: settings, DryRun: o.dryRun, Out: cmd.OutOrStdout(),
+	}), nil
+}
+
+// settings returns the content of the configuration file, for which the flags have to say
+// nothing else than the file if there is one: the service is run without flags.
+func (o *installOptions) settings(cfg nodeconfig.Config, path string) ([]byte, error) {
+	wanted, err := cfg.Marshal()
+	if err != nil {
+		return nil, err
+	}
+	there, err := nodeconfig.Load(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return wanted, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if now, err := there.Marshal(); err != nil || !bytes.Equal(now, wanted) {
+		return nil, errors.Join(err, fmt.Errorf("the flags say something else than %s, which the service reads: change the file", path))
+	}
+	return wanted, nil
+}
+
+func newInstallCommand() *cobra.Command {
+	opts := &installOptions{}
+	cmd := &cobra.Command{
+		Use:   "install",
+		Short: "Run the agent as a service, and make containerd use it",
+		Long: `Run the agent as a service, and make containerd use it.
+
+containerd 1.7 and 2.x can be configured. A copy of its main file is kept where that is
+changed, containerd checks the result, and what does not work is undone. To install again
+changes nothing but what has changed.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			installer, err := opts.installer(cmd, false)
+			if err != nil {
+				return err
+			}
+			return installer.Install(cmd.Context())
+		},
+	}
+	opts.addTo(cmd)
+	return cmd
+}
+
+func newUninstallCommand() *cobra.Command {
+	opts := &installOptions{}
+	var how install.Removal
+	cmd := &cobra.Command{
+		Use:   "uninstall",
+		Short: "Make containerd do without the agent, and remove the service",
+		Long: `Make containerd do without the agent, and remove the service.
+
+While there are containers on snapshots of the agent they are listed, and nothing is
+changed. With --drain new containers are made elsewhere, and the agent stays until those
+that there are have been removed. With --force they are killed; on a node of Kubernetes
+move them away before, with kubectl drain.
+
+Images that containerd has not in full are removed: they are pulled again when they are
+needed. The agent need not run.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			installer, err := opts.installer(cmd, true)
+			if err != nil {
+				return err
+			}
+			return installer.Uninstall(cmd.Context(), how)
+		},
+	}
+	opts.addTo(cmd)
+	f := cmd.Flags()
+	f.BoolVar(&how.Drain, "drain", false, "wait until no container needs the agent")
+	f.BoolVar(&how.Force, "force", false, "kill the containers that need the agent, or those that are left at the end of --drain")
+	f.BoolVar(&how.Purge, "purge", false, "remove the directory of the agent too")
+	f.DurationVar(&how.Patience, "drain-timeout", 15*time.Minute, "how long --drain waits")
+	return cmd
+}

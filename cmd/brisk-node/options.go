@@ -1,0 +1,130 @@
+package main
+
+import (
+	"encoding"
+	"errors"
+	"io/fs"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/brisk-project/brisk/cmd/internal/nodeconfig"
+)
+
+// options are the flags that go on top of the configuration file.
+type options struct {
+	path    string
+	missing bool              // the file need not be there
+	given   nodeconfig.Config // what the flags say
+	verbose bool
+	// copies copy what one flag says, by name.
+	copies map[string]func(to *nodeconfig.Config)
+}
+
+// field makes a flag of a field. The method that makes it comes from the flag library.
+func field[T any](o *options, name string, of func(*nodeconfig.Config) *T, add func(p *T, name string)) {
+	add(of(&o.given), name)
+	o.copies[name] = func(to *nodeconfig.Config) { *of(to) = *of(&o.given) }
+}
+
+// text adds a flag whose value is text with a meaning.
+func text[T encoding.TextMarshaler, P interface {
+	*T
+	encoding.TextUnmarshaler
+}](flags *pflag.FlagSet, usage string) func(p *T, name string) {
+	return func(p *T, name string) { flags.TextVar(P(p), name, *p, usage) }
+}
+
+func word(flags *pflag.FlagSet, usage string) func(p *string, name string) {
+	return func(p *string, name string) { flags.StringVar(p, name, *p, usage) }
+}
+
+func truth(flags *pflag.FlagSet, usage string) func(p *bool, name string) {
+	return func(p *bool, name string) { flags.BoolVar(p, name, *p, usage) }
+}
+
+func list(flags *pflag.FlagSet, usage string) func(p *[]string, name string) {
+	return func(p *[]string, name string) { flags.StringSliceVar(p, name, *p, usage) }
+}
+
+// addPlacesTo adds the flags that say where things are.
+func (o *options) addPlacesTo(cmd *cobra.Command) {
+	type config = nodeconfig.Config
+	o.given, o.copies = nodeconfig.Default(), make(map[string]func(*config))
+	f := cmd.Flags()
+	f.StringVar(&o.path, "config", "", "configuration file (default "+nodeconfig.DefaultPath+" if it exists)")
+	field(o, "dir", func(c *config) *string { return &c.Directory },
+		word(f, "directory for the cache and all state, not on an overlay filesystem"))
+	field(o, "socket", func(c *config) *string { return &c.Socket }, word(f, "socket that containerd finds the snapshotter under"))
+	field(o, "containerd", func(c *config) *string { return &c.Containerd.Address }, word(f, "socket of containerd"))
+}
+
+// addTo adds all flags to a command.
+func (o *options) addTo(cmd *cobra.Command) {
+	type config = nodeconfig.Config
+	type size = nodeconfig.Size
+	type duration = nodeconfig.Duration
+	o.addPlacesTo(cmd)
+	f := cmd.Flags()
+	field(o, "log-level", func(c *config) *string { return &c.Log.Level }, word(f, "debug, info, warn or error"))
+	field(o, "log-format", func(c *config) *string { return &c.Log.Format }, word(f, "text or json"))
+	field(o, "cache-size", func(c *config) *size { return &c.Cache.Size }, text[size](f, "the most `bytes` that the cache takes on disk"))
+	field(o, "cache-memory", func(c *config) *size { return &c.Cache.Memory }, text[size](f, "the most `bytes` that the cache takes in memory"))
+	field(o, "cache-min-free", func(c *config) *size { return &c.Cache.MinFree },
+		text[size](f, "with fewer `bytes` free on the disk the node is not ready"))
+	field(o, "backend", func(c *config) *string { return &c.Mount.Backend },
+		word(f, "force a mount backend: erofs, loop or tree (default: the first that works)"))
+	field(o, "read-timeout", func(c *config) *duration { return &c.Mount.ReadTimeout },
+		text[duration](f, "how long a read may wait, as a `duration`, before it fails with EIO"))
+	field(o, "lookup-timeout", func(c *config) *duration { return &c.Snapshotter.LookupTimeout },
+		text[duration](f, "how long a pull may wait, as a `duration`, for the answer whether its image has an index"))
+	field(o, "fetch-timeout", func(c *config) *duration { return &c.Snapshotter.FetchTimeout },
+		text[duration](f, "how long a pull may wait, as a `duration`, for an index that is there"))
+	field(o, "async-remove", func(c *config) *bool { return &c.Snapshotter.AsyncRemove },
+		truth(f, "leave the files of removed snapshots to the next clean-up of containerd"))
+	field(o, "plain-http", func(c *config) *[]string { return &c.Registry.PlainHTTP },
+		list(f, "speak http instead of https to this registry, given as host:port (always done on loopback)"))
+	field(o, "listen", func(c *config) *[]string { return &c.Peers.Listen },
+		list(f, "serve blocks to peers on this address, such as /ip4/0.0.0.0/tcp/4077"))
+	field(o, "peer", func(c *config) *[]string { return &c.Peers.Members },
+		list(f, "a member of the cluster: peerID@/ip4/.../tcp/..."))
+	field(o, "keeper", func(c *config) *string { return &c.Keeper.Socket },
+		word(f, "socket of brisk-keeper, which keeps mounts while this program is away (default: systemd's descriptor store)"))
+	field(o, "http", func(c *config) *string { return &c.HTTP.Address },
+		word(f, "serve metrics and health on this address; empty serves neither"))
+	field(o, "pprof", func(c *config) *bool { return &c.HTTP.Pprof }, truth(f, "serve profiles of the process too, on loopback"))
+	f.BoolVarP(&o.verbose, "verbose", "v", false, "log what is being done: the same as --log-level debug")
+}
+
+// where returns the path of the configuration file.
+func (o *options) where() string {
+	if o.path == "" {
+		return nodeconfig.DefaultPath
+	}
+	return o.path
+}
+
+// load returns the configuration that is in force.
+func (o *options) load(flags *pflag.FlagSet) (nodeconfig.Config, error) {
+	cfg, err := nodeconfig.Load(o.where())
+	if (o.path == "" || o.missing) && errors.Is(err, fs.ErrNotExist) {
+		cfg, err = nodeconfig.Default(), nil
+	}
+	if err != nil {
+		return cfg, err
+	}
+	o.overlay(flags, &cfg)
+	return cfg, cfg.Validate()
+}
+
+// overlay puts the flags on top of a configuration.
+func (o *options) overlay(flags *pflag.FlagSet, cfg *nodeconfig.Config) {
+	flags.Visit(func(f *pflag.Flag) {
+		if copyTo, ok := o.copies[f.Name]; ok {
+			copyTo(cfg)
+		}
+	})
+	if o.verbose {
+		cfg.Log.Level = "debug"
+	}
+}
