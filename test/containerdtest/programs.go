@@ -2,19 +2,14 @@ package containerdtest
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"runtime"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/brisk-project/brisk/test/mountns"
+	"github.com/brisk-project/brisk/test/programs"
 	"github.com/brisk-project/brisk/test/require"
 )
 
@@ -41,54 +36,16 @@ func Main(verify func() int) int {
 func Programs(tb testing.TB) string {
 	tb.Helper()
 	require.Root(tb)
-	dir, err := built()
+	dir, err := Build(tb.Context())
 	if err != nil {
 		tb.Fatal(err)
 	}
 	return dir
 }
 
-// built returns a directory that the programs are in, built now if they are not there.
-func built() (string, error) {
-	_, self, _, ok := runtime.Caller(0)
-	if !ok {
-		return "", errors.New("finding the sources of the tests: no caller")
-	}
-	tools := filepath.Join(filepath.Dir(self), "tools")
-	var sum []byte
-	for _, name := range []string{"go.mod", "go.sum", "build.sh"} {
-		content, err := os.ReadFile(filepath.Join(tools, name))
-		if err != nil {
-			return "", fmt.Errorf("finding the sources of containerd: %w", err)
-		}
-		each := sha256.Sum256(content)
-		sum = append(sum, each[:]...)
-	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return "", fmt.Errorf("finding a place for containerd: %w", err)
-	}
-	key := sha256.Sum256(sum)
-	dir := filepath.Join(cache, "brisk", "containerd-"+hex.EncodeToString(key[:8]))
-	if err := os.MkdirAll(dir, 0o750); err != nil { //nolint:gosec // below the cache directory of the user
-		return "", fmt.Errorf("making a place for containerd: %w", err)
-	}
-	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600) //nolint:gosec // as above
-	if err != nil {
-		return "", fmt.Errorf("locking the place for containerd: %w", err)
-	}
-	defer lock.Close() //nolint:errcheck // it is empty
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
-		return "", fmt.Errorf("locking the place for containerd: %w", err)
-	}
-	if _, err := os.Stat(filepath.Join(dir, "runc")); err == nil { //nolint:gosec // as above
-		return dir, nil
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), buildTimeout) //nolint:forbidigo // for all tests, not one
-	defer cancel()
-	out, err := exec.CommandContext(ctx, filepath.Join(tools, "build.sh"), dir).CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("building containerd: %w\n%s", err, out)
-	}
-	return dir, nil
+// Build is Programs for those who run no test yet.
+func Build(ctx context.Context) (string, error) {
+	return programs.Set{
+		Name: "containerd", Tools: "tools", Sources: []string{"go.mod", "go.sum"}, Last: "runc", Timeout: buildTimeout,
+	}.Dir(ctx)
 }
