@@ -9,6 +9,9 @@ import (
 // NodeBlocks says what the node agent of one node has cached and how fast it gets
 // what it lacks. Its name is the node's. Only that node's agent writes it.
 //
+// Its metadata has, for those who need no more, the zone as the label [LabelZone], and
+// where the agent is reached as the annotation [AnnotationPeer].
+//
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:scope=Cluster,path=nodeblocks,singular=nodeblocks,shortName=nb,categories=brisk
 // +kubebuilder:printcolumn:name="Healthy",type=boolean,JSONPath=`.status.healthy`
@@ -91,27 +94,23 @@ type CacheStatus struct {
 	//
 	// +kubebuilder:validation:Minimum=0
 	FreeBytes int64 `json:"freeBytes"`
-	// CachedBytes is what is in the cache, pinned or not.
-	//
-	// +optional
-	// +kubebuilder:validation:Minimum=0
-	CachedBytes int64 `json:"cachedBytes,omitempty"`
-	// Summary is CachedBytes and CapacityBytes for people.
+	// Summary says how much of the capacity is taken, for people: see Summarize.
 	//
 	// +optional
 	// +kubebuilder:validation:MaxLength=32
 	Summary string `json:"summary,omitempty"`
 }
 
-// Summarize sets Summary, to text such as "11.2 of 20.0 GiB".
-func (c *CacheStatus) Summarize() {
+// Summarize sets Summary, to text such as "11.2 of 20.0 GiB", given how many bytes are
+// cached, pinned or not.
+func (c *CacheStatus) Summarize(cached int64) {
 	const base = 1024
 	units := []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"}
 	divisor, unit := 1.0, 0
 	for float64(c.CapacityBytes) >= base*divisor && unit < len(units)-1 {
 		divisor, unit = divisor*base, unit+1
 	}
-	c.Summary = fmt.Sprintf("%.1f of %.1f %s", float64(c.CachedBytes)/divisor, float64(c.CapacityBytes)/divisor, units[unit])
+	c.Summary = fmt.Sprintf("%.1f of %.1f %s", float64(cached)/divisor, float64(c.CapacityBytes)/divisor, units[unit])
 }
 
 // BandwidthStatus holds measured rates in bytes per second; 0 is not known.
@@ -127,6 +126,15 @@ type BandwidthStatus struct {
 	// +kubebuilder:validation:Minimum=0
 	Registry int64 `json:"registry,omitempty"`
 }
+
+// What the metadata of a NodeBlocks object says too.
+const (
+	// LabelZone is the label that holds the zone of the node; it is there without one.
+	LabelZone = GroupName + "/zone"
+	// AnnotationPeer is the annotation that holds Status.Peer: the ID, an @, and the
+	// addresses with commas between them.
+	AnnotationPeer = GroupName + "/peer"
+)
 
 // PeerStatus is how other agents reach an agent.
 type PeerStatus struct {
