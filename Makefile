@@ -37,10 +37,16 @@ lint: $(TOOLS)/golangci-lint ## Check style, layering and formatting
 fmt: $(TOOLS)/golangci-lint ## Format the code
 	$(TOOLS)/golangci-lint fmt ./...
 
+.PHONY: generate
+generate: $(TOOLS)/controller-gen ## Generate the copying of API objects, and their definitions for clusters
+	$(TOOLS)/controller-gen object crd paths=./api/... output:crd:dir=deploy/crds
+
 .PHONY: verify
-verify: ## Check that go.mod is tidy
+verify: ## Check that go.mod is tidy, and that what is generated is up to date
 	$(GO) mod tidy -diff
 	$(GO) mod verify
+	@sum() { cat api/*/zz_generated.* deploy/crds/* | sha256sum; }; was=$$(sum); $(MAKE) --no-print-directory generate; \
+	if [ "$$was" != "$$(sum)" ]; then echo "generated files were not up to date; now they are"; exit 1; fi
 
 .PHONY: fuzz
 fuzz: ## Fuzz every parser for FUZZTIME each
@@ -69,3 +75,6 @@ clean: ## Remove what the build made
 
 $(TOOLS)/golangci-lint: go.tools.mod go.tools.sum
 	$(GO) build -modfile=go.tools.mod -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+$(TOOLS)/controller-gen: go.tools.mod go.tools.sum
+	$(GO) build -modfile=go.tools.mod -o $@ sigs.k8s.io/controller-tools/cmd/controller-gen

@@ -1,0 +1,281 @@
+package index
+
+import (
+	"cmp"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/brisk-project/brisk/api/v1alpha1"
+	"github.com/brisk-project/brisk/scheduler/estimate"
+)
+
+// Image is an image that a pod needs, by all the keys it may be reported under: several if
+// its name was seen with several digests, or if it has an accelerated form.
+type Image struct {
+	Name string
+	Keys []v1alpha1.ImageKey
+}
+
+// Query is a question about the images of one pod. It is good for one scheduling cycle: it
+// remembers which zones have what, but asks for the nodes again. It may be used concurrently.
+type Query struct {
+	index  *Index
+	now    time.Time
+	images []imageQuery
+	cold   estimate.Bytes // what a node has to load of which nothing is known
+}
+
+type imageQuery struct {
+	Image
+	size    int64         // bytes that a start reads, as far as anyone knows
+	zones   map[int]zoned // by number of the zone
+	holders []map[*slot]held
+}
+
+// zoned is the most that nodes of a zone have of a start-up set, and the most that any other
+// than the first of these has.
+type zoned struct {
+	first  *slot
+	most   int64
+	second int64
+}
+
+// Answer is the time to ready on one node, and what it is made of.
+type Answer struct {
+	Node  string         `json:"node"`
+	Split estimate.Split `json:"split"`
+	// Confidence is how far the report of the node is believed, from 0 to 1.
+	Confidence float64 `json:"confidence"`
+	// Age is that of the report; 0 if there is none.
+	Age    time.Duration `json:"age"`
+	Images []ImageAnswer `json:"images"`
+}
+
+// ImageAnswer is what a node has to load of one image.
+type ImageAnswer struct {
+	Name string `json:"name"`
+	// Known says that the node reported the image.
+	Known bool `json:"known"`
+	// Missing is what nobody has asked the node to load, Queued what it loads already.
+	Missing estimate.Bytes `json:"missing"`
+	Queued  estimate.Bytes `json:"queued"`
+	// Cached is how much of the image is on the node.
+	Cached int64 `json:"cached"`
+
+	keys []v1alpha1.ImageKey
+}
+
+// Query prepares a question about images. It is nil if no node knows any of them: then there
+// is nothing to tell nodes apart.
+func (x *Index) Query(images []Image) *Query {
+	q := &Query{index: x, now: x.cfg.Now()}
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	for _, image := range images {
+		known := x.lookLocked(image, q.now)
+		if known.size > 0 {
+			q.images = append(q.images, known)
+			q.cold.Registry += known.size
+		}
+	}
+	if len(q.images) == 0 {
+		return nil
+	}
+	return q
+}
+
+// lookLocked finds out how large the start-up set of an image is and which zones have it. No node
+// misses more than the start-up set, and none has less than it of what it misses and has together.
+func (x *Index) lookLocked(image Image, now time.Time) imageQuery {
+	q := imageQuery{Image: image}
+	least, most := int64(0), int64(math.MaxInt64)
+	for _, key := range image.Keys {
+		holders := x.images[key]
+		if len(holders) == 0 {
+			continue
+		}
+		q.holders = append(q.holders, holders)
+		for s, h := range holders {
+			if s.healthy {
+				least, most = max(least, h.missing), min(most, estimate.Bytes{Peers: h.missing, Registry: h.cached}.Total())
+			}
+		}
+	}
+	if most < math.MaxInt64 {
+		q.size = max(least, most)
+	}
+	q.zones = make(map[int]zoned)
+	for _, holders := range q.holders {
+		for s, h := range holders {
+			if has := q.size - h.missing; has > 0 && x.confidence(s, now) > 0 {
+				q.zones[s.zone] = q.zones[s.zone].with(s, has)
+			}
+		}
+	}
+	return q
+}
+
+func (z zoned) with(s *slot, has int64) zoned {
+	switch {
+	case z.first == s:
+		z.most = max(z.most, has)
+	case has > z.most:
+		z.first, z.second, z.most = s, z.most, has
+	default:
+		z.second = max(z.second, has)
+	}
+	return z
+}
+
+// besides returns the most that a node of the zone other than s has.
+func (z zoned) besides(s *slot) int64 {
+	if z.first == s {
+		return z.second
+	}
+	return z.most
+}
+
+// Ask estimates nodes, in their order.
+func (q *Query) Ask(nodes []string) []Answer {
+	answers := make([]Answer, len(nodes))
+	q.index.mu.RLock()
+	defer q.index.mu.RUnlock()
+	for i, name := range nodes {
+		s := q.index.nodes[name]
+		answers[i] = Answer{Node: name, Images: make([]ImageAnswer, len(q.images))}
+		answers[i].Split = q.split(s, answers[i].Images)
+		answers[i].Confidence = q.index.confidence(s, q.now)
+		if s != nil && s.reported {
+			answers[i].Age = max(q.now.Sub(s.observed), 0)
+		}
+	}
+	return answers
+}
+
+// Times estimates nodes, in their order, and leaves out what the times are made of.
+func (q *Query) Times(nodes []string) []time.Duration {
+	times := make([]time.Duration, len(nodes))
+	q.index.mu.RLock()
+	defer q.index.mu.RUnlock()
+	for i, name := range nodes {
+		times[i] = q.split(q.index.nodes[name], nil).Total()
+	}
+	return times
+}
+
+// split estimates one node; s is nil if nothing is known of it. Unless it is nil, details is filled
+// in, one for each image.
+func (q *Query) split(s *slot, details []ImageAnswer) estimate.Split {
+	load := estimate.Load{}
+	unknown := estimate.Load{Missing: q.cold}
+	if s != nil {
+		load.Queued = s.queued(q.now)
+		load.PeerBandwidth, load.RegistryBandwidth = s.rates.Peers, s.rates.Registry
+		unknown.Queued = load.Queued
+	}
+	confidence := q.index.confidence(s, q.now)
+	for i := range q.images {
+		image := &q.images[i]
+		answer := q.image(image, s)
+		load.Missing = load.Missing.Add(answer.Missing)
+		if owed := answer.Queued.Total(); owed > 0 {
+			unknown.Missing.Registry -= min(owed, image.size) // it is in the queue
+		}
+		if details != nil {
+			details[i] = answer
+		}
+	}
+	model := q.index.cfg.Model
+	return estimate.Blend(model.Time(load), model.Time(unknown), confidence)
+}
+
+// image says what a node has to load of an image.
+func (q *Query) image(image *imageQuery, s *slot) ImageAnswer {
+	answer := ImageAnswer{Name: image.Name, keys: image.Keys}
+	missing := image.size
+	if s == nil {
+		answer.Missing.Registry = missing
+		return answer
+	}
+	for _, holders := range image.holders {
+		if h, ok := holders[s]; ok && (!answer.Known || h.missing < missing) {
+			answer.Known, missing, answer.Cached = true, h.missing, h.cached
+		}
+	}
+	if len(s.promised) > 0 {
+		answer.Queued = s.owes(image.Keys[0], q.now)
+		missing -= min(missing, answer.Queued.Total())
+	}
+	answer.Missing.Peers = min(missing, image.zones[s.zone].besides(s))
+	answer.Missing.Registry = missing - answer.Missing.Peers
+	return answer
+}
+
+// Score maps a time to ready onto 0 to [estimate.MaxScore].
+func (q *Query) Score(total time.Duration) int64 { return q.index.cfg.Model.Score(total) }
+
+// Cold is the time to ready on a node of which nothing is known.
+func (q *Query) Cold() time.Duration {
+	return q.index.cfg.Model.Time(estimate.Load{Missing: q.cold}).Total()
+}
+
+// Best returns the nodes on which a pod is ready soonest, the best first, of those that have
+// nearly all that any node has of one of the images. It is empty if there are more than limit of these:
+// then they are not hard to find.
+func (q *Query) Best(limit int) []string {
+	q.index.mu.RLock()
+	defer q.index.mu.RUnlock()
+	candidates := make(map[*slot]struct{})
+	for i := range q.images {
+		if !q.warmLocked(&q.images[i], candidates, limit) {
+			return nil
+		}
+	}
+	type timed struct {
+		name  string
+		total time.Duration
+	}
+	best := make([]timed, 0, len(candidates))
+	cold := q.Cold()
+	for s := range candidates {
+		if total := q.split(s, nil).Total(); total+estimate.Resolution <= cold {
+			best = append(best, timed{s.name, total})
+		}
+	}
+	slices.SortFunc(best, func(a, b timed) int {
+		return cmp.Or(cmp.Compare(a.total, b.total), cmp.Compare(a.name, b.name))
+	})
+	names := make([]string, len(best))
+	for i, b := range best {
+		names[i] = b.name
+	}
+	return names
+}
+
+// warmLocked adds the nodes that miss little more of an image than the one that misses least, and says
+// whether there are at most limit.
+func (q *Query) warmLocked(image *imageQuery, into map[*slot]struct{}, limit int) bool {
+	least := image.size
+	for _, holders := range image.holders {
+		for s, h := range holders {
+			if h.missing < least && q.index.confidence(s, q.now) > 0 {
+				least = h.missing
+			}
+		}
+	}
+	enough := least + (image.size-least)/8
+	if enough >= image.size {
+		return true
+	}
+	for _, holders := range image.holders {
+		for s, h := range holders {
+			if h.missing <= enough && q.index.confidence(s, q.now) > 0 {
+				if into[s] = struct{}{}; len(into) > limit {
+					return false
+				}
+			}
+		}
+	}
+	return true
+}
