@@ -30,6 +30,6 @@ func newRootCommand() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.AddCommand(newRunCommand(), newConfigCommand(), newStatusCommand(), newDoctorCommand(),
-		newInstallCommand(), newUninstallCommand())
+		newInstallCommand(), newUninstallCommand(), newDeployCommand())
 	return root
 }
