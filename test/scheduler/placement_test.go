@@ -57,7 +57,7 @@ func followsReports(t *testing.T, c *cluster) {
 			}
 			c.report(t, healthy(t, fmt.Sprint("follow-", i), image))
 		}
-		time.Sleep(time.Second) //nolint:forbidigo // the second within which a report has to count
+		second(t)
 		name := fmt.Sprint("p", round)
 		if node := c.place(t, pod(ns, name, "follow", pinned("app"))); node != fmt.Sprint("follow-", warm) {
 			t.Errorf("round %d: the pod is on %s, and node %d is warm", round, node, warm)
@@ -90,7 +90,7 @@ func requiredWaits(t *testing.T, c *cluster) {
 	sick := healthy(t, "required-1")
 	sick.Status.Healthy, sick.Status.Message = false, "no FUSE"
 	c.report(t, sick)
-	time.Sleep(time.Second) //nolint:forbidigo // the second within which a report has to count
+	second(t)
 	c.create(t, pod(ns, "sick", "required", pinned("app")))
 	if message := c.unplaced(t, ns, "sick"); !strings.Contains(message, "kubectl brisk nodes") {
 		t.Errorf("the pod is told %q", message)
@@ -140,7 +140,7 @@ func names(t *testing.T, c *cluster) {
 	if _, err := c.client.CoreV1().Pods(ns).UpdateStatus(t.Context(), seen, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(time.Second) //nolint:forbidigo // what was reported has to count within it
+	second(t)
 
 	for name, p := range map[string]*corev1.Pod{
 		"tag":              pod(ns, "", "names", "registry.test/app:v1"),
@@ -205,7 +205,7 @@ func herd(t *testing.T, c *cluster) {
 		c.node(t, name, "herd", accelerated())
 		c.report(t, healthy(t, name, has(t, "app", 400*mib, 0)))
 	}
-	time.Sleep(time.Second) //nolint:forbidigo // what was reported has to count within it
+	second(t)
 	all := make([]string, pods)
 	for i := range all {
 		all[i] = fmt.Sprint("p", i)

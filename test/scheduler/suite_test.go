@@ -53,7 +53,7 @@ type cluster struct {
 
 func newCluster(t testing.TB) *cluster {
 	t.Helper()
-	c := &cluster{ControlPlane: controlplane.Start(t)}
+	c := &cluster{ControlPlane: controlplane.Start(t, "--feature-gates=ImageVolume=true")}
 	cfg := rest.CopyConfig(c.Admin)
 	cfg.QPS, cfg.Burst = 2000, 4000
 	var err error
@@ -312,4 +312,13 @@ func (c *cluster) unplaced(t testing.TB, namespace, name string) string {
 		t.Fatal(err)
 	}
 	return message
+}
+
+// second waits for the second within which a report has to count.
+func second(t testing.TB) {
+	t.Helper()
+	select {
+	case <-time.After(time.Second):
+	case <-t.Context().Done():
+	}
 }
