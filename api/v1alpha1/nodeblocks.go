@@ -80,6 +80,27 @@ type NodeBlocksStatus struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=12288
 	Images []byte `json:"images,omitempty"`
+	// Starts are the newest start-ups that the agent saw the end of, the newest last. The
+	// scheduler compares them with what it expected.
+	//
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=4
+	Starts []StartStatus `json:"starts,omitempty"`
+}
+
+// StartStatus is how long a start-up waited for its image.
+type StartStatus struct {
+	// Image is the digest of the image, such as sha256:e3b0c4....
+	//
+	// +kubebuilder:validation:MaxLength=71
+	Image string `json:"image"`
+	// FinishedAt is when the last block of the start-up set was there.
+	FinishedAt metav1.MicroTime `json:"finishedAt"`
+	// Milliseconds is the time from when the image was asked for until then.
+	//
+	// +kubebuilder:validation:Minimum=0
+	Milliseconds int64 `json:"milliseconds"`
 }
 
 // CacheStatus is the size of a node's block cache, in bytes.

@@ -70,6 +70,7 @@ type slot struct {
 	rates    v1alpha1.BandwidthStatus
 	keys     []v1alpha1.ImageKey // sorted
 	promised map[v1alpha1.ImageKey]*owed
+	finish   time.Time // of the newest start-up that was reported
 }
 
 // New returns an empty index.
@@ -91,24 +92,40 @@ func New(cfg Config) *Index {
 	}
 }
 
-// Set takes in the report of a node, and says whether the node can now do more for pods that
-// require acceleration than before: its agent became healthy, or its cache has more room. After an
-// error, which says that the list of images is malformed, nothing is known of the node.
-func (x *Index) Set(report *v1alpha1.NodeBlocks) (better bool, err error) {
+// Change is what a report of a node changed.
+type Change struct {
+	// Better says that the node can do more for pods that require acceleration than before: its
+	// agent became healthy, or its cache has more room.
+	Better bool
+	// Starts are start-ups that the node reports for the first time.
+	Starts []Start
+}
+
+// Start is a start-up on a node: the time to ready that was estimated and that it took.
+type Start struct {
+	Estimated, Actual time.Duration
+}
+
+// Set takes in the report of a node. After an error, which says that the list of images is malformed, nothing
+// is known of the node.
+func (x *Index) Set(report *v1alpha1.NodeBlocks) (Change, error) {
 	images, err := v1alpha1.DecodeImages(report.Status.Images)
 	if err != nil {
-		return x.Delete(report.Name), fmt.Errorf("reading images of node %s: %w", report.Name, err)
+		return Change{Better: x.Delete(report.Name)}, fmt.Errorf("reading images of node %s: %w", report.Name, err)
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	s := x.slotLocked(report.Name)
 	status := &report.Status
-	better = s.reported && (status.Healthy && !s.healthy || status.Cache.FreeBytes > s.cache.FreeBytes)
+	change := Change{
+		Better: s.reported && (status.Healthy && !s.healthy || status.Cache.FreeBytes > s.cache.FreeBytes),
+		Starts: s.finished(status.Starts),
+	}
 	s.reported, s.zone, s.observed = true, x.zoneLocked(status.Zone), status.ObservedAt.Time
 	s.healthy, s.message, s.cache, s.rates = status.Healthy, status.Message, status.Cache, status.Bandwidth
 	x.setImagesLocked(s, images)
 	s.settle(x.images)
-	return better, nil
+	return change, nil
 }
 
 // Delete forgets the report of a node, and says whether it had kept pods away.

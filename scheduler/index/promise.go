@@ -28,6 +28,7 @@ type owed struct {
 	bytes   estimate.Bytes
 	made    time.Time
 	expires time.Time
+	took    time.Duration // as estimated
 	pods    int
 }
 
@@ -52,7 +53,7 @@ func (x *Index) Reserve(pod types.UID, answer Answer) {
 		key := image.keys[0]
 		o := s.promised[key]
 		if o == nil || !o.expires.After(now) {
-			o = &owed{made: now}
+			o = &owed{made: now, took: answer.Split.Total()}
 			s.promised[key] = o
 		}
 		if needed.Total() > o.bytes.Total() {
@@ -138,6 +139,27 @@ func (x *Index) tidyLocked(s *slot) {
 	if !s.reported && len(s.promised) == 0 && x.nodes[s.name] == s {
 		delete(x.nodes, s.name)
 	}
+}
+
+// finished returns the start-ups in a report that are new and were promised.
+func (s *slot) finished(starts []v1alpha1.StartStatus) (found []Start) {
+	newest := s.finish
+	for _, start := range starts {
+		at := start.FinishedAt.Time
+		if !at.After(s.finish) {
+			continue
+		}
+		newest = later(newest, at)
+		key, err := v1alpha1.KeyOf(start.Image)
+		if err != nil || start.Milliseconds < 0 || start.Milliseconds > estimate.MaxTime.Milliseconds() {
+			continue
+		}
+		if o := s.promised[key]; o != nil && at.After(o.made) {
+			found = append(found, Start{Estimated: o.took, Actual: time.Duration(start.Milliseconds) * time.Millisecond})
+		}
+	}
+	s.finish = newest
+	return found
 }
 
 // settle lowers what is promised to what the newest report says is still missing.

@@ -164,6 +164,19 @@ func (q *Query) Times(nodes []string) []time.Duration {
 	return times
 }
 
+// Missing is how many bytes a node still has to load, those that it loads already included.
+func (q *Query) Missing(node string) int64 {
+	q.index.mu.RLock()
+	defer q.index.mu.RUnlock()
+	s := q.index.nodes[node]
+	var sum estimate.Bytes
+	for i := range q.images {
+		answer := q.image(&q.images[i], s)
+		sum = sum.Add(answer.Missing).Add(answer.Queued)
+	}
+	return sum.Total()
+}
+
 // split estimates one node; s is nil if nothing is known of it. Unless it is nil, details is filled
 // in, one for each image.
 func (q *Query) split(s *slot, details []ImageAnswer) estimate.Split {

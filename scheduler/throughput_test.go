@@ -1,0 +1,372 @@
+//go:build !race
+
+package scheduler_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/klog/v2"
+	kubescheduler "k8s.io/kubernetes/pkg/scheduler"
+	schedulerconfig "k8s.io/kubernetes/pkg/scheduler/apis/config"
+	"k8s.io/kubernetes/pkg/scheduler/apis/config/scheme"
+	"k8s.io/kubernetes/pkg/scheduler/framework"
+	frameworkruntime "k8s.io/kubernetes/pkg/scheduler/framework/runtime"
+	"k8s.io/kubernetes/pkg/scheduler/metrics"
+
+	_ "github.com/brisk-project/brisk/api/config/scheme"
+	"github.com/brisk-project/brisk/api/v1alpha1"
+	"github.com/brisk-project/brisk/scheduler"
+)
+
+const (
+	stock = "stock"
+	mib   = 1 << 20
+	// catalog is the number of images that pods are made of.
+	catalog = 2000
+)
+
+// bench is a scheduler with a stock profile and ours, on a cluster in memory: binding costs nothing, so
+// what is measured is the scheduler alone.
+type bench struct {
+	*kubescheduler.Scheduler
+	store  cache.ReflectorStore
+	plugin framework.Plugin
+	nodes  int
+	images int // of each node
+	pods   int // made so far
+
+	mu    sync.Mutex
+	bound map[types.UID]string
+}
+
+func digest(image int) string { return fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(strconv.Itoa(image)))) }
+
+func tag(image int) string { return fmt.Sprintf("registry.test/team/app-%d:v1", image) }
+
+func nodeName(i int) string { return fmt.Sprintf("node-%05d", i) }
+
+// profile is one of the shipped configuration, under a name.
+func profile(t testing.TB, name string, change func(*schedulerconfig.KubeSchedulerProfile)) schedulerconfig.KubeSchedulerProfile {
+	t.Helper()
+	content, err := os.ReadFile("../deploy/scheduler/config.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	object, _, err := scheme.Codecs.UniversalDecoder().Decode(content, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg, ok := object.(*schedulerconfig.KubeSchedulerConfiguration)
+	if !ok {
+		t.Fatalf("a %T", object)
+	}
+	p := cfg.Profiles[0]
+	p.SchedulerName = name
+	if change != nil {
+		change(&p)
+	}
+	return p
+}
+
+func stockProfile(t testing.TB) schedulerconfig.KubeSchedulerProfile {
+	t.Helper()
+	object, _, err := scheme.Codecs.UniversalDecoder().Decode(
+		[]byte("apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\n"), nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg, ok := object.(*schedulerconfig.KubeSchedulerConfiguration)
+	if !ok {
+		t.Fatalf("a %T", object)
+	}
+	cfg.Profiles[0].SchedulerName = stock
+	return cfg.Profiles[0]
+}
+
+func newBench(t testing.TB, nodes, images int, profiles ...schedulerconfig.KubeSchedulerProfile) *bench {
+	t.Helper()
+	metrics.Register()
+	b := &bench{nodes: nodes, images: images, bound: make(map[types.UID]string)}
+	objects := make([]runtime.Object, nodes)
+	for i := range objects {
+		objects[i] = b.node(i)
+	}
+	client := fake.NewClientset(objects...)
+	client.PrependReactor("create", "pods", func(action clienttesting.Action) (bool, runtime.Object, error) {
+		if create, ok := action.(clienttesting.CreateAction); ok && action.GetSubresource() == "binding" {
+			if binding, ok := create.GetObject().(*corev1.Binding); ok {
+				b.mu.Lock()
+				b.bound[binding.UID] = binding.Target.Name
+				b.mu.Unlock()
+			}
+		}
+		return true, nil, nil
+	})
+	factory := informers.NewSharedInformerFactory(client, 0)
+	ours := scheduler.Factory(nil)
+	var err error
+	b.Scheduler, err = kubescheduler.New(t.Context(), client, factory, nil,
+		func(string) events.EventRecorder { return &events.FakeRecorder{} },
+		kubescheduler.WithProfiles(append(profiles, stockProfile(t))...),
+		kubescheduler.WithPodInitialBackoffSeconds(0),
+		kubescheduler.WithFrameworkOutOfTreeRegistry(frameworkruntime.Registry{
+			scheduler.Name: func(ctx context.Context, args runtime.Object, handle framework.Handle) (framework.Plugin, error) {
+				made, err := ours(ctx, args, handle)
+				if err == nil {
+					b.plugin, b.store = made, scheduler.StoreOf(made)
+				}
+				return made, err
+			},
+		}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	factory.Start(t.Context().Done())
+	factory.WaitForCacheSync(t.Context().Done())
+	if err := b.WaitForHandlersSync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.SchedulingQueue.Run(klog.Background())
+	t.Cleanup(b.SchedulingQueue.Close)
+	random := rand.New(rand.NewPCG(1, 2))
+	for i := range nodes {
+		b.report(t, random, i)
+	}
+	return b
+}
+
+// node makes a node that lists 50 of its images, as kubelet does.
+func (b *bench) node(i int) *corev1.Node {
+	room := corev1.ResourceList{
+		corev1.ResourceCPU: resource.MustParse("16"), corev1.ResourceMemory: resource.MustParse("64Gi"), corev1.ResourcePods: resource.MustParse("110"),
+	}
+	node := &corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: nodeName(i), UID: types.UID(nodeName(i)), Labels: map[string]string{
+			corev1.LabelHostname: nodeName(i), corev1.LabelTopologyZone: fmt.Sprint("z", i%3), "brisk.dev/accelerated": "true",
+		}},
+		Status: corev1.NodeStatus{Capacity: room, Allocatable: room},
+	}
+	for k := range 50 {
+		image := (i*50 + k) % catalog
+		node.Status.Images = append(node.Status.Images, corev1.ContainerImage{
+			Names: []string{"registry.test/team/app-" + strconv.Itoa(image) + "@" + digest(image), tag(image)}, SizeBytes: 300 * mib,
+		})
+	}
+	return node
+}
+
+// report changes what a node has.
+func (b *bench) report(t testing.TB, random *rand.Rand, node int, more ...v1alpha1.ImageBlocks) {
+	t.Helper()
+	have := make(map[v1alpha1.ImageKey]v1alpha1.ImageBlocks, b.images)
+	for len(have) < b.images {
+		key, err := v1alpha1.KeyOf(digest(random.IntN(catalog)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		missing := random.Int64N(100 * mib)
+		if random.IntN(2) == 0 {
+			missing = 0
+		}
+		have[key] = v1alpha1.ImageBlocks{Key: key, StartupMissing: missing, Cached: 100*mib - missing + random.Int64N(200*mib)}
+	}
+	list := more
+	for _, image := range have {
+		list = append(list, image)
+	}
+	packed, err := v1alpha1.EncodeImages(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	report := v1alpha1.NodeBlocks{
+		ObjectMeta: metav1.ObjectMeta{Name: nodeName(node)},
+		Status: v1alpha1.NodeBlocksStatus{
+			ObservedAt: metav1.Now(), Healthy: true, Zone: fmt.Sprint("z", node%3), Images: packed, ImageCount: int32(len(list)),
+			Cache: v1alpha1.CacheStatus{CapacityBytes: 1 << 40, FreeBytes: 1 << 39},
+		},
+	}
+	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&report)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.store.Update(&unstructured.Unstructured{Object: content}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// churn changes a hundred reports a second until ctx is done.
+func (b *bench) churn(ctx context.Context, t testing.TB) {
+	random := rand.New(rand.NewPCG(3, 4))
+	ticker := time.NewTicker(10 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			b.report(t, random, random.IntN(b.nodes))
+		}
+	}
+}
+
+// schedule makes a pod and returns how long the scheduler took to decide on it.
+func (b *bench) schedule(t testing.TB, profile, image string) (types.UID, time.Duration) {
+	b.pods++
+	name := fmt.Sprint("pod-", b.pods)
+	b.SchedulingQueue.Add(klog.Background(), &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "bench", Name: name, UID: types.UID(name), Labels: map[string]string{"app": "bench"}},
+		Spec: corev1.PodSpec{SchedulerName: profile, Containers: []corev1.Container{{
+			Name: "c", Image: image, Resources: corev1.ResourceRequirements{Requests: corev1.ResourceList{
+				corev1.ResourceCPU: resource.MustParse("100m"), corev1.ResourceMemory: resource.MustParse("128Mi"),
+			}},
+		}}},
+	})
+	began := time.Now()
+	b.ScheduleOne(t.Context())
+	return types.UID(name), time.Since(began)
+}
+
+// size is that of the cluster: small, unless BRISK_BENCH_NODES says otherwise.
+func size(t testing.TB) (nodes, pods int) {
+	t.Helper()
+	said := os.Getenv("BRISK_BENCH_NODES")
+	if said == "" {
+		return 1000, 300
+	}
+	nodes, err := strconv.Atoi(said)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return nodes, 1500
+}
+
+// TestThroughput compares pods per second of our profile with those of the stock one. Pods
+// of both take turns, so that both have the same machine.
+func TestThroughput(t *testing.T) {
+	nodes, pods := size(t)
+	b := newBench(t, nodes, 200, profile(t, "ours", nil))
+	ctx, stop := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { b.churn(ctx, t) })
+	random := rand.New(rand.NewPCG(5, 6))
+	took := make(map[string][]time.Duration)
+	for range pods {
+		image := tag(random.IntN(catalog))
+		order := []string{stock, "ours"}
+		if random.IntN(2) == 0 {
+			slices.Reverse(order)
+		}
+		for _, name := range order {
+			_, d := b.schedule(t, name, image)
+			took[name] = append(took[name], d)
+		}
+	}
+	stop()
+	running.Wait()
+	rate := func(name string) float64 {
+		var sum time.Duration
+		for _, d := range took[name] {
+			sum += d
+		}
+		slices.Sort(took[name])
+		perSecond := float64(len(took[name])) / sum.Seconds()
+		t.Logf("%s: %.0f pods/s, median %v, 99 of 100 below %v", name, perSecond, took[name][pods/2], took[name][pods*99/100])
+		return perSecond
+	}
+	if ratio := rate("ours") / rate(stock); ratio < 0.95 {
+		t.Errorf("our profile schedules %.0f %% of the pods per second that the stock one does", 100*ratio)
+	} else {
+		t.Logf("ratio %.2f", ratio)
+	}
+}
+
+// TestWarmNodesAreSeen checks that pods go to five warm nodes, however many others there are.
+func TestWarmNodesAreSeen(t *testing.T) {
+	nodes, _ := size(t)
+	const pods = 200
+	for name, change := range map[string]func(*schedulerconfig.KubeSchedulerProfile){
+		"shipped": nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, nodes, 200, profile(t, "ours", change))
+			warm := b.warm(t, catalog+7, 5)
+			for _, who := range []string{stock, "ours"} {
+				hits, mean := b.hits(t, who, "registry.test/rare@"+digest(catalog+7), pods, warm)
+				t.Logf("%s: %d of %d pods are on a warm node; %v a pod", who, hits, pods, mean)
+				if who != stock && hits*100 < pods*95 {
+					t.Errorf("%d of %d pods are on a warm node", hits, pods)
+				}
+			}
+		})
+	}
+}
+
+// warm gives an image to some nodes, the others have never seen it.
+func (b *bench) warm(t testing.TB, image, count int) map[string]bool {
+	t.Helper()
+	key, err := v1alpha1.KeyOf(digest(image))
+	if err != nil {
+		t.Fatal(err)
+	}
+	random := rand.New(rand.NewPCG(7, 8))
+	warm := make(map[string]bool, count)
+	for i := range count {
+		node := (i*b.nodes/count + 31) % b.nodes
+		warm[nodeName(node)] = true
+		b.report(t, random, node, v1alpha1.ImageBlocks{Key: key, Cached: 400 * mib})
+	}
+	return warm
+}
+
+// hits schedules pods and counts those that are on one of some nodes.
+func (b *bench) hits(t testing.TB, profile, image string, pods int, nodes map[string]bool) (int, time.Duration) {
+	t.Helper()
+	uids := make([]types.UID, pods)
+	var sum time.Duration
+	for i := range uids {
+		var took time.Duration
+		uids[i], took = b.schedule(t, profile, image)
+		sum += took
+	}
+	deadline := time.Now().Add(30 * time.Second)
+	for {
+		b.mu.Lock()
+		found, hits := 0, 0
+		for _, uid := range uids {
+			if node, ok := b.bound[uid]; ok {
+				found++
+				if nodes[node] {
+					hits++
+				}
+			}
+		}
+		b.mu.Unlock()
+		if found == pods {
+			return hits, sum / time.Duration(pods)
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d of %d pods are bound", found, pods)
+		}
+		<-time.After(10 * time.Millisecond)
+	}
+}
