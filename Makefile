@@ -24,8 +24,12 @@ build: ## Build the programs into bin/
 demo: build ## Run the demo: one image, a plain pull beside three lazy nodes (needs root)
 	$(BIN)/brisk demo $(DEMO_FLAGS)
 
+.PHONY: e2e
+e2e: deps $(TOOLS)/helm ## Test in a real Kubernetes cluster of three nodes (as root; builds Kubernetes once)
+	PATH="$(CURDIR)/$(TOOLS):$$PATH" $(GO) test -tags e2e -timeout 60m $(TEST_FLAGS) ./test/e2e
+
 .PHONY: test
-test: deps ## Run all tests, but for figures to hold under the race detector (as root: real mounts)
+test: deps $(TOOLS)/helm ## Run all tests, but for figures to hold under the race detector (as root: real mounts)
 	PATH="$(CURDIR)/$(TOOLS):$$PATH" $(GO) test -race -timeout 20m $(TEST_FLAGS) ./...
 	$(GO) test -timeout 20m $(TEST_FLAGS) -run "$(FIGURES)" ./bench/... ./cmd/internal/node ./image/erofs
 
@@ -38,14 +42,16 @@ fmt: $(TOOLS)/golangci-lint ## Format the code
 	$(TOOLS)/golangci-lint fmt ./...
 
 .PHONY: generate
-generate: $(TOOLS)/controller-gen ## Generate the copying of API objects, and their definitions for clusters
+generate: $(TOOLS)/controller-gen $(TOOLS)/helm ## Generate the copying of API objects, and their definitions for clusters
 	$(TOOLS)/controller-gen object crd paths=./api/... output:crd:dir=deploy/crds
+	@printf '# Generated from the chart by "make generate".\napiVersion: v1\nkind: Namespace\nmetadata:\n  name: brisk-system\n' >deploy/manifests/brisk.yaml
+	$(TOOLS)/helm template brisk deploy/charts/brisk --namespace brisk-system >>deploy/manifests/brisk.yaml
 
 .PHONY: verify
 verify: ## Check that go.mod is tidy, and that what is generated is up to date
 	$(GO) mod tidy -diff
 	$(GO) mod verify
-	@sum() { cat api/*/zz_generated.* deploy/crds/* | sha256sum; }; was=$$(sum); $(MAKE) --no-print-directory generate; \
+	@sum() { cat api/*/zz_generated.* deploy/crds/* deploy/manifests/* | sha256sum; }; was=$$(sum); $(MAKE) --no-print-directory generate; \
 	if [ "$$was" != "$$(sum)" ]; then echo "generated files were not up to date; now they are"; exit 1; fi
 
 .PHONY: fuzz
@@ -78,3 +84,7 @@ $(TOOLS)/golangci-lint: go.tools.mod go.tools.sum
 
 $(TOOLS)/controller-gen: go.tools.mod go.tools.sum
 	$(GO) build -modfile=go.tools.mod -o $@ sigs.k8s.io/controller-tools/cmd/controller-gen
+
+$(TOOLS)/helm: deploy/tools/go.mod deploy/tools/go.sum
+	cd deploy/tools && $(GO) build -trimpath -o $(CURDIR)/$@ \
+	  -ldflags "-X helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=34" helm.sh/helm/v3/cmd/helm

@@ -142,6 +142,8 @@ func (m *manager) obey(args []string) error {
 			errs = append(errs, s.start())
 		case args[0] == "stop" || args[0] == "disable" && now:
 			errs = append(errs, s.stop(), s.forget())
+		case args[0] == "kill":
+			errs = append(errs, s.kill())
 		case args[0] == "enable" || args[0] == "disable":
 		default:
 			errs = append(errs, fmt.Errorf("%s: %w", args[0], errors.ErrUnsupported))

@@ -169,6 +169,19 @@ func (s *service) stop() error {
 	return fmt.Errorf("%s does not end", s.name)
 }
 
+// kill ends the process as an accident would. It is started again.
+func (s *service) kill() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.pid == 0 {
+		return fmt.Errorf("%s does not run", s.name)
+	}
+	if err := syscall.Kill(s.pid, syscall.SIGKILL); err != nil {
+		return fmt.Errorf("killing %s: %w", s.name, err)
+	}
+	return nil
+}
+
 // forget lets go of what the service has stored.
 func (s *service) forget() error {
 	s.mu.Lock()

@@ -5,9 +5,6 @@ leaderElection:
   leaderElect: true
   resourceName: brisk-scheduler
   resourceNamespace: {{ .Release.Namespace }}
-clientConnection:
-  qps: 200
-  burst: 400
 {{- with .Values.scheduler.percentageOfNodesToScore }}
 percentageOfNodesToScore: {{ . }}
 {{- end }}
@@ -18,7 +15,22 @@ profiles:
         enabled:
           - name: BlockLocality
             weight: {{ .Values.scheduler.weight }}
-      # It gives an image that is lazy full marks.
+          {{- if .Values.scheduler.gangs }}
+          - name: Coscheduling
+          {{- end }}
+      {{- if .Values.scheduler.gangs }}
+      queueSort:
+        enabled:
+          - name: Coscheduling
+        disabled:
+          - name: "*"
+      {{- end }}
+      # Before all others: it keeps them from concluding anything from a cycle that looked
+      # at warm nodes only.
+      postFilter:
+        enabled:
+          - name: BlockLocality
+      # It counts images that are mounted lazily as if all of them were there.
       score:
         disabled:
           - name: ImageLocality
