@@ -29,8 +29,6 @@ const (
 	// firstPause and lastPause are how long a failed request is not repeated.
 	firstPause = time.Second
 	lastPause  = time.Minute
-	// relabelAfter is how long a node stays without labels once it has lost them.
-	relabelAfter = 10 * time.Second
 )
 
 // State is where a publisher learns what the agent knows. Report is called about once a
@@ -78,9 +76,15 @@ type Publisher struct {
 	// All below belongs to Run.
 	pace     *Pace
 	object   *v1alpha1.NodeBlocks // as it was last written, nil if that is not known
-	failures int                  // in a row
-	quiet    time.Time            // until when nothing is written after a failure
 	unmarked time.Time            // when the labels were last removed
+	// What cannot be written keeps nothing else from being written.
+	objects, labels retry
+}
+
+// retry says when to try again what failed.
+type retry struct {
+	failures int // in a row
+	next     time.Time
 }
 
 // New returns a publisher. Nothing is written yet.
@@ -147,7 +151,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 // step writes what is to be written.
 func (p *Publisher) step(ctx context.Context, at time.Time) {
 	node := p.node.get()
-	if node == nil || at.Before(p.quiet) {
+	if node == nil {
 		return
 	}
 	report := p.cfg.State.Report(ctx)
@@ -155,26 +159,30 @@ func (p *Publisher) step(ctx context.Context, at time.Time) {
 		report.Status.Healthy = false
 		report.Status.Message = fmt.Sprintf("acceleration is disabled on the node, with its label or annotation %s", compat.Acceleration)
 	}
-	p.settle(ctx, at, errors.Join(p.mark(ctx, at, node, report.Status.Healthy), p.publish(ctx, at, node, report)))
+	p.try(ctx, at, &p.labels, func() error { return p.mark(ctx, at, node, report.Status.Healthy) })
+	p.try(ctx, at, &p.objects, func() error { return p.publish(ctx, at, node, report) })
 }
 
-// settle takes note of whether writing worked.
-func (p *Publisher) settle(ctx context.Context, at time.Time, err error) {
-	if ctx.Err() != nil {
+// try does what can fail, if it is time for that. The first of many failures is logged.
+func (p *Publisher) try(ctx context.Context, at time.Time, again *retry, do func() error) {
+	if at.Before(again.next) {
 		return
 	}
-	if err == nil {
-		if p.failures > 0 {
+	err := do()
+	switch {
+	case ctx.Err() != nil:
+	case err == nil:
+		if again.failures > 0 {
 			p.log.InfoContext(ctx, "the API server takes what the node reports again")
 		}
-		p.failures = 0
-		return
+		again.failures = 0
+	default:
+		if again.failures == 0 {
+			p.log.WarnContext(ctx, "the cluster is not told what the node has; trying again", "error", err)
+		}
+		again.next = at.Add(pause(again.failures))
+		again.failures++
 	}
-	if p.failures == 0 {
-		p.log.WarnContext(ctx, "the cluster is not told what the node has; trying again", "error", err)
-	}
-	p.quiet = at.Add(pause(p.failures))
-	p.failures++
 }
 
 // pause returns how long to wait after a number of failures before the last one.
@@ -185,7 +193,7 @@ func pause(failures int) time.Duration {
 
 // mark puts the labels on the node, or takes them off.
 func (p *Publisher) mark(ctx context.Context, at time.Time, node *metav1.PartialObjectMetadata, healthy bool) error {
-	if compat.HasNodeLabels(node.Labels, healthy) || healthy && at.Sub(p.unmarked) < relabelAfter {
+	if compat.HasNodeLabels(node.Labels, healthy) || healthy && at.Sub(p.unmarked) < p.pace.rules.Interval {
 		return nil
 	}
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": compat.NodeLabels(healthy)}})
