@@ -21,7 +21,8 @@ func newDeployCommand() *cobra.Command {
 		Long: `Install the agent on the machine of this pod, and keep its credentials fresh.
 
 The pod has to share the process numbers of the machine. This program, which must be a
-static one, is copied there and installs itself: "brisk-node install". The agent stays
+static one, is copied there and installs itself: "brisk-node install". With credentials the agent
+reports to the cluster as the node that NODE_NAME and NODE_IP name. The agent stays
 when the pod goes; "brisk-node uninstall" on the machine removes it.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -40,6 +41,7 @@ when the pod goes; "brisk-node uninstall" on the machine removes it.`,
 					return err
 				}
 			}
+			cfg.Node, cfg.Address = os.Getenv("NODE_NAME"), os.Getenv("NODE_IP")
 			cfg.Out, cfg.Log = cmd.OutOrStdout(), log
 			return rollout.New(cfg).Run(cmd.Context())
 		},

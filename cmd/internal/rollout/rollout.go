@@ -34,8 +34,11 @@ type Config struct {
 	// Program is what is brought to the machine, into Directory.
 	Program   string
 	Directory string
-	// Settings is the configuration file of the agent.
+	// Settings is the configuration file of the agent. What it does not say of the cluster
+	// is added.
 	Settings string
+	// Node and Address are the name of the machine in the cluster, and its IP address.
+	Node, Address string
 	// Credentials is the directory of a token and the certificate of the cluster; empty
 	// for none.
 	Credentials string
@@ -95,9 +98,9 @@ func (r *Rollout) install(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("reading the program: %w", err)
 	}
-	settings, err := os.ReadFile(r.cfg.Settings)
+	settings, err := r.settings()
 	if err != nil {
-		return fmt.Errorf("reading the configuration: %w", err)
+		return err
 	}
 	m := r.cfg.Machine
 	oldProgram, oldSettings := r.now(r.program()), r.now(SettingsPath)
@@ -117,6 +120,37 @@ func (r *Rollout) install(ctx context.Context) error {
 		}
 	}
 	return m.Run(ctx, r.cfg.Out, r.program(), "install", "--config", SettingsPath)
+}
+
+// settings returns the configuration file with what only pods are told.
+func (r *Rollout) settings() ([]byte, error) {
+	content, err := os.ReadFile(r.cfg.Settings)
+	if err != nil {
+		return nil, fmt.Errorf("reading the configuration: %w", err)
+	}
+	if r.cfg.Credentials == "" {
+		return content, nil
+	}
+	var all map[string]any
+	if err := yaml.Unmarshal(content, &all); err != nil {
+		return nil, fmt.Errorf("reading %s: %w", r.cfg.Settings, err)
+	}
+	cluster, _ := all["kubernetes"].(map[string]any) //nolint:errcheck // what else it may be is found by the agent
+	if cluster == nil {
+		cluster = make(map[string]any)
+	}
+	for name, value := range map[string]any{
+		"enabled": true, "kubeconfig": filepath.Join(CredentialsPath, "kubeconfig"), "node": r.cfg.Node, "address": r.cfg.Address,
+	} {
+		if _, ok := cluster[name]; !ok {
+			cluster[name] = value
+		}
+	}
+	all["kubernetes"] = cluster
+	if content, err = yaml.Marshal(all); err != nil {
+		return nil, fmt.Errorf("writing the configuration: %w", err)
+	}
+	return content, nil
 }
 
 // now returns what a file of the machine holds, nil if there is none.
