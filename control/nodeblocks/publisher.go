@@ -279,7 +279,7 @@ func (p *Publisher) part(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, partingTimeout)
 	defer cancel()
-	report := p.cfg.State.Report(ctx)
+	report := p.pace.sent // the agent is ending, and is not asked any more
 	report.Status.Healthy, report.Status.Message, report.Status.Peer = false, "the agent has ended", nil
 	report.Status.Zone = node.Labels[zoneLabel]
 	at := time.Now()

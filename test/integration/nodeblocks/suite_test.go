@@ -43,6 +43,7 @@ func TestCluster(t *testing.T) {
 	t.Run("LostAPIServer", c.testLostAPIServer)
 	t.Run("Members", c.testMembers)
 	t.Run("Policy", c.testPolicy)
+	t.Run("Agent", c.testAgent)
 }
 
 func objectsOf(t *testing.T, cfg *rest.Config) *client.NodeBlocks {
