@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,16 +14,13 @@ import (
 	"time"
 
 	"sigs.k8s.io/yaml"
+
+	"github.com/brisk-project/brisk/cmd/internal/install"
+	"github.com/brisk-project/brisk/cmd/internal/nodeconfig"
 )
 
-// Where things are on the machine.
-const (
-	SettingsPath    = "/etc/brisk/node.yaml"
-	CredentialsPath = "/run/brisk/kubernetes"
-
-	unitPath = "/etc/systemd/system/brisk-node.service"
-	unitName = "brisk-node.service"
-)
+// CredentialsPath is where on the machine the agent finds how to reach the cluster.
+const CredentialsPath = "/run/brisk/kubernetes"
 
 // DefaultInterval is how often is looked for new credentials. They are renewed at four
 // fifths of their life, which is ten minutes at least.
@@ -44,6 +42,11 @@ type Config struct {
 	Credentials string
 	// Server is the address of the API server.
 	Server string
+	// SettingsPath is where on the machine the configuration goes, UnitPath where the unit
+	// is once the agent has been installed. Default: as "brisk-node install" has it.
+	SettingsPath, UnitPath string
+	// Restart is the command that restarts the agent. Default: it is told to systemd.
+	Restart []string
 	// Interval is how often is looked for new credentials. Default [DefaultInterval].
 	Interval time.Duration
 	// Out is told what is done.
@@ -59,6 +62,11 @@ type Rollout struct{ cfg Config }
 func New(cfg Config) *Rollout {
 	if cfg.Interval <= 0 {
 		cfg.Interval = DefaultInterval
+	}
+	cfg.SettingsPath = cmp.Or(cfg.SettingsPath, nodeconfig.DefaultPath)
+	cfg.UnitPath = cmp.Or(cfg.UnitPath, install.DefaultUnit)
+	if len(cfg.Restart) == 0 {
+		cfg.Restart = []string{"/usr/bin/env", "systemctl", "restart", install.UnitName}
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -103,23 +111,23 @@ func (r *Rollout) install(ctx context.Context) error {
 		return err
 	}
 	m := r.cfg.Machine
-	oldProgram, oldSettings := r.now(r.program()), r.now(SettingsPath)
+	oldProgram, oldSettings := r.now(r.program()), r.now(r.cfg.SettingsPath)
 	newProgram, err := m.Write(r.program(), program, 0o755)
 	if err != nil {
 		return err
 	}
-	newSettings, err := m.Write(SettingsPath, settings, 0o644)
+	newSettings, err := m.Write(r.cfg.SettingsPath, settings, 0o644)
 	if err != nil {
 		return err
 	}
-	installed := r.now(unitPath) != nil
+	installed := r.now(r.cfg.UnitPath) != nil
 	if installed && (newProgram || newSettings) {
 		if err := r.restart(ctx); err != nil {
 			err = fmt.Errorf("the agent is as before, for the new one does not start: %w", err)
 			return errors.Join(err, r.back(ctx, oldProgram, oldSettings))
 		}
 	}
-	return m.Run(ctx, r.cfg.Out, r.program(), "install", "--config", SettingsPath)
+	return m.Run(ctx, r.cfg.Out, r.program(), "install", "--config", r.cfg.SettingsPath)
 }
 
 // settings returns the configuration file with what only pods are told.
@@ -163,13 +171,13 @@ func (r *Rollout) now(path string) []byte {
 }
 
 func (r *Rollout) restart(ctx context.Context) error {
-	return r.cfg.Machine.Run(ctx, r.cfg.Out, "/usr/bin/env", "systemctl", "restart", unitName)
+	return r.cfg.Machine.Run(ctx, r.cfg.Out, r.cfg.Restart[0], r.cfg.Restart[1:]...)
 }
 
 // back brings the program and the configuration of before.
 func (r *Rollout) back(ctx context.Context, program, settings []byte) error {
 	var errs []error
-	for path, content := range map[string][]byte{r.program(): program, SettingsPath: settings} {
+	for path, content := range map[string][]byte{r.program(): program, r.cfg.SettingsPath: settings} {
 		if content == nil {
 			continue
 		}
