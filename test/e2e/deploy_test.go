@@ -15,9 +15,11 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/brisk-project/brisk/api/client"
 	"github.com/brisk-project/brisk/test/cluster"
 	"github.com/brisk-project/brisk/test/require"
 )
@@ -147,8 +149,15 @@ func TestDeployed(t *testing.T) {
 	if status := s.node(first.Spec.NodeName).MustRun(program, "status"); !strings.Contains(status, "lazy:1") {
 		t.Errorf("the image is not lazy:\n%s", status)
 	}
-	s.measure("warm node", s.pod(lazy, "warm", first.Spec.NodeName))
+	s.awaitReport(first.Spec.NodeName)
+	if warm := s.measure("warm node", s.pod(lazy, "warm", "")); warm.Spec.NodeName != first.Spec.NodeName {
+		t.Errorf("the pod is on %s and not on the node that is warm, %s:\n%s", warm.Spec.NodeName, first.Spec.NodeName, s.brisk("why", "warm"))
+	}
+	for _, args := range [][]string{{"nodes"}, {"images"}, {"why", "warm"}, {"top"}} {
+		t.Logf("kubectl brisk %s\n%s", strings.Join(args, " "), s.brisk(args...))
+	}
 	remove(t, s.Cluster, "warm")
+	t.Run("RegistryDown", func(t *testing.T) { s.registryDown(t, lazy, s.other(first.Spec.NodeName)) })
 
 	t.Run("AgentKilled", func(*testing.T) {
 		s.node(first.Spec.NodeName).MustRun("systemctl", "kill", "brisk-node")
@@ -169,6 +178,63 @@ func TestDeployed(t *testing.T) {
 	})
 	t.Run("WithoutPods", func(t *testing.T) { s.withoutPods(lazy) })
 	s.report()
+}
+
+// brisk runs kubectl-brisk.
+func (s *site) brisk(args ...string) string {
+	s.t.Helper()
+	cmd := exec.CommandContext(s.t.Context(), s.Program("cmd/kubectl-brisk"), append(args, "--kubeconfig", s.Kubeconfig)...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		s.t.Errorf("kubectl brisk %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// awaitReport waits until the scheduler can know what a node has.
+func (s *site) awaitReport(node string) {
+	s.t.Helper()
+	reports, err := client.New(s.REST)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.Await("node "+node+" to report an image", cluster.Patience, func(ctx context.Context) (bool, error) {
+		report, err := reports.NodeBlocks().Get(ctx, node, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			return false, nil
+		}
+		return err == nil && report.Status.Healthy && report.Status.ImageCount > 0, err
+	})
+}
+
+// fromPeers returns how many bytes the agent of a node has from others.
+func fromPeers(t *testing.T, n *cluster.Node) int64 {
+	t.Helper()
+	var status struct {
+		Bytes struct{ Peers int64 }
+	}
+	if err := json.Unmarshal([]byte(n.MustRun(program, "status", "-o", "json")), &status); err != nil {
+		t.Fatal(err)
+	}
+	return status.Bytes.Peers
+}
+
+// registryDown starts a pod on a node that knows the image and has nothing of it, while
+// there is no registry.
+func (s *site) registryDown(t *testing.T, a *app, node string) {
+	t.Helper()
+	idle := s.pod(a, "idle", node)
+	idle.Spec.Containers[0].Args = nil
+	run(t, s.Cluster, idle)
+	remove(t, s.Cluster, "idle")
+	s.StopRegistry()
+	defer s.StartRegistry()
+	pod := s.measure("peers, no registry", s.pod(a, "peers", node))
+	pod.requireSums(t, a.startup)
+	if n := fromPeers(t, s.node(node)); n < startupBytes {
+		t.Errorf("%d bytes came from peers", n)
+	}
+	remove(t, s.Cluster, "peers")
 }
 
 // withoutPods removes the pods of the agents, which does not matter to those of others,

@@ -26,6 +26,9 @@ const CredentialsPath = "/run/brisk/kubernetes"
 // fifths of their life, which is ten minutes at least.
 const DefaultInterval = 20 * time.Second
 
+// installTimeout is how long installing may take, with restarts of agent and containerd.
+const installTimeout = 5 * time.Minute
+
 // Config configures a [Rollout].
 type Config struct {
 	Machine Machine
@@ -81,7 +84,10 @@ func (r *Rollout) Run(ctx context.Context) error {
 	if err := r.handOn(); err != nil {
 		return err
 	}
-	if err := r.install(ctx); err != nil {
+	// Half of it would be worse than none, or all.
+	whole, cancel := context.WithTimeout(context.WithoutCancel(ctx), installTimeout)
+	defer cancel()
+	if err := r.install(whole); err != nil {
 		return err
 	}
 	tick := time.NewTicker(r.cfg.Interval)

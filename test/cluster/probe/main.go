@@ -14,10 +14,7 @@ import (
 )
 
 func main() {
-	if err := run(os.Args[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, "probe:", err)
-		os.Exit(1)
-	}
+	panic(run(os.Args[1:])) // it serves until it is killed
 }
 
 func run(paths []string) error {
