@@ -153,7 +153,7 @@ func TestConfigurations(t *testing.T) {
 
 // TestAccepted has an API server check all objects, with every field.
 func TestAccepted(t *testing.T) {
-	plane := controlplane.Start(t)
+	plane := controlplane.Start(t, "--allow-privileged")
 	space := "apiVersion: v1\nkind: Namespace\nmetadata: {name: " + namespace + "}\n---\n"
 	for _, args := range [][]string{nil, {"--values", "testdata/all.values.yaml"}, {"--values", "testdata/least.values.yaml"}} {
 		plane.ApplyYAML(t, []byte(space+render(t, args...)))
