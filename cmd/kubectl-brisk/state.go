@@ -103,22 +103,27 @@ func (c *cluster) names() map[v1alpha1.ImageKey]string {
 	names := make(map[v1alpha1.ImageKey]string)
 	for i := range c.nodes {
 		for _, image := range c.nodes[i].Status.Images {
-			best := ""
-			for _, name := range image.Names {
-				if best == "" || strings.Contains(best, "@") {
-					best = name
-				}
-			}
-			for _, name := range image.Names {
-				if _, digest, ok := strings.Cut(name, "@"); ok {
-					if key, err := v1alpha1.KeyOf(digest); err == nil {
-						names[key] = best
-					}
-				}
-			}
+			addNames(names, image.Names)
 		}
 	}
 	return names
+}
+
+// addNames adds the best of the names of one image.
+func addNames(names map[v1alpha1.ImageKey]string, of []string) {
+	best := ""
+	for _, name := range of {
+		if best == "" || strings.Contains(best, "@") {
+			best = name
+		}
+	}
+	for _, name := range of {
+		if _, digest, ok := strings.Cut(name, "@"); ok {
+			if key, err := v1alpha1.KeyOf(digest); err == nil {
+				names[key] = best
+			}
+		}
+	}
 }
 
 // keyName stands for an image that no node knows by name.

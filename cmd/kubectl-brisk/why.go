@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -187,7 +188,7 @@ func (e *explanation) table() table[explainNode] {
 			}
 			return []string{
 				name, secondsText(n.Seconds), secondsText(n.Peers), secondsText(n.Registry), sizeText(cached),
-				fmt.Sprint(n.Score), fmt.Sprintf("%.0f%%", 100*n.Confidence), n.State,
+				strconv.FormatInt(n.Score, 10), fmt.Sprintf("%.0f%%", 100*n.Confidence), n.State,
 			}
 		},
 	}

@@ -82,7 +82,7 @@ func isolate(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, errors.Join(err, os.RemoveAll(dir))
 	}
-	cmd := exec.CommandContext(ctx, "/proc/self/exe", os.Args[1:]...)
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", os.Args[1:]...) //nolint:gosec // this program with its own arguments
 	cmd.Env = append(os.Environ(), envStage+"="+stageInside, envDir+"="+dir)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{

@@ -5,6 +5,7 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -100,8 +101,8 @@ func (s *site) report() {
 	s.t.Helper()
 	var out strings.Builder
 	w := tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)
-	fmt.Fprint(w, "START\tNODE\tRUNNING [s]\tREADY [s]\n", s.table.String())
-	if err := w.Flush(); err != nil {
+	_, err := fmt.Fprint(w, "START\tNODE\tRUNNING [s]\tREADY [s]\n", s.table.String())
+	if err := errors.Join(err, w.Flush()); err != nil {
 		s.t.Error(err)
 	}
 	s.t.Log("\n" + out.String())
@@ -176,7 +177,7 @@ func TestDeployed(t *testing.T) {
 		moved.requireSums(t, lazy.startup)
 		s.cordon(first.Spec.NodeName, false)
 	})
-	t.Run("WithoutPods", func(t *testing.T) { s.withoutPods(lazy) })
+	t.Run("WithoutPods", func(*testing.T) { s.withoutPods(lazy) })
 	s.report()
 }
 

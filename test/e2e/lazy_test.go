@@ -93,13 +93,13 @@ func pushApp(t *testing.T, c *cluster.Cluster, image string, seed uint64, lazy b
 }
 
 // pod returns a pod of the app that is ready once it has read its files.
-func (a *app) pod(name string) *corev1.Pod {
+func (a *app) pod(id string) *corev1.Pod {
 	var args []string
 	for path := range a.startup {
 		args = append(args, path)
 	}
 	return &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "default", Labels: map[string]string{"app": name}},
+		ObjectMeta: metav1.ObjectMeta{Name: id, Namespace: "default", Labels: map[string]string{"app": id}},
 		Spec: corev1.PodSpec{
 			TerminationGracePeriodSeconds: new(int64),
 			AutomountServiceAccountToken:  new(bool),
@@ -156,13 +156,13 @@ func podReady(pod *corev1.Pod) bool {
 }
 
 // remove removes a pod and waits until it is gone.
-func remove(t *testing.T, c *cluster.Cluster, name string) {
+func remove(t *testing.T, c *cluster.Cluster, id string) {
 	t.Helper()
-	if err := c.Client.CoreV1().Pods("default").Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
+	if err := c.Client.CoreV1().Pods("default").Delete(t.Context(), id, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	c.Await("pod "+name+" to be gone", cluster.Patience, func(ctx context.Context) (bool, error) {
-		_, err := c.Client.CoreV1().Pods("default").Get(ctx, name, metav1.GetOptions{})
+	c.Await("pod "+id+" to be gone", cluster.Patience, func(ctx context.Context) (bool, error) {
+		_, err := c.Client.CoreV1().Pods("default").Get(ctx, id, metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
 			return true, nil
 		}
@@ -190,7 +190,7 @@ func (s started) sum(ctx context.Context, path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer resp.Body.Close()
+	defer resp.Body.Close() //nolint:errcheck // read to the end
 	var buf bytes.Buffer
 	if _, err := io.Copy(&buf, resp.Body); err != nil {
 		return "", err

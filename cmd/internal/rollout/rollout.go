@@ -13,14 +13,14 @@ import (
 	"strings"
 	"time"
 
-	"sigs.k8s.io/yaml"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/brisk-project/brisk/cmd/internal/install"
 	"github.com/brisk-project/brisk/cmd/internal/nodeconfig"
 )
 
 // CredentialsPath is where on the machine the agent finds how to reach the cluster.
-const CredentialsPath = "/run/brisk/kubernetes"
+const CredentialsPath = "/run/brisk/kubernetes" //nolint:gosec // the name of a directory
 
 // DefaultInterval is how often is looked for new credentials. They are renewed at four
 // fifths of their life, which is ten minutes at least.

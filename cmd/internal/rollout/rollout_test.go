@@ -21,7 +21,7 @@ func machine(t *testing.T) rollout.Machine {
 	t.Helper()
 	require.Root(t)
 	cmd := exec.CommandContext(t.Context(), "sh", "-c",
-		`mount --make-rprivate / && mount -t tmpfs tmpfs /opt && mount -t tmpfs tmpfs /run && echo ready && exec sleep 1000`)
+		`mount --make-rprivate / && mount -t tmpfs opt /opt && mount -t tmpfs run /run && echo ready && exec sleep 1000`)
 	// Not to end with the thread that starts it, since threads end here.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
 	out, err := cmd.StdoutPipe()
