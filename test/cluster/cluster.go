@@ -103,7 +103,7 @@ func (c *Cluster) network() error {
 		{"link", "set", "bridge0", "up"},
 		{"addr", "add", serviceIP + "/32", "dev", "lo"},
 	} {
-		if err := command("ip", args...); err != nil {
+		if err := ip(args...); err != nil {
 			return err
 		}
 	}

@@ -57,7 +57,7 @@ func (s nodeSpec) setUp() error {
 		}
 	}
 	for _, args := range links {
-		if err := command("ip", args...); err != nil {
+		if err := ip(args...); err != nil {
 			return err
 		}
 	}

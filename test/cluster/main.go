@@ -127,15 +127,15 @@ func settleIn() error {
 	if err := syscall.Mount("proc", "/proc", "proc", 0, ""); err != nil {
 		return fmt.Errorf("mounting /proc: %w", err)
 	}
-	return command("ip", "link", "set", "lo", "up")
+	return ip("link", "set", "lo", "up")
 }
 
-// command runs a program that says nothing when all is well.
-func command(name string, args ...string) error {
+// ip runs the program of that name, which says nothing when all is well.
+func ip(args ...string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute) //nolint:forbidigo // bounded, and of no use to cancel
 	defer cancel()
-	if out, err := exec.CommandContext(ctx, name, args...).CombinedOutput(); err != nil {
-		return fmt.Errorf("%s %q: %w: %s", name, args, err, out)
+	if out, err := exec.CommandContext(ctx, "ip", args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("ip %q: %w: %s", args, err, out)
 	}
 	return nil
 }

@@ -109,7 +109,7 @@ func (n *Node) boot(spec nodeSpec) error {
 		{"link", "set", cable, "master", "bridge0", "up"},
 		{"route", "replace", podNetwork(n.number), "via", n.IP},
 	} {
-		if err := command("ip", args...); err != nil {
+		if err := ip(args...); err != nil {
 			return err
 		}
 	}
@@ -124,7 +124,7 @@ func (n *Node) Kill() {
 	n.init.kill()
 	n.init = nil
 	// The network namespace, and with it the cable, goes only some time later.
-	if err := command("ip", "link", "del", "cable"+strconv.Itoa(n.number)); err != nil && n.c.tb.Context().Err() == nil {
+	if err := ip("link", "del", "cable"+strconv.Itoa(n.number)); err != nil && n.c.tb.Context().Err() == nil {
 		n.c.tb.Error(err)
 	}
 	if n.c.tb.Failed() {
