@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"crypto/x509/pkix"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -74,7 +75,12 @@ func Start(tb testing.TB, cfg Config) *Cluster {
 	if os.Getenv(envStage) != stageInside {
 		tb.Fatal("TestMain does not call cluster.Main")
 	}
-	c := &Cluster{tb: tb, cfg: cfg, dir: os.Getenv(envDir)}
+	// The clusters of one program, one after the other, have nothing in common.
+	dir, err := os.MkdirTemp(os.Getenv(envDir), "c")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	c := &Cluster{tb: tb, cfg: cfg, dir: dir}
 	start := time.Now()
 	for _, step := range []func() error{c.network, c.writeKeys, c.controlPlane, c.startRegistry, c.pushPause} {
 		if err := step(); err != nil {
@@ -97,6 +103,11 @@ func Start(tb testing.TB, cfg Config) *Cluster {
 
 // network makes the bridge that the nodes are on.
 func (c *Cluster) network() error {
+	c.tb.Cleanup(func() {
+		if err := errors.Join(ip("link", "del", "bridge0"), ip("addr", "del", serviceIP+"/32", "dev", "lo")); err != nil {
+			c.tb.Error(err)
+		}
+	})
 	for _, args := range [][]string{
 		{"link", "add", "bridge0", "type", "bridge"},
 		{"addr", "add", hostIP + "/24", "dev", "bridge0"},

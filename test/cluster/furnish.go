@@ -67,7 +67,7 @@ func (n *Node) furnish() error {
 			return fmt.Errorf("linking a directory: %w", err)
 		}
 	}
-	groups, err := makeGroups(n.c.dir, n.Name)
+	groups, err := makeGroups(filepath.Dir(n.c.dir), filepath.Base(n.c.dir)+"-"+n.Name)
 	if err != nil {
 		return err
 	}

@@ -42,7 +42,7 @@ func (c *Cluster) build(pkg string) (string, error) {
 	if !ok {
 		return "", fmt.Errorf("building %s: no caller", pkg)
 	}
-	path := filepath.Join(c.dir, "bin", filepath.Base(pkg))
+	path := filepath.Join(filepath.Dir(c.dir), "bin", filepath.Base(pkg))
 	cmd := exec.CommandContext(c.tb.Context(), "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path, module+pkg)
 	cmd.Dir = filepath.Dir(self)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
