@@ -29,6 +29,11 @@ test: deps ## Run all tests, but for figures to hold under the race detector (as
 	PATH="$(CURDIR)/$(TOOLS):$$PATH" $(GO) test -race -timeout 20m $(TEST_FLAGS) ./...
 	$(GO) test -timeout 20m $(TEST_FLAGS) -run "$(FIGURES)" ./bench/... ./cmd/internal/node ./image/erofs
 
+.PHONY: test-releases
+test-releases: ## Test with the containerd releases from 1.7 on, built here (as root)
+	BRISK_TEST_CONTAINERDS="$$(test/tools/containerds.sh $(TOOLS)/containerd)" \
+	  $(GO) test -timeout 20m -count=1 -run '^(TestReleases|TestContainerd)$$' ./cmd/brisk-node ./cmd/internal/containerdcfg
+
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint ## Check style, layering and formatting
 	$(TOOLS)/golangci-lint run ./...

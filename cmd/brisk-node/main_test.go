@@ -63,8 +63,13 @@ func newSite(t *testing.T, flags ...string) *site {
 // newSiteWith starts a node with a containerd that is configured in another way.
 func newSiteWith(t *testing.T, cfg containerdtest.Config, flags ...string) *site {
 	t.Helper()
+	return newSiteAt(t, filepath.Join(t.TempDir(), "node"), cfg, flags...)
+}
+
+// newSiteAt starts a node that has its files in a directory.
+func newSiteAt(t *testing.T, dir string, cfg containerdtest.Config, flags ...string) *site {
+	t.Helper()
 	require.FUSE(t)
-	dir := filepath.Join(t.TempDir(), "node")
 	s := &site{t: t, dir: dir, reg: registrytest.New(t, registrytest.Config{}), logs: &logs{}}
 	t.Cleanup(s.remove)
 	s.stop = s.run(flags...)
