@@ -1,6 +1,10 @@
 package cache
 
-import "github.com/brisk-project/brisk/internal/block"
+import (
+	"encoding/binary"
+
+	"github.com/brisk-project/brisk/internal/block"
+)
 
 // SetHook makes the cache call hook at the points where a crash is most
 // interesting. It is to be called before the cache is used.
@@ -25,3 +29,19 @@ func DecodeRecord(data []byte, layer block.Digest) ([]byte, error) {
 
 // EntryOverhead is what a block in memory is counted for besides its data.
 const EntryOverhead = entryOverhead
+
+// DecodeRecency decodes a record of what was used when, which has its checksum put
+// behind it, and encodes it again.
+func DecodeRecency(body []byte) ([]byte, error) {
+	r, err := decodeRecency(binary.LittleEndian.AppendUint32(body, castagnoli(body)))
+	if err != nil {
+		return nil, err
+	}
+	return r.encode(), nil
+}
+
+// SaveRecency keeps what was used when, as Run does now and then.
+func (d *Disk) SaveRecency() { d.saveRecency() }
+
+// EvictAhead evicts as Run does.
+func (d *Disk) EvictAhead() { d.evictAhead() }
