@@ -20,7 +20,6 @@ import (
 )
 
 const (
-	megabyte = 1 << 20
 	// clockTick is the unit of CPU times in /proc: USER_HZ, which is 100 everywhere.
 	clockTick = 10 * time.Millisecond
 )
@@ -30,7 +29,7 @@ type forest struct{ noise []byte }
 
 func newForest() forest {
 	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // test data must be the same in every run
-	noise := make([]byte, megabyte)
+	noise := make([]byte, 1<<20)
 	for i := range noise {
 		noise[i] = "abcdefghijklmnopqrstuvwxyzABCDEF"[random.Uint32()%32]
 	}
@@ -187,13 +186,66 @@ func (s *site) awaitComplete(images int) {
 	})
 }
 
+// TestScaleImages mounts 50 images and reads them in full: the program takes 300 MB at
+// most, and next to nothing of a processor when nobody reads.
+func TestScaleImages(t *testing.T) {
+	if underRace {
+		t.Skip("it measures")
+	}
+	const images, each, most = 50, 1000, 300e6
+	s := newSite(t)
+	all := newForest()
+	refs := make([]string, images)
+	for i := range refs {
+		refs[i] = s.push(fmt.Sprintf("app%d:v1", i), true, shell(t), all.layer(t, i*each, each))
+		s.Pull(refs[i])
+		s.prepare(fmt.Sprintf("c%d", i), refs[i])
+	}
+	s.requireMemory("mounted", most)
+	roots := s.roots()
+	if len(roots) != images {
+		t.Fatalf("%d images are mounted", len(roots))
+	}
+	for _, root := range roots {
+		if read := all.requireTree(t, root); read != each {
+			t.Errorf("%d files are in %s", read, root)
+		}
+	}
+	s.awaitComplete(images)
+	s.requireMemory("read", most)
+	if peak := s.memory("VmHWM"); peak > most {
+		t.Errorf("the program took %d bytes of memory at some time, more than %d", peak, int64(most))
+	}
+	s.requireIdle(20*time.Second, 0.005)
+	for i, ref := range refs {
+		s.discard(fmt.Sprintf("c%d", i))
+		s.RemoveImage(ref)
+	}
+	s.requireEmpty()
+}
+
+// requireIdle measures the program while nobody asks anything of it but containerd.
+func (s *site) requireIdle(span time.Duration, most float64) {
+	s.t.Helper()
+	before := s.cpu()
+	select {
+	case <-time.After(span):
+	case <-s.t.Context().Done():
+	}
+	share := float64(s.cpu()-before) / float64(span)
+	s.t.Logf("idle for %s: %.2f %% of a processor", span, 100*share)
+	if share > most {
+		s.t.Errorf("an idle program takes %.2f %% of a processor, more than %.2f %%", 100*share, 100*most)
+	}
+}
+
 // TestScaleFiles mounts an image of 100,000 files, walks it and reads all of it: the
 // program takes 150 MB at most.
 func TestScaleFiles(t *testing.T) {
 	if underRace {
 		t.Skip("it measures")
 	}
-	const files, layers, most = 100_000, 5, 150 * megabyte
+	const files, layers, most = 100_000, 5, 150e6
 	s := newSite(t)
 	all := newForest()
 	image := []registrytest.Layer{shell(t)}
@@ -219,7 +271,7 @@ func TestScaleFiles(t *testing.T) {
 	s.awaitComplete(1)
 	s.requireMemory("complete", most)
 	if peak := s.memory("VmHWM"); peak > most {
-		t.Errorf("the program took %d bytes of memory at some time, more than %d", peak, most)
+		t.Errorf("the program took %d bytes of memory at some time, more than %d", peak, int64(most))
 	}
 	s.discard("one")
 	s.RemoveImage(ref)
