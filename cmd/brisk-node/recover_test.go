@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/bits"
 	"net/http"
@@ -177,7 +178,7 @@ func (f *fleet) ownIndex(i int) string {
 	var image struct {
 		Layers []struct{ Index string }
 	}
-	content, err := os.ReadFile(f.find("objects", "/app"+fmt.Sprint(i)+":v1")[0])
+	content, err := os.ReadFile(f.find("objects", fmt.Sprintf("/app%d:v1", i))[0])
 	if err == nil {
 		err = json.Unmarshal(content, &image)
 	}
@@ -222,6 +223,8 @@ func TestScaleRestart(t *testing.T) {
 	f.damage(f.find("mounts/records", "/app0:v1")[0])
 	f.damage(f.ownIndex(1))
 	f.damage(f.find("objects", "/app2:v1")[0])
+	last := len(f.refs) - 1
+	lastIndex := f.ownIndex(last)
 	f.restart()
 	// Image 2 is still mounted: its record is needed for a mount only.
 	f.requireTrees(len(f.refs) - 2)
@@ -240,6 +243,14 @@ func TestScaleRestart(t *testing.T) {
 		t.Errorf("mounting an image whose index can be had again: %v", err)
 	}
 	f.requireTrees(len(f.refs))
+	// That of other images is still dropped with them.
+	f.discard(f.key(last))
+	f.RemoveImage(f.refs[last])
+	containerdtest.Await(t, "the index of a removed image going", containerdtest.Patience, func() bool {
+		_, err := os.Stat(lastIndex)
+		return errors.Is(err, os.ErrNotExist)
+	})
+	f.refs = f.refs[:last]
 	f.removeAll()
 }
 

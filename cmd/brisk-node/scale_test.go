@@ -28,7 +28,7 @@ const (
 type forest struct{ noise []byte }
 
 func newForest() forest {
-	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // test data must be the same in every run
+	random := rand.New(rand.NewPCG(1, 2))
 	noise := make([]byte, 1<<20)
 	for i := range noise {
 		noise[i] = "abcdefghijklmnopqrstuvwxyzABCDEF"[random.Uint32()%32]
@@ -193,7 +193,7 @@ func TestScaleImages(t *testing.T) {
 		t.Skip("it measures")
 	}
 	const images, each, most = 50, 1000, 300e6
-	s := newSite(t)
+	s := newSite(t, "--listen", "/ip4/127.0.0.1/tcp/0")
 	all := newForest()
 	refs := make([]string, images)
 	for i := range refs {
@@ -246,7 +246,7 @@ func TestScaleFiles(t *testing.T) {
 		t.Skip("it measures")
 	}
 	const files, layers, most = 100_000, 5, 150e6
-	s := newSite(t)
+	s := newSite(t, "--listen", "/ip4/127.0.0.1/tcp/0")
 	all := newForest()
 	image := []registrytest.Layer{shell(t)}
 	for i := range layers {

@@ -68,6 +68,9 @@ func newDiskMetrics(reg prometheus.Registerer, d *Disk) diskMetrics {
 	metrics.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "brisk_cache_disk_bytes", Help: "Bytes of the blocks in the disk cache.",
 	}, func() float64 { return float64(d.bytes.Load()) })
+	metrics.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "brisk_cache_disk_layers", Help: "Layers in the disk cache.",
+	}, func() float64 { return float64(d.layerCount()) })
 	return diskMetrics{
 		evicted: metrics.NewCounter(prometheus.CounterOpts{
 			Name: "brisk_cache_disk_evicted_blocks_total", Help: "Blocks evicted from the disk cache.",
