@@ -1,10 +1,6 @@
 package cache
 
-import (
-	"encoding/binary"
-
-	"github.com/brisk-project/brisk/internal/block"
-)
+import "github.com/brisk-project/brisk/internal/block"
 
 // SetHook makes the cache call hook at the points where a crash is most
 // interesting. It is to be called before the cache is used.
@@ -30,10 +26,9 @@ func DecodeRecord(data []byte, layer block.Digest) ([]byte, error) {
 // EntryOverhead is what a block in memory is counted for besides its data.
 const EntryOverhead = entryOverhead
 
-// DecodeRecency decodes a record of what was used when, which has its checksum put
-// behind it, and encodes it again.
-func DecodeRecency(body []byte) ([]byte, error) {
-	r, err := decodeRecency(binary.LittleEndian.AppendUint32(body, castagnoli(body)))
+// DecodeRecency decodes a record of what was used when and encodes it again.
+func DecodeRecency(data []byte) ([]byte, error) {
+	r, err := decodeRecency(data)
 	if err != nil {
 		return nil, err
 	}

@@ -2,8 +2,10 @@ package cache_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -212,6 +214,31 @@ func TestDiskWaterMarks(t *testing.T) {
 	}
 }
 
+// sealed puts the checksum behind a record of what was used when.
+func sealed(body []byte) []byte {
+	return binary.LittleEndian.AppendUint32(bytes.Clone(body), crc32.Checksum(body, crc32.MakeTable(crc32.Castagnoli)))
+}
+
+func TestRecency(t *testing.T) {
+	layer := block.Sum([]byte("layer"))
+	one := append([]byte("BRISKREC\x01\x00\x00\x00\x01\x00\x00\x00"), layer[:]...)
+	good := sealed(append(one, "\x01\x00\x00\x00\x07\x00\x00\x00\x00\x00\x00\x00"...))
+	got, err := cache.DecodeRecency(good)
+	if err != nil || !bytes.Equal(got, good) {
+		t.Errorf("record decodes with error %v", err)
+	}
+	for i := range good {
+		bad := bytes.Clone(good)
+		bad[i] ^= 0x40
+		if _, err := cache.DecodeRecency(bad); err == nil {
+			t.Errorf("record with byte %d changed was accepted", i)
+		}
+		if _, err := cache.DecodeRecency(good[:i]); err == nil {
+			t.Errorf("record cut at %d was accepted", i)
+		}
+	}
+}
+
 func FuzzRecency(f *testing.F) {
 	f.Add([]byte("BRISKREC\x01\x00\x00\x00\x00\x00\x00\x00"))
 	layer := block.Sum([]byte("layer"))
@@ -219,7 +246,7 @@ func FuzzRecency(f *testing.F) {
 	f.Add(append(one, "\x01\x00\x00\x00\x07\x00\x00\x00\x00\x00\x00\x00"...))
 	f.Add(append(one, "\xff\xff\xff\xff"...))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		if got, err := cache.DecodeRecency(bytes.Clone(body)); err == nil && len(got) != len(body)+4 {
+		if got, err := cache.DecodeRecency(sealed(body)); err == nil && len(got) != len(body)+4 {
 			t.Errorf("record of %d bytes is one of %d bytes when encoded again", len(body)+4, len(got))
 		}
 	})
