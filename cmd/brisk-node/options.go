@@ -86,7 +86,7 @@ func (o *options) addTo(cmd *cobra.Command) {
 	field(o, "cache-min-free", func(c *config) *size { return &c.Cache.MinFree },
 		text[size](f, "with fewer `bytes` free on the disk the node is not ready; the cache gives way before"))
 	field(o, "memory-limit", func(c *config) *size { return &c.Process.MemoryLimit },
-		text[size](f, "what the garbage collector keeps memory below, in `bytes`; 0 leaves that to GOMEMLIMIT"))
+		text[size](f, "what the garbage collector keeps memory below, in `bytes`, without the memory cache; 0 leaves that to GOMEMLIMIT"))
 	field(o, "backend", func(c *config) *string { return &c.Mount.Backend },
 		word(f, "force a mount backend: erofs, loop or tree (default: the first that works)"))
 	field(o, "read-timeout", func(c *config) *duration { return &c.Mount.ReadTimeout },

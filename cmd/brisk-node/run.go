@@ -111,7 +111,7 @@ func run(ctx context.Context, cfg nodeconfig.Config, stderr io.Writer) error {
 		return fmt.Errorf("peers.members: %w", err)
 	}
 	if cfg.Process.MemoryLimit > 0 {
-		debug.SetMemoryLimit(int64(cfg.Process.MemoryLimit))
+		debug.SetMemoryLimit(int64(cfg.Process.MemoryLimit + cfg.Cache.Memory))
 	}
 	metrics, err := ops.NewRegistry()
 	if err != nil {

@@ -10,10 +10,12 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/opencontainers/image-spec/identity"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/brisk-project/brisk/test/containerdtest"
 	"github.com/brisk-project/brisk/test/registrytest"
@@ -61,10 +63,31 @@ func (f forest) layer(t *testing.T, first, n int) registrytest.Layer {
 	return registrytest.Layer{Tar: registrytest.Tar(t, all...), Level: 1}
 }
 
-// requireTree walks a tree and compares every file of it that is of the forest. It returns how many.
-func (f forest) requireTree(t *testing.T, root string) (read int) {
+// requireTree walks a tree and compares every file of it that is of the forest, with some
+// readers at the same time. It returns how many.
+func (f forest) requireTree(t *testing.T, root string) int {
 	t.Helper()
-	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+	entries, err := os.ReadDir(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var read atomic.Int64
+	var group errgroup.Group
+	for _, entry := range entries {
+		group.Go(func() error {
+			n, err := f.readTree(filepath.Join(root, entry.Name()))
+			read.Add(int64(n))
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	return int(read.Load())
+}
+
+func (f forest) readTree(root string) (read int, err error) {
+	err = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err
 		}
@@ -86,10 +109,7 @@ func (f forest) requireTree(t *testing.T, root string) (read int) {
 		read++
 		return err
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return read
+	return read, err
 }
 
 // prepare makes a snapshot of an image, and so has the image mounted.

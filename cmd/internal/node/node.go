@@ -187,7 +187,7 @@ func (n *Node) upstream(memory block.Store) block.Source {
 	}
 	kept := source.Fill(memory, source.Fill(n.disk, far,
 		source.FillConfig{Name: "disk", Logger: cfg.Log, Registerer: cfg.Metrics}),
-		source.FillConfig{Name: "memory", Logger: cfg.Log, Registerer: cfg.Metrics})
+		source.FillConfig{Name: "memory", PassFill: true, Logger: cfg.Log, Registerer: cfg.Metrics})
 	return source.NewSingleFlight(kept, source.SingleFlightConfig{Name: "node", Registerer: cfg.Metrics})
 }
 

@@ -112,8 +112,9 @@ type HTTP struct {
 
 // Process bounds what the program itself takes.
 type Process struct {
-	// MemoryLimit is what the garbage collector keeps memory below, as long as what is in
-	// use allows it; 0 leaves that to the environment variable GOMEMLIMIT.
+	// MemoryLimit is what the garbage collector keeps memory below, without what the memory
+	// cache may take, as long as what is in use allows it; 0 leaves that to the environment
+	// variable GOMEMLIMIT.
 	MemoryLimit Size `yaml:"memoryLimit"`
 }
 
@@ -125,7 +126,7 @@ func Default() Config {
 		Directory:  DefaultDirectory,
 		Socket:     DefaultSocket,
 		Log:        Log{Level: "info", Format: "text"},
-		Cache:      Cache{Size: 20 << 30, Inodes: 100_000, HighWater: 97, LowWater: 92, Memory: 32 << 20, MinFree: 1 << 30},
+		Cache:      Cache{Size: 20 << 30, Inodes: 100_000, HighWater: 97, LowWater: 92, Memory: 16 << 20, MinFree: 1 << 30},
 		Mount:      Mount{ReadTimeout: Duration(30 * time.Second)},
 		Snapshotter: Snapshotter{
 			LookupTimeout: Duration(time.Second), FetchTimeout: Duration(20 * time.Second),
@@ -134,6 +135,6 @@ func Default() Config {
 		Peers:      Peers{Listen: []string{}, Members: []string{}},
 		Containerd: Containerd{Address: "/run/containerd/containerd.sock"},
 		HTTP:       HTTP{Address: "127.0.0.1:4078"},
-		Process:    Process{MemoryLimit: 96 << 20},
+		Process:    Process{MemoryLimit: 64 << 20},
 	}
 }

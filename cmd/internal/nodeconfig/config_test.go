@@ -61,7 +61,7 @@ func TestErrorsNameTheField(t *testing.T) {
 		header + "cache: {inodes: 10}":                        "cache.inodes: 10 is less than 1000",
 		header + "cache: {lowWater: 98}":                      "cache.lowWater: 98 and cache.highWater 97",
 		header + "cache: {highWater: 101}":                    "cache.lowWater: 92 and cache.highWater 101",
-		header + "cache: {memory: 1Gi}":                       "process.memoryLimit: 96Mi is less than 1056Mi",
+		header + "process: {memoryLimit: 1Mi}":                "process.memoryLimit: 1Mi is less than 32Mi",
 		header + "cache: {sise: 1Gi}":                         "sise",
 		header + "mount: {readTimeout: 30}":                   `line 3: mount.readTimeout: "30" is not a duration`,
 		header + "mount: {readTimeout: 0s}":                   "mount.readTimeout: 0s is not between",

@@ -16,8 +16,8 @@ const (
 	minCache = 64 << 20
 	// minInodes is enough for the layers of some images.
 	minInodes = 1000
-	// minHeap is what the program needs besides the memory cache.
-	minHeap = 32 << 20
+	// minLimit is what the program needs besides the memory cache.
+	minLimit = 32 << 20
 	// maxSocket is how long the path of a socket can be in bytes.
 	maxSocket = 107
 	// maxTimeout is longer than anybody waits.
@@ -92,8 +92,8 @@ func (c *Config) Validate() error {
 	}
 	p.socket("containerd.address", c.Containerd.Address)
 	c.HTTP.validate(&p)
-	if limit, least := c.Process.MemoryLimit, c.Cache.Memory+minHeap; limit != 0 && limit < least {
-		p.add("process.memoryLimit", "%s is less than %s, which is cache.memory and %s", FormatSize(limit), FormatSize(least), FormatSize(minHeap))
+	if limit := c.Process.MemoryLimit; limit != 0 && limit < minLimit {
+		p.add("process.memoryLimit", "%s is less than %s", FormatSize(limit), FormatSize(minLimit))
 	}
 	return errors.Join(p.errs...)
 }
