@@ -50,6 +50,7 @@ type site struct {
 	dir  string
 	reg  *registrytest.Registry
 	logs *logs
+	pid  int    // of the program
 	stop func() // ends the program
 	kill func() // kills it
 }
@@ -91,6 +92,7 @@ func (s *site) run(flags ...string) (stop func()) {
 	if err := cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
+	s.pid = cmd.Process.Pid
 	var once sync.Once
 	end := func(signal os.Signal) {
 		once.Do(func() {

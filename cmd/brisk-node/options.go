@@ -39,6 +39,14 @@ func word(flags *pflag.FlagSet, usage string) func(p *string, name string) {
 	return func(p *string, name string) { flags.StringVar(p, name, *p, usage) }
 }
 
+func number(flags *pflag.FlagSet, usage string) func(p *int64, name string) {
+	return func(p *int64, name string) { flags.Int64Var(p, name, *p, usage) }
+}
+
+func percent(flags *pflag.FlagSet, usage string) func(p *int, name string) {
+	return func(p *int, name string) { flags.IntVar(p, name, *p, usage) }
+}
+
 func truth(flags *pflag.FlagSet, usage string) func(p *bool, name string) {
 	return func(p *bool, name string) { flags.BoolVar(p, name, *p, usage) }
 }
@@ -69,9 +77,16 @@ func (o *options) addTo(cmd *cobra.Command) {
 	field(o, "log-level", func(c *config) *string { return &c.Log.Level }, word(f, "debug, info, warn or error"))
 	field(o, "log-format", func(c *config) *string { return &c.Log.Format }, word(f, "text or json"))
 	field(o, "cache-size", func(c *config) *size { return &c.Cache.Size }, text[size](f, "the most `bytes` that the cache takes on disk"))
+	field(o, "cache-inodes", func(c *config) *int64 { return &c.Cache.Inodes }, number(f, "the most `inodes` that the cache takes on disk"))
+	field(o, "cache-high-water", func(c *config) *int { return &c.Cache.HighWater },
+		percent(f, "above this many `percent` of its bounds the cache evicts"))
+	field(o, "cache-low-water", func(c *config) *int { return &c.Cache.LowWater },
+		percent(f, "the cache evicts down to this many `percent` of its bounds"))
 	field(o, "cache-memory", func(c *config) *size { return &c.Cache.Memory }, text[size](f, "the most `bytes` that the cache takes in memory"))
 	field(o, "cache-min-free", func(c *config) *size { return &c.Cache.MinFree },
-		text[size](f, "with fewer `bytes` free on the disk the node is not ready"))
+		text[size](f, "with fewer `bytes` free on the disk the node is not ready; the cache gives way before"))
+	field(o, "memory-limit", func(c *config) *size { return &c.Process.MemoryLimit },
+		text[size](f, "what the garbage collector keeps memory below, in `bytes`, without the memory cache; 0 leaves that to GOMEMLIMIT"))
 	field(o, "backend", func(c *config) *string { return &c.Mount.Backend },
 		word(f, "force a mount backend: erofs, loop or tree (default: the first that works)"))
 	field(o, "read-timeout", func(c *config) *duration { return &c.Mount.ReadTimeout },

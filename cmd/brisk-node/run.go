@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -90,6 +91,13 @@ func keeperStore(cfg nodeconfig.Keeper, log *slog.Logger) keeper.Store {
 	return nil
 }
 
+// spared returns how much of the disk the cache leaves to others: more than the node needs
+// to be ready, which it then is whatever is cached.
+func spared(minFree nodeconfig.Size) int64 { return int64(minFree + minFree/8) }
+
+// share returns per cent as a part of one.
+func share(percent int) float64 { return float64(percent) / 100 }
+
 func run(ctx context.Context, cfg nodeconfig.Config, stderr io.Writer) error {
 	if os.Geteuid() != 0 {
 		return errors.New("mounting needs root")
@@ -101,6 +109,9 @@ func run(ctx context.Context, cfg nodeconfig.Config, stderr io.Writer) error {
 	peers, err := p2p.ParsePeers(cfg.Peers.Members)
 	if err != nil {
 		return fmt.Errorf("peers.members: %w", err)
+	}
+	if cfg.Process.MemoryLimit > 0 {
+		debug.SetMemoryLimit(int64(cfg.Process.MemoryLimit + cfg.Cache.Memory))
 	}
 	metrics, err := ops.NewRegistry()
 	if err != nil {
@@ -117,6 +128,7 @@ func run(ctx context.Context, cfg nodeconfig.Config, stderr io.Writer) error {
 	a, err := agent.New(ctx, agent.Config{
 		Node: node.Config{
 			Dir: cfg.Directory, CacheBytes: int64(cfg.Cache.Size), MemoryBytes: int64(cfg.Cache.Memory),
+			CacheFiles: cfg.Cache.Inodes, CacheHighWater: share(cfg.Cache.HighWater), CacheLowWater: share(cfg.Cache.LowWater), CacheMinFree: spared(cfg.Cache.MinFree),
 			Backend: lazyfs.Backend(cfg.Mount.Backend), ReadTimeout: time.Duration(cfg.Mount.ReadTimeout),
 			Registry: client, Listen: cfg.Peers.Listen, Peers: peers, Keeper: keeperStore(cfg.Keeper, log), Log: log, Metrics: metrics,
 		},

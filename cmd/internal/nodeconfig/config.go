@@ -34,6 +34,7 @@ type Config struct {
 	Keeper      Keeper      `yaml:"keeper"`
 	Containerd  Containerd  `yaml:"containerd"`
 	HTTP        HTTP        `yaml:"http"`
+	Process     Process     `yaml:"process"`
 }
 
 // Log says what is logged and how.
@@ -44,9 +45,15 @@ type Log struct {
 
 // Cache bounds what is kept of layers.
 type Cache struct {
-	Size   Size `yaml:"size"`   // on disk
-	Memory Size `yaml:"memory"` // in memory
-	// MinFree is how much of the filesystem must be free for the node to be ready.
+	Size   Size  `yaml:"size"`   // on disk
+	Inodes int64 `yaml:"inodes"` // on disk
+	// HighWater and LowWater are per cent of both: above the first the cache evicts down
+	// to the second.
+	HighWater int  `yaml:"highWater"`
+	LowWater  int  `yaml:"lowWater"`
+	Memory    Size `yaml:"memory"` // in memory
+	// MinFree is how much of the filesystem must be free for the node to be ready. The
+	// cache gives way before.
 	MinFree Size `yaml:"minFree"`
 }
 
@@ -103,6 +110,14 @@ type HTTP struct {
 	Pprof bool `yaml:"pprof"`
 }
 
+// Process bounds what the program itself takes.
+type Process struct {
+	// MemoryLimit is what the garbage collector keeps memory below, without what the memory
+	// cache may take, as long as what is in use allows it; 0 leaves that to the environment
+	// variable GOMEMLIMIT.
+	MemoryLimit Size `yaml:"memoryLimit"`
+}
+
 // Default returns the configuration of an empty file.
 func Default() Config {
 	return Config{
@@ -111,7 +126,7 @@ func Default() Config {
 		Directory:  DefaultDirectory,
 		Socket:     DefaultSocket,
 		Log:        Log{Level: "info", Format: "text"},
-		Cache:      Cache{Size: 20 << 30, Memory: 32 << 20, MinFree: 1 << 30},
+		Cache:      Cache{Size: 20 << 30, Inodes: 100_000, HighWater: 97, LowWater: 92, Memory: 16 << 20, MinFree: 1 << 30},
 		Mount:      Mount{ReadTimeout: Duration(30 * time.Second)},
 		Snapshotter: Snapshotter{
 			LookupTimeout: Duration(time.Second), FetchTimeout: Duration(20 * time.Second),
@@ -120,5 +135,6 @@ func Default() Config {
 		Peers:      Peers{Listen: []string{}, Members: []string{}},
 		Containerd: Containerd{Address: "/run/containerd/containerd.sock"},
 		HTTP:       HTTP{Address: "127.0.0.1:4078"},
+		Process:    Process{MemoryLimit: 64 << 20},
 	}
 }

@@ -14,6 +14,10 @@ import (
 const (
 	// minCache is less than what a single container needs at once.
 	minCache = 64 << 20
+	// minInodes is enough for the layers of some images.
+	minInodes = 1000
+	// minLimit is what the program needs besides the memory cache.
+	minLimit = 32 << 20
 	// maxSocket is how long the path of a socket can be in bytes.
 	maxSocket = 107
 	// maxTimeout is longer than anybody waits.
@@ -64,15 +68,7 @@ func (c *Config) Validate() error {
 	p.socket("socket", c.Socket)
 	p.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	p.oneOf("log.format", c.Log.Format, "text", "json")
-	if c.Cache.Size < minCache {
-		p.add("cache.size", "%s is less than %s", FormatSize(c.Cache.Size), FormatSize(minCache))
-	}
-	if c.Cache.Memory <= 0 {
-		p.add("cache.memory", "%s is not more than 0", FormatSize(c.Cache.Memory))
-	}
-	if c.Cache.MinFree < 0 {
-		p.add("cache.minFree", "%s is less than 0", FormatSize(c.Cache.MinFree))
-	}
+	c.Cache.validate(&p)
 	if c.Mount.Backend != "" {
 		p.oneOf("mount.backend", c.Mount.Backend, "erofs", "loop", "tree")
 	}
@@ -96,7 +92,28 @@ func (c *Config) Validate() error {
 	}
 	p.socket("containerd.address", c.Containerd.Address)
 	c.HTTP.validate(&p)
+	if limit := c.Process.MemoryLimit; limit != 0 && limit < minLimit {
+		p.add("process.memoryLimit", "%s is less than %s", FormatSize(limit), FormatSize(minLimit))
+	}
 	return errors.Join(p.errs...)
+}
+
+func (c *Cache) validate(p *problems) {
+	if c.Size < minCache {
+		p.add("cache.size", "%s is less than %s", FormatSize(c.Size), FormatSize(minCache))
+	}
+	if c.Inodes < minInodes {
+		p.add("cache.inodes", "%d is less than %d", c.Inodes, minInodes)
+	}
+	if c.LowWater <= 0 || c.LowWater > c.HighWater || c.HighWater > 100 {
+		p.add("cache.lowWater", "%d and cache.highWater %d are not per cent of which the second is the larger", c.LowWater, c.HighWater)
+	}
+	if c.Memory <= 0 {
+		p.add("cache.memory", "%s is not more than 0", FormatSize(c.Memory))
+	}
+	if c.MinFree < 0 {
+		p.add("cache.minFree", "%s is less than 0", FormatSize(c.MinFree))
+	}
 }
 
 func (h *HTTP) validate(p *problems) {
