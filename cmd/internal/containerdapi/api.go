@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // ask calls fn with a connection to a socket.
@@ -57,6 +58,19 @@ func HasSnapshotter(ctx context.Context, address, name string) (bool, error) {
 		return false, fmt.Errorf("asking containerd on %s for its snapshotters: %w", address, err)
 	}
 	return found, nil
+}
+
+// ImageService checks that the image service of the container runtime interface answers on
+// a socket.
+func ImageService(ctx context.Context, address string) error {
+	err := ask(address, func(conn *grpc.ClientConn) error {
+		_, err := runtimeapi.NewImageServiceClient(conn).ImageFsInfo(ctx, &runtimeapi.ImageFsInfoRequest{})
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("asking for the image service on %s: %w", address, err)
+	}
+	return nil
 }
 
 // Snapshotter checks that a snapshotter answers on a socket, as containerd asks it. With
