@@ -76,6 +76,10 @@ type login struct {
 	expires       time.Time // zero: never
 	credential    Credential
 	accepted      atomic.Bool // the registry has answered a request made with it
+	// spare is set for a token got in place of one that was accepted: that it is refused
+	// may mean once that it was taken back, or that a registry of several servers does
+	// not know it yet, and says nothing of the credential.
+	spare bool
 	// before was accepted, but may not do the thing that this one was made for.
 	before *login
 }
@@ -272,6 +276,7 @@ func (s *session) renew(ctx context.Context, stale *login, status int) (*login, 
 			return nil, networkError(ctx, "logging in to "+s.repo.RegistryStr(), err)
 		}
 		fresh.before = before
+		fresh.spare = stale != nil && stale.accepted.Load()
 		s.use(fresh)
 		return fresh, nil
 	})
@@ -323,7 +328,7 @@ func (s *session) logInAnew(ctx context.Context, stale *login, status int) (*log
 	var c Credential
 	var err error
 	switch {
-	case status == 0, status == http.StatusUnauthorized && stale.token && stale.accepted.Load():
+	case status == 0, status == http.StatusUnauthorized && stale.token && (stale.accepted.Load() || stale.spare):
 		// Refused or not, this may only mean that the token has ended.
 		c, err = credentials.Current(ctx, s.owner)
 	default:
