@@ -22,6 +22,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/brisk-project/brisk/cmd/internal/agent"
+	"github.com/brisk-project/brisk/cmd/internal/containerdapi"
 	"github.com/brisk-project/brisk/cmd/internal/node"
 	"github.com/brisk-project/brisk/p2p"
 	"github.com/brisk-project/brisk/test/containerdtest"
@@ -178,6 +179,9 @@ func TestKubeletCredentials(t *testing.T) {
 	if code, body := fetch(t, "http://"+address+"/readyz"); code != http.StatusOK {
 		t.Errorf("%d, %s", code, body)
 	}
+	if err := containerdapi.ImageService(t.Context(), socket); err != nil {
+		t.Error(err)
+	}
 	_, metrics := fetch(t, "http://"+address+"/metrics")
 	s.requireHidden(metrics, true)
 	for _, name := range []string{"credentials", "credentials.key"} {
@@ -298,8 +302,8 @@ func TestHosts(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(dir, "registry.invalid"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	content := fmt.Sprintf("[host.%q]\n", "http://"+s.reg.Addr())
-	if err := os.WriteFile(filepath.Join(dir, "registry.invalid", "hosts.toml"), []byte(content), 0o600); err != nil {
+	mirror := fmt.Sprintf("[host.%q]\n", "http://"+s.reg.Addr())
+	if err := os.WriteFile(filepath.Join(dir, "registry.invalid", "hosts.toml"), []byte(mirror), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	ref := strings.Replace(there, s.reg.Addr(), "registry.invalid", 1)

@@ -64,6 +64,7 @@ func newSite(t *testing.T, flags ...string) *site {
 
 // newSiteWith starts a node with a containerd that is configured in another way.
 func newSiteWith(t *testing.T, cfg containerdtest.Config, flags ...string) *site {
+	t.Helper()
 	return newSiteAt(t, registrytest.New(t, registrytest.Config{}), cfg, flags...)
 }
 

@@ -81,7 +81,7 @@ func TestCredentials(t *testing.T) {
 			write(t, filepath.Join(dir, "p.json"), plugins, 0o600)
 			write(t, filepath.Join(dir, "cloud"), "#!/bin/sh", 0o600)
 		}, "credentials", doctor.Fail, "plugin cloud cannot be run"},
-		"sealed file damaged": {func(t *testing.T, dir string, cfg *doctor.Config) {
+		"sealed file damaged": {func(t *testing.T, _ string, cfg *doctor.Config) {
 			t.Helper()
 			file, key := cfg.Node.Kept()
 			write(t, file, "junk", 0o600)

@@ -252,6 +252,30 @@ func TestMirrorFails(t *testing.T) {
 			}
 		})
 	}
+	t.Run("to find an index, and the registry hangs", func(t *testing.T) {
+		mirror, hanging := registrytest.New(t, registrytest.Config{}), registrytest.New(t, registrytest.Config{})
+		image(t, mirror, false)
+		hanging.Inject(registrytest.Rule{Match: all, Fault: registrytest.Hang(-1)})
+		defer hanging.ClearFaults()
+		s := newSite(t, registry.Config{})
+		s.configure(hanging.Addr(), table("http://"+mirror.Addr(), ""))
+		ref, err := name.ParseReference(hanging.Addr() + "/team/app:v1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		found, err := s.client.Resolve(t.Context(), ref, v1.Platform{OS: "linux", Architecture: "amd64"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, want := range []error{context.DeadlineExceeded, registry.ErrNoArtifact, registry.ErrNoArtifact} {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			_, err := s.client.FindArtifact(ctx, found)
+			cancel()
+			if !errors.Is(err, want) {
+				t.Errorf("look-up %d: %v, want %v", i, err, want)
+			}
+		}
+	})
 	t.Run("and so does the registry", func(t *testing.T) {
 		mirror := registrytest.New(t, registrytest.Config{})
 		s := newSite(t, registry.Config{})
