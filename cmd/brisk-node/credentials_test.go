@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"net/http"
@@ -109,6 +110,9 @@ func (s *site) requireHidden(metrics string, files bool) {
 			return nil //nolint:nilerr // gone meanwhile
 		}
 		data, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
 		places["file "+path] = string(data)
 		return err
 	})
