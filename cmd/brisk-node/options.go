@@ -99,6 +99,7 @@ func (o *options) addTo(cmd *cobra.Command) {
 		truth(f, "leave the files of removed snapshots to the next clean-up of containerd"))
 	field(o, "plain-http", func(c *config) *[]string { return &c.Registry.PlainHTTP },
 		list(f, "speak http instead of https to this registry, given as host:port (always done on loopback)"))
+	o.addCredentialsTo(f)
 	field(o, "listen", func(c *config) *[]string { return &c.Peers.Listen },
 		list(f, "serve blocks to peers on this address, such as /ip4/0.0.0.0/tcp/4077"))
 	field(o, "peer", func(c *config) *[]string { return &c.Peers.Members },
@@ -109,6 +110,30 @@ func (o *options) addTo(cmd *cobra.Command) {
 		word(f, "serve metrics and health on this address; empty serves neither"))
 	field(o, "pprof", func(c *config) *bool { return &c.HTTP.Pprof }, truth(f, "serve profiles of the process too, on loopback"))
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log what is being done: the same as --log-level debug")
+}
+
+// addCredentialsTo adds the flags that say how registries are reached, and with which
+// credentials.
+func (o *options) addCredentialsTo(f *pflag.FlagSet) {
+	type config = nodeconfig.Config
+	field(o, "registry-config-path", func(c *config) *string { return &c.Registry.ConfigPath },
+		word(f, "directories with a hosts.toml for each registry, separated by colons: config_path of containerd"))
+	field(o, "docker-config", func(c *config) *string { return &c.Credentials.DockerConfig },
+		word(f, "Docker configuration file with credentials (default: that of the user)"))
+	field(o, "credentials-dir", func(c *config) *string { return &c.Credentials.Directory },
+		word(f, "directory of such files, such as mounted Secrets"))
+	field(o, "credential-plugins-config", func(c *config) *string { return &c.Credentials.Plugins.Config },
+		word(f, "what kubelet has as --image-credential-provider-config"))
+	field(o, "credential-plugins-dir", func(c *config) *string { return &c.Credentials.Plugins.BinDir },
+		word(f, "what kubelet has as --image-credential-provider-bin-dir"))
+	field(o, "credentials-file", func(c *config) *string { return &c.Credentials.File },
+		word(f, "file that keeps credentials, sealed (default: credentials in --dir)"))
+	field(o, "credentials-key", func(c *config) *string { return &c.Credentials.KeyFile },
+		word(f, "file with the key of the seal (default: that file with .key behind it)"))
+	field(o, "cri-socket", func(c *config) *string { return &c.CRI.Socket },
+		word(f, "socket for kubelet's imageServiceEndpoint, to learn what it pulls with (default: none)"))
+	field(o, "cri-runtime", func(c *config) *string { return &c.CRI.Runtime },
+		word(f, "socket that calls of kubelet are handed on to (default: that of containerd)"))
 }
 
 // where returns the path of the configuration file.

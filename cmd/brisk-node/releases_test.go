@@ -11,6 +11,7 @@ import (
 
 	"github.com/brisk-project/brisk/cmd/internal/containerdcfg"
 	"github.com/brisk-project/brisk/test/containerdtest"
+	"github.com/brisk-project/brisk/test/registrytest"
 )
 
 // TestReleases pulls lazily, as kubelet does, with each containerd release that is named
@@ -33,10 +34,10 @@ func TestReleases(t *testing.T) {
 
 func pullWith(t *testing.T, program string, version containerdcfg.Version) {
 	t.Helper()
-	dir := filepath.Join(t.TempDir(), "node")
-	s := newSiteAt(t, dir, containerdtest.Config{Plain: true, Program: program, Edit: func(path string) {
+	s := &site{t: t, dir: filepath.Join(t.TempDir(), "node"), reg: registrytest.New(t, registrytest.Config{}), logs: &logs{}}
+	s.start(containerdtest.Config{Plain: true, Program: program, Edit: func(path string) {
 		at := containerdcfg.Target{
-			Name: containerdtest.Snapshotter, Socket: filepath.Join(dir, "s.sock"), Dir: dir, Version: version,
+			Name: containerdtest.Snapshotter, Socket: s.socket(), Dir: s.dir, Version: version,
 			Main: path, DropIn: filepath.Join(filepath.Dir(path), "conf.d", "zz-brisk.toml"),
 		}
 		changes, err := at.Plan(containerdcfg.Selected)

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
-	"slices"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -19,7 +18,6 @@ import (
 	"github.com/brisk-project/brisk/cmd/internal/node"
 	"github.com/brisk-project/brisk/cmd/internal/nodeconfig"
 	"github.com/brisk-project/brisk/cmd/internal/ops"
-	"github.com/brisk-project/brisk/image/registry"
 	"github.com/brisk-project/brisk/lazyfs"
 	"github.com/brisk-project/brisk/lazyfs/keeper"
 	"github.com/brisk-project/brisk/p2p"
@@ -117,40 +115,53 @@ func run(ctx context.Context, cfg nodeconfig.Config, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	client, err := registry.NewClient(registry.Config{
-		PlainHTTP: func(host string) bool { return slices.Contains(cfg.Registry.PlainHTTP, host) },
-		Logger:    log,
-	})
+	known, err := newRegistries(&cfg, log, metrics)
 	if err != nil {
 		return err
 	}
-	defer client.Close()
+	defer known.close()
 	a, err := agent.New(ctx, agent.Config{
 		Node: node.Config{
 			Dir: cfg.Directory, CacheBytes: int64(cfg.Cache.Size), MemoryBytes: int64(cfg.Cache.Memory),
 			CacheFiles: cfg.Cache.Inodes, CacheHighWater: share(cfg.Cache.HighWater), CacheLowWater: share(cfg.Cache.LowWater), CacheMinFree: spared(cfg.Cache.MinFree),
 			Backend: lazyfs.Backend(cfg.Mount.Backend), ReadTimeout: time.Duration(cfg.Mount.ReadTimeout),
-			Registry: client, Listen: cfg.Peers.Listen, Peers: peers, Keeper: keeperStore(cfg.Keeper, log), Log: log, Metrics: metrics,
+			Registry: known.client, Listen: cfg.Peers.Listen, Peers: peers, Keeper: keeperStore(cfg.Keeper, log), Log: log, Metrics: metrics,
 		},
 		Socket: cfg.Socket, LookupTimeout: time.Duration(cfg.Snapshotter.LookupTimeout),
 		FetchTimeout: time.Duration(cfg.Snapshotter.FetchTimeout), AsyncRemove: cfg.Snapshotter.AsyncRemove,
-		Containerd: cfg.Containerd.Address, MinFree: int64(cfg.Cache.MinFree), Credentials: []string{"docker-config"},
+		Containerd: cfg.Containerd.Address, MinFree: int64(cfg.Cache.MinFree),
+		Credentials: known.names, Repositories: known.store.Status,
 	})
 	if err != nil {
 		return err
 	}
-	return serve(ctx, a, cfg, ops.Config{
+	return serve(ctx, a, known, ops.Config{
 		Address: cfg.HTTP.Address, Pprof: cfg.HTTP.Pprof, Gatherer: metrics, NotReady: a.NotReady, Logger: log,
 	})
 }
 
-// serve runs the agent and what tells of it until ctx ends.
-func serve(ctx context.Context, a *agent.Agent, cfg nodeconfig.Config, look ops.Config) error {
+// serve runs the agent, what it has its credentials from, and what tells of it until ctx
+// ends.
+func serve(ctx context.Context, a *agent.Agent, known *registries, look ops.Config) error {
+	// What is learned up to the last moment is kept, too.
+	lasting, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	kept := make(chan error, 1)
+	go func() { kept <- known.store.Run(lasting) }()
+	err := serveAll(ctx, a, known, look)
+	stop()
+	return errors.Join(err, <-kept)
+}
+
+func serveAll(ctx context.Context, a *agent.Agent, known *registries, look ops.Config) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var group errgroup.Group
 	group.Go(func() error { defer cancel(); return a.Run(ctx) })
-	if cfg.HTTP.Address != "" {
+	if known.proxy != nil {
+		group.Go(func() error { known.serveKubelet(ctx); return nil })
+	}
+	if look.Address != "" {
 		group.Go(func() error {
 			// Containers can do without, as when somebody else has the port.
 			if err := ops.New(look).Run(ctx); err != nil {

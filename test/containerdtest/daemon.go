@@ -48,6 +48,8 @@ type Config struct {
 	Root string
 	// Plain leaves the snapshotter out of the configuration.
 	Plain bool
+	// ConfigPath is a directory with a hosts.toml for each registry.
+	ConfigPath string
 	// Transfer pulls through the transfer service, as containerd does without
 	// further configuration, and not in the client.
 	Transfer bool
@@ -138,7 +140,11 @@ snapshotter = %[5]q
 	if cfg.Plain {
 		return base
 	}
-	return base + fmt.Sprintf(`[proxy_plugins.%[1]s]
+	mirrors := ""
+	if cfg.ConfigPath != "" {
+		mirrors = fmt.Sprintf("[plugins.\"io.containerd.cri.v1.images\".registry]\nconfig_path = %q\n", cfg.ConfigPath)
+	}
+	return base + mirrors + fmt.Sprintf(`[proxy_plugins.%[1]s]
 type = "snapshot"
 address = %[2]q
 capabilities = ["remap-ids"]

@@ -1,6 +1,8 @@
 package nodeconfig
 
 import (
+	"cmp"
+	"path/filepath"
 	"time"
 )
 
@@ -15,6 +17,8 @@ const (
 	DefaultPath      = "/etc/brisk/node.yaml"
 	DefaultDirectory = "/var/lib/brisk"
 	DefaultSocket    = "/run/brisk/snapshotter.sock"
+	// DefaultConfigPath is that of containerd.
+	DefaultConfigPath = "/etc/containerd/certs.d:/etc/docker/certs.d"
 )
 
 // Config is the configuration of a node. [Default] and [Load] make one.
@@ -30,6 +34,8 @@ type Config struct {
 	Mount       Mount       `yaml:"mount"`
 	Snapshotter Snapshotter `yaml:"snapshotter"`
 	Registry    Registry    `yaml:"registry"`
+	Credentials Credentials `yaml:"credentials"`
+	CRI         CRI         `yaml:"cri"`
 	Peers       Peers       `yaml:"peers"`
 	Keeper      Keeper      `yaml:"keeper"`
 	Containerd  Containerd  `yaml:"containerd"`
@@ -79,6 +85,38 @@ type Snapshotter struct {
 type Registry struct {
 	// PlainHTTP lists registries, as host:port, that speak HTTP without TLS.
 	PlainHTTP []string `yaml:"plainHTTP"`
+	// ConfigPath is what containerd has as config_path: directories with a hosts.toml for
+	// each registry, separated by colons. Empty means none.
+	ConfigPath string `yaml:"configPath"`
+}
+
+// Credentials says where the credentials for registries come from.
+type Credentials struct {
+	// DockerConfig is a Docker configuration file. Empty means that of the user.
+	DockerConfig string `yaml:"dockerConfig"`
+	// Directory holds files like that, such as mounted Secrets. Empty means none.
+	Directory string  `yaml:"directory"`
+	Plugins   Plugins `yaml:"plugins"`
+	// File keeps what was found, sealed with the key in KeyFile. Empty means the file
+	// credentials in the directory of the node, and that with .key behind it.
+	File    string `yaml:"file"`
+	KeyFile string `yaml:"keyFile"`
+}
+
+// Plugins says where kubelet has its credential provider plugins.
+type Plugins struct {
+	// Config is kubelet's --image-credential-provider-config, BinDir its
+	// --image-credential-provider-bin-dir. Both are set, or none.
+	Config string `yaml:"config"`
+	BinDir string `yaml:"binDir"`
+}
+
+// CRI says where kubelet is listened to, to learn what it pulls with.
+type CRI struct {
+	// Socket is what kubelet has as imageServiceEndpoint. Empty serves none.
+	Socket string `yaml:"socket"`
+	// Runtime is the socket that calls are handed on to. Empty means that of containerd.
+	Runtime string `yaml:"runtime"`
 }
 
 // Peers says which nodes exchange blocks with this one.
@@ -118,6 +156,21 @@ type Process struct {
 	MemoryLimit Size `yaml:"memoryLimit"`
 }
 
+// Kept returns the file that keeps credentials, and that of its key.
+func (c *Config) Kept() (file, key string) {
+	file, key = c.Credentials.File, c.Credentials.KeyFile
+	if file == "" {
+		file = filepath.Join(c.Directory, "credentials")
+	}
+	if key == "" {
+		key = file + ".key"
+	}
+	return file, key
+}
+
+// Runtime returns the socket that calls of kubelet are handed on to.
+func (c *Config) Runtime() string { return cmp.Or(c.CRI.Runtime, c.Containerd.Address) }
+
 // Default returns the configuration of an empty file.
 func Default() Config {
 	return Config{
@@ -131,7 +184,7 @@ func Default() Config {
 		Snapshotter: Snapshotter{
 			LookupTimeout: Duration(time.Second), FetchTimeout: Duration(20 * time.Second),
 		},
-		Registry:   Registry{PlainHTTP: []string{}},
+		Registry:   Registry{PlainHTTP: []string{}, ConfigPath: DefaultConfigPath},
 		Peers:      Peers{Listen: []string{}, Members: []string{}},
 		Containerd: Containerd{Address: "/run/containerd/containerd.sock"},
 		HTTP:       HTTP{Address: "127.0.0.1:4078"},

@@ -182,3 +182,39 @@ func FuzzSize(f *testing.F) {
 		}
 	})
 }
+
+func TestCredentialFields(t *testing.T) {
+	for content, want := range map[string]string{
+		"registry: {configPath: '/a:b'}":                         `registry.configPath: "b" is not an absolute path`,
+		"credentials: {dockerConfig: config.json}":               "credentials.dockerConfig",
+		"credentials: {directory: secrets}":                      "credentials.directory",
+		"credentials: {plugins: {config: /c}}":                   "credentials.plugins: config and binDir are only of use together",
+		"credentials: {plugins: {config: c, binDir: /b}}":        "credentials.plugins.config",
+		"credentials: {file: /a, keyFile: /a}":                   "credentials.keyFile",
+		"credentials: {password: secret}":                        "password",
+		"cri: {socket: cri.sock}":                                "cri.socket",
+		"cri: {socket: /" + long + "}":                           "cri.socket: the path of a socket",
+		"cri: {socket: /run/containerd/containerd.sock}":         "it is that of containerd",
+		"cri: {socket: /a.sock, runtime: /a.sock}":               "it is that of containerd",
+		"cri: {socket: " + nodeconfig.DefaultSocket + "}":        "it is that of the snapshotter",
+		"cri: {socket: /a.sock, runtime: relative}":              "cri.runtime",
+		"cri: {socket: /a.sock}\ncontainerd: {address: /a.sock}": "it is that of containerd",
+		"cri: {socket: /a.sock, runtime: /b.sock}":               "",
+	} {
+		_, err := nodeconfig.Parse([]byte(header + content))
+		if want == "" && err == nil {
+			continue
+		}
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v", content, err)
+		}
+	}
+	cfg := nodeconfig.Default()
+	if file, key := cfg.Kept(); file != "/var/lib/brisk/credentials" || key != "/var/lib/brisk/credentials.key" {
+		t.Errorf("kept in %s and %s", file, key)
+	}
+	cfg.Credentials.File = "/c"
+	if file, key := cfg.Kept(); file != "/c" || key != "/c.key" || cfg.Runtime() != cfg.Containerd.Address {
+		t.Errorf("kept in %s and %s; runtime %s", file, key, cfg.Runtime())
+	}
+}

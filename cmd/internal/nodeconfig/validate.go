@@ -80,6 +80,7 @@ func (c *Config) Validate() error {
 			p.add(fmt.Sprintf("registry.plainHTTP[%d]", i), "%q is not host:port", host)
 		}
 	}
+	c.validateCredentials(&p)
 	for i, address := range c.Peers.Listen {
 		if !strings.HasPrefix(address, "/") {
 			p.add(fmt.Sprintf("peers.listen[%d]", i), "%q is not a multiaddress such as /ip4/0.0.0.0/tcp/4077", address)
@@ -113,6 +114,44 @@ func (c *Cache) validate(p *problems) {
 	}
 	if c.MinFree < 0 {
 		p.add("cache.minFree", "%s is less than 0", FormatSize(c.MinFree))
+	}
+}
+
+// validateCredentials checks what has to do with credentials, and where registries are.
+func (c *Config) validateCredentials(p *problems) {
+	for _, dir := range filepath.SplitList(c.Registry.ConfigPath) {
+		p.absolute("registry.configPath", dir)
+	}
+	for _, place := range []struct{ field, path string }{
+		{"credentials.dockerConfig", c.Credentials.DockerConfig},
+		{"credentials.directory", c.Credentials.Directory},
+		{"credentials.plugins.config", c.Credentials.Plugins.Config},
+		{"credentials.plugins.binDir", c.Credentials.Plugins.BinDir},
+		{"credentials.file", c.Credentials.File},
+		{"credentials.keyFile", c.Credentials.KeyFile},
+	} {
+		if place.path != "" {
+			p.absolute(place.field, place.path)
+		}
+	}
+	if (c.Credentials.Plugins.Config == "") != (c.Credentials.Plugins.BinDir == "") {
+		p.add("credentials.plugins", "config and binDir are only of use together")
+	}
+	if file, key := c.Kept(); file == key {
+		p.add("credentials.keyFile", "it is the file that it seals")
+	}
+	if c.CRI.Runtime != "" {
+		p.socket("cri.runtime", c.CRI.Runtime)
+	}
+	if c.CRI.Socket == "" {
+		return
+	}
+	p.socket("cri.socket", c.CRI.Socket)
+	switch c.CRI.Socket {
+	case c.Runtime(), c.Containerd.Address:
+		p.add("cri.socket", "it is that of containerd: kubelet needs one of its own")
+	case c.Socket:
+		p.add("cri.socket", "it is that of the snapshotter")
 	}
 }
 
