@@ -278,7 +278,7 @@ func TestSources(t *testing.T) {
 		defer close(ended)
 		s.requireLazy("one", ref, path, sum)
 	}()
-	tick := time.NewTicker(700 * time.Millisecond)
+	tick := time.NewTicker(1500 * time.Millisecond)
 	defer tick.Stop()
 	for running := true; running; {
 		select {
