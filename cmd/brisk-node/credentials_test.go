@@ -254,7 +254,7 @@ echo '"auth":{"%s":{"username":"%s","password":"%s"}}}'
 // tokens end and are taken back.
 func TestSources(t *testing.T) {
 	t.Parallel()
-	reg := private(t, registrytest.Config{TokenLife: 2 * time.Second, BitsPerSecond: 16 << 20})
+	reg := private(t, registrytest.Config{TokenLife: 5 * time.Second, BitsPerSecond: 16 << 20})
 	dir := t.TempDir()
 	secretFile(t, filepath.Join(dir, "secrets", "team", ".dockerconfigjson"), reg.Addr(), "wrong")
 	secretFile(t, filepath.Join(dir, "docker.json"), reg.Addr(), "wrong as well")
