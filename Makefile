@@ -9,7 +9,7 @@ TOOLS := $(BIN)/tools
 # a program of it that shows whether it is there.
 DEPS := iproute2:ip busybox-static:busybox attr:setfattr acl:setfacl libcap2-bin:setcap
 # Tests of figures and of large images, which run without the race detector.
-FIGURES := IndexShare|DemoImage|BuildBudget
+FIGURES := IndexShare|DemoImage|BuildBudget|Scale
 FUZZTIME ?= 60s
 
 .PHONY: help
@@ -31,7 +31,12 @@ e2e: deps $(TOOLS)/helm ## Test in a real Kubernetes cluster of three nodes (as 
 .PHONY: test
 test: deps $(TOOLS)/helm ## Run all tests, but for figures to hold under the race detector (as root: real mounts)
 	PATH="$(CURDIR)/$(TOOLS):$$PATH" $(GO) test -race -timeout 20m $(TEST_FLAGS) ./...
-	$(GO) test -timeout 20m $(TEST_FLAGS) -run "$(FIGURES)" ./bench/... ./cmd/internal/node ./image/erofs
+	$(GO) test -timeout 20m $(TEST_FLAGS) -run "$(FIGURES)" ./bench/... ./cmd/internal/node ./cmd/brisk-node ./image/erofs
+
+.PHONY: test-releases
+test-releases: ## Test with the containerd releases from 1.7 on, built here (as root)
+	BRISK_TEST_CONTAINERDS="$$(test/tools/containerds.sh $(TOOLS)/containerd)" \
+	  $(GO) test -timeout 20m -count=1 -run '^(TestReleases|TestContainerd)$$' ./cmd/brisk-node ./cmd/internal/containerdcfg
 
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint ## Check style, layering and formatting
