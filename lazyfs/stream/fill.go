@@ -74,20 +74,24 @@ func (r *Reader) NewFiller(layers []*Layer, cfg FillConfig) *Filler {
 func (f *Filler) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for range f.cfg.Parallel {
-		g.Go(func() error {
-			for {
-				want, ok := f.next()
-				if !ok {
-					return nil
-				}
-				if err := f.fetch(ctx, want); err != nil {
-					return err
-				}
-				f.done.Add(int64(want.Count))
-			}
-		})
+		g.Go(func() error { return f.RunBeside(ctx) })
 	}
 	return g.Wait()
+}
+
+// RunBeside is Run with a single request in flight. It may be called beside Run: each
+// returns when what it has asked for has come and nothing is left to ask for.
+func (f *Filler) RunBeside(ctx context.Context) error {
+	for {
+		want, ok := f.next()
+		if !ok {
+			return nil
+		}
+		if err := f.fetch(ctx, want); err != nil {
+			return err
+		}
+		f.done.Add(int64(want.Count))
+	}
 }
 
 // Blocks returns how many blocks have been dealt with, and of how many.
