@@ -73,6 +73,7 @@ func (c *Config) Validate() error {
 	if c.Cache.MinFree < 0 {
 		p.add("cache.minFree", "%s is less than 0", FormatSize(c.Cache.MinFree))
 	}
+	p.oneOf("snapshotter.mode", c.Snapshotter.Mode, "auto", "lazy", "fill", "plain")
 	if c.Mount.Backend != "" {
 		p.oneOf("mount.backend", c.Mount.Backend, "erofs", "loop", "tree")
 	}
