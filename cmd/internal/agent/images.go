@@ -126,7 +126,7 @@ func (i *image) Fetch(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithDeadline(ctx, i.deadline.Add(time.Duration(size)*time.Second/leastRate))
 	defer cancel()
-	if err := i.node.Fetch(ctx, i.found); err != nil {
+	if err := i.node.Fetch(ctx, i.found, i.fill); err != nil {
 		if i.written != nil {
 			err = errors.Join(err, i.written.drop(i.found.Digest))
 		}
@@ -141,9 +141,6 @@ func (i *image) Fetch(ctx context.Context) error {
 		return fmt.Errorf("keeping the record of %s: %w", i.found.Name, err)
 	}
 	i.id = id.String()
-	if i.fill(i.found) {
-		i.node.Prepare(ctx, i.found)
-	}
 	return nil
 }
 

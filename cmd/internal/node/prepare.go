@@ -20,24 +20,19 @@ type preparation struct {
 	gone   chan struct{} // closed when the layers have been let go of
 }
 
-// Prepare begins to build the metadata of an image that was fetched, and to load its
-// blocks: who pulls an image is about to start it. The mount that follows goes on with
-// it. It ends when everything is there, or with [Node.Retain] when nobody keeps the
-// image. Before Run is ready it does nothing. That it fails does not matter to a mount.
-func (n *Node) Prepare(ctx context.Context, image *Image) {
-	if err := n.prepare(ctx, image); err != nil {
+// prepare begins to get an image ready. Its indexes have been fetched.
+func (n *Node) prepare(ctx context.Context, image *Image) {
+	if err := n.startPreparing(ctx, image); err != nil {
 		n.log.WarnContext(ctx, "image is not prepared before it is mounted", "image", image.Name, "error", err)
 	}
 }
 
-func (n *Node) prepare(ctx context.Context, image *Image) error {
+func (n *Node) startPreparing(ctx context.Context, image *Image) error {
 	select {
 	case <-n.fs.Ready():
 	default:
 		return nil
 	}
-	n.keeping.RLock()
-	defer n.keeping.RUnlock()
 	if n.isPreparing(image) || image.Indexed() == 0 {
 		return nil
 	}
