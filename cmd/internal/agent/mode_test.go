@@ -66,7 +66,7 @@ func TestFillBeginsWithPull(t *testing.T) {
 			undo()
 			remove(t, a, "view", image.chain[2].String(), image.chain[1].String(), image.chain[0].String())
 			containerdtest.Await(t, "nothing to be left", containerdtest.Patience, func() bool {
-				left, err := filepath.Glob(filepath.Join(a.dir, "cache", "*", "data"))
+				left, err := filepath.Glob(filepath.Join(a.dir, "cache", "layers", "*"))
 				metadata, metadataErr := filepath.Glob(filepath.Join(a.dir, "mounts", "rootfs", "*"))
 				return err == nil && metadataErr == nil && len(left)+len(metadata) == 0
 			})
@@ -84,7 +84,7 @@ func TestRemovedWhileItIsPrepared(t *testing.T) {
 	remove(t, a, image.chain[1].String(), image.chain[0].String())
 	containerdtest.Await(t, "nothing to be left", containerdtest.Patience, func() bool {
 		var left []string
-		for _, pattern := range []string{"cache/*/data", "mounts/rootfs/*", "objects/*"} {
+		for _, pattern := range []string{"cache/layers/*", "mounts/rootfs/*", "objects/*"} {
 			found, err := filepath.Glob(filepath.Join(a.dir, pattern))
 			if err != nil {
 				t.Fatal(err)

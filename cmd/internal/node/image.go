@@ -101,7 +101,7 @@ func (n *Node) Find(ctx context.Context, reference string, manifest block.Digest
 	return found, nil
 }
 
-// Fetch makes the indexes of an image local, verifies them, and sets the stream IDs. 
+// Fetch makes the indexes of an image local, verifies them, and sets the stream IDs.
 //
 // If prepare says so, it then begins to build the metadata of the image and to load its
 // blocks: who pulls an image is about to start it. The mount that follows goes on with
