@@ -49,12 +49,13 @@ type FS struct {
 	stopped chan struct{} // closed when no more can be made
 	spawn   chan func(context.Context)
 
-	mu      sync.Mutex // guards what follows
-	backend Backend
-	mounts  map[*Mount]struct{}
-	layers  map[block.Digest]*sharedLayer
-	numbers uint64 // of the mount points made so far
-	closing bool   // no mount may be added any more
+	mu       sync.Mutex // guards what follows
+	backend  Backend
+	mounts   map[*Mount]struct{}
+	layers   map[block.Digest]*sharedLayer
+	prepared map[block.Digest]*Preparation // by image, those that no mount has taken
+	numbers  uint64                        // of the mount points made so far
+	closing  bool                          // no mount may be added any more
 }
 
 // sharedLayer is a layer stream and the number of mounts that use it.
@@ -82,6 +83,7 @@ func New(cfg Config) (*FS, error) {
 		cfg: cfg, reader: reader,
 		ready: make(chan struct{}), stopped: make(chan struct{}), spawn: make(chan func(context.Context)),
 		mounts: make(map[*Mount]struct{}), layers: make(map[block.Digest]*sharedLayer),
+		prepared: make(map[block.Digest]*Preparation),
 	}
 	fs.records = &records{dir: filepath.Join(cfg.StateDir, "records")}
 	fs.sessions = &sessions{store: cfg.Keeper, records: fs.records, logger: cfg.Logger}

@@ -217,8 +217,8 @@ func (m *Mount) undoMount(dir string) {
 	m.undo.push(func(ctx context.Context, detach bool) error { return kernel.Unmount(ctx, dir, detach) })
 }
 
-// startFill starts the background fill of the layers that are not plain files: it hands
-// it to start.
+// startFill starts the background fill of the layers that are not plain files, or goes on
+// with the one of [FS.Prepare]: it hands it to start.
 func (m *Mount) startFill(ctx context.Context, none bool, cfg stream.FillConfig, start func(func(context.Context)) error) error {
 	var layers []*stream.Layer
 	for _, l := range m.layers {
@@ -226,14 +226,30 @@ func (m *Mount) startFill(ctx context.Context, none bool, cfg stream.FillConfig,
 			layers = append(layers, l.stream)
 		}
 	}
-	m.filler = m.fs.reader.NewFiller(layers, cfg)
+	var prepared *Preparation
+	if !none {
+		prepared = m.fs.takePrepared(m.id)
+	}
+	run := func(ctx context.Context) bool { return m.filler.Run(ctx) == nil }
+	if prepared != nil {
+		m.filler = prepared.filler
+		run = func(ctx context.Context) bool {
+			err := m.filler.Run(ctx)
+			return prepared.await(ctx) && err == nil
+		}
+	} else {
+		m.filler = m.fs.reader.NewFiller(layers, cfg)
+	}
 	if none {
 		close(m.filled)
 		return nil
 	}
 	stopped, stop := context.WithCancel(context.WithoutCancel(ctx))
-	if err := start(func(ctx context.Context) { m.fill(ctx, stopped) }); err != nil {
+	if err := start(func(ctx context.Context) { m.fill(ctx, stopped, run) }); err != nil {
 		stop()
+		if prepared != nil {
+			prepared.Stop()
+		}
 		return err
 	}
 	m.undo.push(func(context.Context, bool) error {
@@ -245,12 +261,12 @@ func (m *Mount) startFill(ctx context.Context, none bool, cfg stream.FillConfig,
 }
 
 // fill fetches what is missing until it is done or either context ends.
-func (m *Mount) fill(ctx, stopped context.Context) {
+func (m *Mount) fill(ctx, stopped context.Context, run func(context.Context) bool) {
 	defer close(m.filled)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(stopped, cancel)()
-	if err := m.filler.Run(ctx); err == nil {
+	if run(ctx) {
 		m.fs.cfg.Logger.InfoContext(ctx, "image is complete", "image", m.name, "target", m.target)
 	}
 }

@@ -91,6 +91,10 @@ func (o *options) addTo(cmd *cobra.Command) {
 		word(f, "force a mount backend: erofs, loop or tree (default: the first that works)"))
 	field(o, "read-timeout", func(c *config) *duration { return &c.Mount.ReadTimeout },
 		text[duration](f, "how long a read may wait, as a `duration`, before it fails with EIO"))
+	field(o, "mode", func(c *config) *string { return &c.Snapshotter.Mode },
+		word(f, "how images with an index are loaded: auto, lazy, fill or plain"))
+	field(o, "write-indexes", func(c *config) *bool { return &c.Snapshotter.WriteIndexes },
+		truth(f, "write the indexes of pulled images that have none"))
 	field(o, "lookup-timeout", func(c *config) *duration { return &c.Snapshotter.LookupTimeout },
 		text[duration](f, "how long a pull may wait, as a `duration`, for the answer whether its image has an index"))
 	field(o, "fetch-timeout", func(c *config) *duration { return &c.Snapshotter.FetchTimeout },

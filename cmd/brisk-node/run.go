@@ -128,6 +128,7 @@ func run(ctx context.Context, cfg nodeconfig.Config, stderr io.Writer) error {
 			Backend: lazyfs.Backend(cfg.Mount.Backend), ReadTimeout: time.Duration(cfg.Mount.ReadTimeout),
 			Registry: known.client, Listen: cfg.Peers.Listen, Members: list, Keeper: keeperStore(cfg.Keeper, log), Log: log, Metrics: metrics,
 		},
+		Mode: agent.Mode(cfg.Snapshotter.Mode), WriteIndexes: cfg.Snapshotter.WriteIndexes,
 		Socket: cfg.Socket, LookupTimeout: time.Duration(cfg.Snapshotter.LookupTimeout),
 		FetchTimeout: time.Duration(cfg.Snapshotter.FetchTimeout), AsyncRemove: cfg.Snapshotter.AsyncRemove,
 		Containerd: cfg.Containerd.Address, MinFree: int64(cfg.Cache.MinFree),

@@ -19,7 +19,7 @@ import (
 
 func TestLazyContainer(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := newSite(t, "--mode", "lazy")
 	middle, middlePath, middleSum := files(t, 1, 3<<20)
 	top, topPath, topSum := files(t, 2, 1<<20)
 	ref := s.push("app:v1", true, shell(t), middle, top)
@@ -127,7 +127,7 @@ func TestCommit(t *testing.T) {
 
 func TestManyContainers(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := newSite(t, "--mode", "lazy")
 	data, path, sum := files(t, 1, 2<<20)
 	ref := s.push("app:v1", true, shell(t), data)
 	image := s.Pull(ref)

@@ -17,11 +17,8 @@ type PriorityConfig struct {
 	// [block.ClassTail], so that a read always finds a permit soon. Default half of
 	// Permits, at least 1.
 	FillPermits int
-	// Pause is how long a fill is held up after each block it delivers while reads
-	// run: the other side's sending window closes and the link is left to them.
-	// It is bounded so that fills come to an end, and is no longer than a few
-	// milliseconds while a read waits for that very fill, in a [SingleFlight] above.
-	// Default 500 ms.
+	// Pause is how long a fill is held up at most after each block it delivers while
+	// reads run. Default 500 ms.
 	Pause time.Duration
 }
 
@@ -29,9 +26,13 @@ type PriorityConfig struct {
 const pauseStep = 5 * time.Millisecond
 
 // Priority is a source that bounds how many fetches of the source below run at
-// a time and starts them in the order of their class, then of their arrival. A
-// fill starts only when nothing more urgent is running or waiting, and is slowed
-// down while a read runs.
+// a time and starts them in the order of their class, then of their arrival.
+//
+// While reads run, fills get what the reads leave of the throughput that has been
+// seen, and a quarter of it at least: a program that waits for one round trip after
+// the other leaves most of a link to them, one that waits for bandwidth nothing else. They are slowed down by holding up what they deliver, so that the other
+// side's sending window closes; not so a fill that a read waits for, in a
+// [SingleFlight] above. While no read runs they are not held up at all.
 type Priority struct {
 	src block.Source
 	cfg PriorityConfig
@@ -40,6 +41,8 @@ type Priority struct {
 	running map[block.Class]int
 	waiting []*ticket     // most urgent first
 	quiet   chan struct{} // closed when no read runs or waits any more; nil while none does
+	meter   meter
+	due     time.Time // when the fills may deliver the next block while reads run
 }
 
 // ticket is a place in the queue for a permit.
@@ -71,14 +74,11 @@ func (p *Priority) Fetch(ctx context.Context, req block.Request, sink block.Sink
 		return err
 	}
 	defer p.release(req.Class)
-	if req.Class < block.ClassFill {
-		return p.src.Fetch(ctx, req, sink)
-	}
 	return p.src.Fetch(ctx, req, func(k block.Key, data []byte) error {
 		if err := sink(k, data); err != nil {
 			return err
 		}
-		p.pause(ctx, req.Class)
+		p.pace(ctx, req.Class, len(data))
 		return nil
 	})
 }
@@ -101,14 +101,31 @@ func (p *Priority) Idle(ctx context.Context) error {
 	}
 }
 
-func (p *Priority) pause(ctx context.Context, class block.Class) {
+// pace counts what was delivered, and holds up a fill that has delivered more than its
+// share.
+func (p *Priority) pace(ctx context.Context, class block.Class, n int) {
+	now := time.Now()
 	p.mu.Lock()
-	quiet := p.quiet
-	p.mu.Unlock()
-	if quiet == nil {
-		return
+	p.meter.add(now, n, class < block.ClassFill)
+	quiet, rest := p.quiet, time.Duration(0)
+	if share := p.meter.share; class >= block.ClassFill && quiet != nil && share > 0 {
+		// What a fill was too slow to take it may catch up with, within limits.
+		if earliest := now.Add(-meterWindow); p.due.Before(earliest) {
+			p.due = earliest
+		}
+		p.due = p.due.Add(time.Duration(float64(n) / share * float64(time.Second)))
+		rest = min(p.due.Sub(now), p.cfg.Pause)
 	}
-	end := time.NewTimer(p.cfg.Pause)
+	p.mu.Unlock()
+	if rest > 0 {
+		pause(ctx, class, quiet, rest)
+	}
+}
+
+// pause waits until the rest is over, no read runs, or one waits for what is fetched
+// with the context.
+func pause(ctx context.Context, class block.Class, quiet <-chan struct{}, rest time.Duration) {
+	end := time.NewTimer(rest)
 	defer end.Stop()
 	look := time.NewTicker(pauseStep)
 	defer look.Stop()
@@ -200,8 +217,6 @@ func (p *Priority) mayRunLocked(class block.Class) bool {
 		return false
 	case class <= block.ClassHead:
 		return true
-	case class >= block.ClassFill && urgent+p.running[block.ClassTail] > 0:
-		return false
 	default:
 		return slow < p.cfg.FillPermits
 	}

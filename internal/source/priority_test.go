@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -108,52 +109,94 @@ func TestPriorityGivesUp(t *testing.T) {
 	})
 }
 
-func TestPriorityIdleAndPause(t *testing.T) {
+func TestPriorityIdle(t *testing.T) {
 	fx := blocktest.Raw()
-	r := fx.Largest().Range() // 16 blocks
+	r := fx.Largest().Range()
 	synctest.Test(t, func(t *testing.T) {
-		src := blocktest.NewSource(fx)
-		reading := make(chan struct{})
-		p := source.NewPriority(sourceFunc(func(ctx context.Context, req block.Request, sink block.Sink) error {
-			if req.Class == block.ClassRead {
-				<-reading
-			}
-			return src.Fetch(ctx, req, sink)
-		}), source.PriorityConfig{Pause: time.Second})
+		g := &gate{tokens: make(chan struct{})}
+		p := source.NewPriority(g, source.PriorityConfig{})
 		if err := p.Idle(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		start := time.Now()
 		var wg sync.WaitGroup
-		fills := 0
 		wg.Go(func() {
-			err := p.Fetch(t.Context(), block.Request{Range: r, Class: block.ClassFill}, func(block.Key, []byte) error {
-				if fills++; fills == 1 {
-					wg.Go(func() { mustFetch(t, fx, p, part(r, 0, 1)) })
-					<-time.After(time.Millisecond)
-				}
-				return nil
-			})
-			if err != nil {
+			if err := p.Fetch(t.Context(), block.Request{Range: part(r, 0, 1)}, discard); err != nil {
 				t.Error(err)
 			}
 		})
-		<-time.After(4500 * time.Millisecond)
+		synctest.Wait()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		defer cancel()
 		if err := p.Idle(ctx); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("idle while a read runs: %v", err)
 		}
-		close(reading)
+		g.tokens <- struct{}{}
 		if err := p.Idle(t.Context()); err != nil {
 			t.Error(err)
 		}
 		wg.Wait()
-		// Four pauses of a second, the fifth cut short by the end of the read.
-		if d := time.Since(start); fills != 16 || d > 5*time.Second || d < 4*time.Second {
-			t.Errorf("%d blocks of fill in %s, want 16 in 4 to 5 s", fills, d)
-		}
 	})
+}
+
+// TestPriorityShares checks what fills get of a link beside reads that wait for round
+// trips, and beside such that wait for bandwidth: the rest, but a quarter at least.
+func TestPriorityShares(t *testing.T) {
+	const perBlock = 10 * time.Millisecond // of the link
+	fx := blocktest.Raw()
+	r := fx.Largest().Range()
+	for name, test := range map[string]struct {
+		roundTrip   time.Duration
+		least, most int64 // blocks of fill in 2 s of reads; the link carries 200 in all
+	}{
+		"round trips": {roundTrip: 90 * time.Millisecond, least: 100, most: 185},
+		"bandwidth":   {roundTrip: 0, least: 45, most: 92},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				src := blocktest.NewSource(fx)
+				link := make(chan struct{}, 1)
+				p := source.NewPriority(sourceFunc(func(ctx context.Context, req block.Request, sink block.Sink) error {
+					if req.Class == block.ClassRead {
+						<-time.After(test.roundTrip)
+					}
+					return src.Fetch(ctx, req, func(k block.Key, data []byte) error {
+						link <- struct{}{}
+						<-time.After(perBlock)
+						<-link
+						return sink(k, data)
+					})
+				}), source.PriorityConfig{})
+				ctx, cancel := context.WithCancel(t.Context())
+				var wg sync.WaitGroup
+				var filled atomic.Int64
+				wg.Go(func() {
+					for ctx.Err() == nil {
+						err := p.Fetch(t.Context(), block.Request{Range: r, Class: block.ClassFill}, func(block.Key, []byte) error {
+							filled.Add(1)
+							return nil
+						})
+						if err != nil {
+							t.Error(err)
+						}
+					}
+				})
+				// Alone, the fill has all of it, and shows what there is.
+				<-time.After(2 * time.Second)
+				if n := filled.Load(); n < 195 {
+					t.Errorf("%d blocks of fill in 2 s without reads, want 200", n)
+				}
+				filled.Store(0)
+				for end := time.Now().Add(2 * time.Second); time.Now().Before(end); {
+					mustFetch(t, fx, p, part(r, 0, 1))
+				}
+				if n := filled.Load(); n < test.least || n > test.most {
+					t.Errorf("%d blocks of fill in 2 s beside reads, want %d to %d", n, test.least, test.most)
+				}
+				cancel()
+				wg.Wait()
+			})
+		})
+	}
 }
 
 // TestPriorityServesWhatReadsWaitFor checks that a fill is not held up for a read

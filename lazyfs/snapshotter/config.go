@@ -38,6 +38,9 @@ type Config struct {
 	// Images.Mount and that still work, by directory. Run calls it once, and nothing is
 	// mounted before it has returned. nil stands for none.
 	Restored func(ctx context.Context) (map[string]Mounted, error)
+	// Unpacked, if set, is told of each layer that was downloaded and unpacked, with the
+	// context of containerd's request. It must not block.
+	Unpacked func(ctx context.Context, pull Pull)
 	// LookupTimeout is how long a pull may wait for the answer whether an image has an
 	// index; zero means 1 s.
 	LookupTimeout time.Duration

@@ -42,8 +42,9 @@ type decision struct {
 	image Image         // nil for a plain pull
 	chain []string      // the chain IDs of image
 
-	status PullStatus // guarded by the decider, as is used
+	status PullStatus // guarded by the decider, as are those below
 	used   time.Time
+	again  bool // there is reason to look again
 }
 
 // decider decides once for each image whether its pull is lazy.
@@ -142,7 +143,18 @@ func (d *decider) holds(known *decision, now time.Time, bottom bool) bool {
 	if known.err != nil {
 		return false
 	}
-	return known.image != nil || !bottom || now.Sub(known.status.Started) < d.cfg.RetryAfter
+	return known.image != nil || !bottom || !known.again && now.Sub(known.status.Started) < d.cfg.RetryAfter
+}
+
+// lookAgain makes the next pulls of an image look it up, if it was found not to be lazy.
+func (d *decider) lookAgain(manifest string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, key := range d.pulls.Keys() {
+		if known, ok := d.pulls.Peek(key); ok && key.manifest == manifest {
+			known.again = true
+		}
+	}
 }
 
 // settle looks the image up.
@@ -202,7 +214,7 @@ func (d *decider) plain(ctx context.Context, made *decision, reason Reason, err 
 	}
 	d.metrics.pulled(false, reason)
 	level := slog.LevelWarn
-	if reason == ReasonNoIndex {
+	if reason == ReasonNoIndex || reason == ReasonMode {
 		level = slog.LevelInfo
 	}
 	d.log.Log(ctx, level, "layers are downloaded in full", "image", status.Image, "manifest", status.Manifest,

@@ -71,6 +71,7 @@ type Reason string
 const (
 	ReasonNoLabels     Reason = "no-labels"     // containerd does not say what it pulls
 	ReasonNoIndex      Reason = "no-index"      // the image has no index
+	ReasonMode         Reason = "mode"          // images are not loaded lazily, by configuration
 	ReasonPartialIndex Reason = "partial-index" // the index ends below this layer
 	ReasonSlow         Reason = "slow"          // the answer did not come in time
 	ReasonUnreachable  Reason = "unreachable"   // the registry does not answer, or not sensibly
@@ -83,7 +84,7 @@ const (
 
 func (r Reason) known() bool {
 	switch r {
-	case ReasonNoLabels, ReasonNoIndex, ReasonPartialIndex, ReasonSlow, ReasonUnreachable, ReasonNotFound,
+	case ReasonNoLabels, ReasonNoIndex, ReasonMode, ReasonPartialIndex, ReasonSlow, ReasonUnreachable, ReasonNotFound,
 		ReasonDenied, ReasonInvalid, ReasonMismatch, ReasonInternal:
 		return true
 	}

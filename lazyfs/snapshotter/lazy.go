@@ -41,16 +41,21 @@ func refOf(id string, info snapshots.Info) (lazyRef, bool, error) {
 	return lazyRef{snapshot: id, image: image, layers: layers}, true, nil
 }
 
+// pullOf returns what the labels of a snapshot say of the layer that is unpacked in it.
+func pullOf(of map[string]string) Pull {
+	return Pull{
+		Image: of[labels.TargetRefLabel], Manifest: of[labels.TargetManifestDigestLabel],
+		Layer: of[labels.TargetLayerDigestLabel], ChainID: of[snapshots.LabelSnapshotRef],
+	}
+}
+
 // prepareLazy commits a lazy snapshot in place of the layer that containerd is going to
 // download, and reports whether it did. The error is one of the database.
 func (s *Snapshotter) prepareLazy(ctx context.Context, key, parent string, info snapshots.Info) (bool, error) {
 	// Images must not be dropped between being found and being referred to.
 	s.gate.RLock()
 	defer s.gate.RUnlock()
-	pull := Pull{
-		Image: info.Labels[labels.TargetRefLabel], Manifest: info.Labels[labels.TargetManifestDigestLabel],
-		Layer: info.Labels[labels.TargetLayerDigestLabel], ChainID: info.Labels[snapshots.LabelSnapshotRef],
-	}
+	pull := pullOf(info.Labels)
 	if there, err := s.hasLazy(ctx, pull.ChainID, parent); there || err != nil {
 		return there, err
 	}

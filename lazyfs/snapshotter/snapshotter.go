@@ -204,9 +204,12 @@ func (s *Snapshotter) Commit(ctx context.Context, name, key string, opts ...snap
 	if err != nil {
 		return err
 	}
-	var id string
+	var (
+		id   string
+		info snapshots.Info
+	)
 	err = s.store.WithTransaction(ctx, false, func(ctx context.Context) (err error) {
-		id, _, _, err = storage.GetInfo(ctx, key)
+		id, info, _, err = storage.GetInfo(ctx, key)
 		return err
 	})
 	if err != nil {
@@ -228,6 +231,9 @@ func (s *Snapshotter) Commit(ctx context.Context, name, key string, opts ...snap
 		return err
 	}
 	s.mounts.drop(ctx, id)
+	if pull := pullOf(info.Labels); s.cfg.Unpacked != nil && pull.Manifest != "" && pull.ChainID != "" {
+		s.cfg.Unpacked(ctx, pull)
+	}
 	return nil
 }
 
@@ -271,6 +277,10 @@ func (s *Snapshotter) Walk(ctx context.Context, fn snapshots.WalkFunc, filters .
 
 // Pulls returns what became of the images pulled last, up to 512 of them.
 func (s *Snapshotter) Pulls() []PullStatus { return s.decider.all() }
+
+// LookAgain says that an image, given by the digest of its manifest, has an index now. Its
+// next pull does not rely on what was found before.
+func (s *Snapshotter) LookAgain(manifest string) { s.decider.lookAgain(manifest) }
 
 // Close implements snapshots.Snapshotter. It may be called more than once. Mounts stay.
 func (s *Snapshotter) Close() error {

@@ -13,17 +13,9 @@ import (
 )
 
 const (
-	// fillQuiet is how long no read may have waited before fill goes on: about the
-	// time a program takes between two reads that belong together.
-	fillQuiet = 20 * time.Millisecond
-	// fillHold is how long fill stands back at most, so that a program that waits
-	// all the time, one small read after the other, cannot stop it for good.
-	fillHold = time.Second
-	// fillCalm is how long no read may have waited before requests grow from one
-	// extent to calmExtents: longer requests decode fewer frames twice, shorter ones
-	// are out of the way sooner.
-	fillCalm    = time.Second
-	calmExtents = 4
+	// fillParallel is how many requests of an extent are in flight: at a gigabit and 10 ms
+	// two of them are on their way while one is decoded, and one is spare.
+	fillParallel = 4
 	// firstFillPause and lastFillPause bound the pauses after a failed request.
 	firstFillPause = 500 * time.Millisecond
 	lastFillPause  = 30 * time.Second
@@ -31,17 +23,20 @@ const (
 
 // FillConfig configures a [Filler].
 type FillConfig struct {
-	// Parallel is the number of requests in flight; zero means 1: requests that
-	// follow each other share the frame in which one ends and the next begins, and
-	// the source splits long ones itself.
+	// Parallel is the number of requests in flight, each of an extent; zero means 4.
 	Parallel int
 	// BytesPerSecond limits the rate; zero means no limit.
 	BytesPerSecond int64
 }
 
-// Filler fetches what is missing of a set of layers in the background: first the
-// extents where reads have waited, then the layers from first to last. Each block
-// is asked for once; blocks evicted meanwhile stay evicted.
+// Filler fetches what is missing of a set of layers in the background. Each extent is
+// asked for once, in this order: those where reads have waited, the last one first;
+// then what follows the place where a read has waited last, to the end of its layer and
+// from the start of it; then the other layers, the top one first: what an image was
+// made for lies on top of what it was made from. Blocks evicted meanwhile stay evicted.
+//
+// A filler does not stand back when reads wait, for it would never end beside a program
+// that reads all the time. The source has to serve block.ClassFill last.
 type Filler struct {
 	reader  *Reader
 	layers  []*Layer
@@ -49,22 +44,27 @@ type Filler struct {
 	limiter *rate.Limiter
 	done    atomic.Int64
 
-	mu     sync.Mutex
-	cursor []uint32          // next extent of each layer, guarded by mu
-	taken  []map[uint32]bool // extents out of order of each layer, guarded by mu
+	mu     sync.Mutex // guards what follows
+	rest   [][]bool   // of each layer, the extents that have not been asked for
+	layer  int        // where to go on
+	extent int
 }
 
-// NewFiller returns a filler of layers, all of this reader.
+// NewFiller returns a filler of layers, all of this reader, the bottom one first.
 func (r *Reader) NewFiller(layers []*Layer, cfg FillConfig) *Filler {
 	if cfg.Parallel <= 0 {
-		cfg.Parallel = 1
+		cfg.Parallel = fillParallel
 	}
-	f := &Filler{reader: r, layers: layers, cfg: cfg, cursor: make([]uint32, len(layers))}
-	for range layers {
-		f.taken = append(f.taken, make(map[uint32]bool))
+	f := &Filler{reader: r, layers: layers, cfg: cfg, layer: max(0, len(layers)-1)}
+	for _, l := range layers {
+		rest := make([]bool, (block.Count(l.size)+block.ExtentBlocks-1)/block.ExtentBlocks)
+		for i := range rest {
+			rest[i] = true
+		}
+		f.rest = append(f.rest, rest)
 	}
 	if cfg.BytesPerSecond > 0 {
-		f.limiter = rate.NewLimiter(rate.Limit(cfg.BytesPerSecond), calmExtents*block.ExtentSize)
+		f.limiter = rate.NewLimiter(rate.Limit(cfg.BytesPerSecond), block.ExtentSize)
 	}
 	return f
 }
@@ -74,20 +74,24 @@ func (r *Reader) NewFiller(layers []*Layer, cfg FillConfig) *Filler {
 func (f *Filler) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for range f.cfg.Parallel {
-		g.Go(func() error {
-			for {
-				want, ok := f.next()
-				if !ok {
-					return nil
-				}
-				if err := f.fetch(ctx, want); err != nil {
-					return err
-				}
-				f.done.Add(int64(want.Count))
-			}
-		})
+		g.Go(func() error { return f.RunBeside(ctx) })
 	}
 	return g.Wait()
+}
+
+// RunBeside is Run with a single request in flight. It may be called beside Run: each
+// returns when what it has asked for has come and nothing is left to ask for.
+func (f *Filler) RunBeside(ctx context.Context) error {
+	for {
+		want, ok := f.next()
+		if !ok {
+			return nil
+		}
+		if err := f.fetch(ctx, want); err != nil {
+			return err
+		}
+		f.done.Add(int64(want.Count))
+	}
 }
 
 // Blocks returns how many blocks have been dealt with, and of how many.
@@ -101,7 +105,7 @@ func (f *Filler) Blocks() (done, total int64) {
 // fetch brings one range in, however often it takes.
 func (f *Filler) fetch(ctx context.Context, want block.Range) error {
 	for pause := firstFillPause; ; pause = min(2*pause, lastFillPause) {
-		if err := f.reader.load.wait(ctx, fillQuiet, fillHold); err != nil {
+		if err := ctx.Err(); err != nil {
 			return err
 		}
 		if f.limiter != nil {
@@ -129,39 +133,43 @@ func (f *Filler) next() (block.Range, bool) {
 	defer f.mu.Unlock()
 	for i := range f.layers {
 		for {
-			extent, ok := f.layers[i].takeHot()
+			hot, ok := f.layers[i].takeHot()
 			if !ok {
 				break
 			}
-			if extent >= f.cursor[i] && !f.taken[i][extent] {
-				f.taken[i][extent] = true
-				return f.extents(i, extent, extent+1), true
+			f.layer, f.extent = i, int(hot)
+			if f.rest[i][hot] {
+				return f.takeLocked(i, int(hot)), true
 			}
 		}
 	}
-	most := uint32(1)
-	if f.reader.load.quietFor() > fillCalm {
-		most = calmExtents
+	// What it was made for first: the layer in which reads wait, then from the top down.
+	if len(f.layers) == 0 {
+		return block.Range{}, false
 	}
-	for i, l := range f.layers {
-		last := (block.Count(l.size) + block.ExtentBlocks - 1) / block.ExtentBlocks
-		for f.cursor[i] < last && f.taken[i][f.cursor[i]] {
-			f.cursor[i]++
+	for n := range len(f.layers) + 1 {
+		i := f.layer
+		if n > 0 {
+			i = len(f.layers) - n
 		}
-		first, end := f.cursor[i], f.cursor[i]
-		for end < last && end-first < most && !f.taken[i][end] {
-			end++
+		start := 0
+		if i == f.layer {
+			start = f.extent
 		}
-		if end > first {
-			f.cursor[i] = end
-			return f.extents(i, first, end), true
+		for k := range f.rest[i] {
+			if extent := (start + k) % len(f.rest[i]); f.rest[i][extent] {
+				f.layer, f.extent = i, extent
+				return f.takeLocked(i, extent), true
+			}
 		}
 	}
 	return block.Range{}, false
 }
 
-// extents returns the blocks of the extents [first, end) of a layer.
-func (f *Filler) extents(i int, first, end uint32) block.Range {
-	to := min(end*block.ExtentBlocks, block.Count(f.layers[i].size))
-	return block.Range{Layer: f.layers[i].id, First: first * block.ExtentBlocks, Count: to - first*block.ExtentBlocks}
+// takeLocked returns the blocks of an extent, which is asked for now.
+func (f *Filler) takeLocked(i, extent int) block.Range {
+	f.rest[i][extent] = false
+	first := uint32(extent) * block.ExtentBlocks
+	count := min(block.ExtentBlocks, block.Count(f.layers[i].size)-first)
+	return block.Range{Layer: f.layers[i].id, First: first, Count: count}
 }

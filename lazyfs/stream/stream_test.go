@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 
@@ -325,30 +326,38 @@ func TestFill(t *testing.T) {
 	})
 }
 
-func TestFillYieldsToReads(t *testing.T) {
+// TestFillFollowsReads checks the order of the fill, and that reads do not stop it: a
+// program that reads all the time must not keep its image from becoming complete.
+func TestFillFollowsReads(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		fx := blocktest.New(blocktest.Layer{Name: "long", Data: blocktest.Random(8, 8<<20)})
+		fx := blocktest.New(
+			blocktest.Layer{Name: "low", Data: blocktest.Random(8, 20<<20)},
+			blocktest.Layer{Name: "high", Data: blocktest.Random(9, 8<<20)},
+		)
 		src := blocktest.NewSource(fx)
-		src.Delay(300 * time.Millisecond)
-		r := newReader(t, stream.Config{Source: src})
-		l := open(r, fx.Largest())
-		read := make(chan error)
-		go func() { read <- l.Fetch(t.Context(), make([]byte, 1), 0) }()
-		synctest.Wait()
-		ctx, cancel := context.WithCancel(t.Context())
+		src.Delay(100 * time.Millisecond)
+		r := newReader(t, stream.Config{Source: src, ReadAhead: -1})
+		layers := []*stream.Layer{open(r, fx.Layers()[0]), open(r, fx.Layers()[1])}
+		f := r.NewFiller(layers, stream.FillConfig{Parallel: 1})
 		filled := make(chan error)
-		go func() { filled <- r.NewFiller([]*stream.Layer{l}, stream.FillConfig{}).Run(ctx) }()
+		go func() { filled <- f.Run(t.Context()) }()
 		synctest.Wait()
-		if n := len(src.Requests()); n != 1 {
-			t.Errorf("%d requests while a read waits, want only that of the read", n)
+		read := make(chan error)
+		go func() { read <- layers[0].Fetch(t.Context(), make([]byte, 1), 9<<20) }()
+		if err := errors.Join(<-read, <-filled); err != nil {
+			t.Fatal(err)
 		}
-		if err := <-read; err != nil {
-			t.Error(err)
+		var order []uint32
+		for _, req := range src.Requests() {
+			if req.Class == block.ClassFill {
+				order = append(order, req.First/block.ExtentBlocks)
+			}
 		}
-		cancel()
-		if err := <-filled; !errors.Is(err, context.Canceled) {
-			t.Errorf("fill ended with %v", err)
+		// The top layer, until a read waits in the third extent of the other one.
+		want := []uint32{0, 2, 3, 4, 0, 1, 1}
+		if diff := cmp.Diff(want, order); diff != "" {
+			t.Errorf("extents in the order of the fill:\n%s", diff)
 		}
 	})
 }

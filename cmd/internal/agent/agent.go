@@ -14,6 +14,7 @@ import (
 	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
 	"github.com/containerd/containerd/v2/contrib/snapshotservice"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 
 	"github.com/brisk-project/brisk/cmd/internal/node"
@@ -40,6 +41,11 @@ type Config struct {
 	// LookupTimeout is how long a registry may keep a pull waiting before it is a plain
 	// one; zero means 1 s. The time that an index takes to arrive at 2 MiB/s comes on top.
 	LookupTimeout time.Duration
+	// Mode says how images are loaded; empty means [ModeAuto].
+	Mode Mode
+	// WriteIndexes has the indexes of images that have none written when they have been
+	// pulled, for the next pull. It needs Containerd.
+	WriteIndexes bool
 	// FetchTimeout and AsyncRemove are those of the snapshotter.
 	FetchTimeout time.Duration
 	AsyncRemove  bool
@@ -59,6 +65,7 @@ type Agent struct {
 	log       *slog.Logger
 	node      *node.Node
 	snapshots *snapshotter.Snapshotter
+	indexer   *indexer // nil if none are written
 }
 
 // New opens the directories of all parts. Nothing is served yet. An agent that is
@@ -76,9 +83,10 @@ func New(ctx context.Context, cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	known := images{node: n, patience: cfg.LookupTimeout}
+	known := images{node: n, patience: cfg.LookupTimeout, mode: cfg.Mode, cacheBytes: cfg.Node.CacheBytes}
+	onUnpacked := a.writeIndexes(ctx, cfg, n, &known)
 	snapshots, err := snapshotter.New(ctx, snapshotter.Config{
-		Root: filepath.Join(cfg.Node.Dir, "snapshotter"), Images: known, Restored: known.restored,
+		Root: filepath.Join(cfg.Node.Dir, "snapshotter"), Images: known, Restored: known.restored, Unpacked: onUnpacked,
 		LookupTimeout: cfg.LookupTimeout, FetchTimeout: cfg.FetchTimeout, AsyncRemove: cfg.AsyncRemove,
 		Logger: cfg.Node.Log, Registerer: cfg.Node.Metrics,
 	})
@@ -87,6 +95,35 @@ func New(ctx context.Context, cfg Config) (*Agent, error) {
 	}
 	a.cfg, a.node, a.snapshots = cfg, n, snapshots
 	return a, nil
+}
+
+// writeIndexes makes what writes indexes, if that is wanted, and returns what it has to be
+// told of.
+func (a *Agent) writeIndexes(ctx context.Context, cfg Config, n *node.Node, known *images) func(context.Context, snapshotter.Pull) {
+	if !cfg.WriteIndexes || cfg.Containerd == "" || cfg.Mode == ModePlain {
+		return nil
+	}
+	var err error
+	if known.written, err = openWritten(filepath.Join(cfg.Node.Dir, "indexed.json"), n); err != nil {
+		a.log.WarnContext(ctx, "indexes written before are lost", "error", err)
+	}
+	a.indexer = &indexer{
+		containerd: cfg.Containerd, node: n, written: known.written, wanted: a.lacksIndex, done: a.lookAgain, log: a.log,
+		queue: make(chan unpacked, indexQueue), limit: rate.NewLimiter(indexRate, indexBurst),
+	}
+	return a.indexer.unpacked
+}
+
+func (a *Agent) lookAgain(manifest string) { a.snapshots.LookAgain(manifest) }
+
+// lacksIndex reports whether a pull is plain because its image has no index.
+func (a *Agent) lacksIndex(pull snapshotter.Pull) bool {
+	for _, known := range a.snapshots.Pulls() {
+		if known.Image == pull.Image && known.Manifest == pull.Manifest {
+			return known.Reason == snapshotter.ReasonNoIndex
+		}
+	}
+	return false
 }
 
 // Close closes an agent that is never run.
@@ -114,6 +151,9 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		defer context.AfterFunc(lasting, cancel)()
 		var inner errgroup.Group
 		inner.Go(func() error { return a.snapshots.Run(ctx) })
+		if a.indexer != nil {
+			inner.Go(func() error { a.indexer.run(ctx); return nil })
+		}
 		inner.Go(func() error { defer cancel(); return a.serve(ctx, listener) })
 		return errors.Join(inner.Wait(), a.snapshots.Close())
 	})

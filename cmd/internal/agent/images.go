@@ -33,25 +33,42 @@ type images struct {
 	// patience is how long a registry may be silent in all while an image is looked up
 	// and its index fetched.
 	patience time.Duration
+	mode     Mode
+	// cacheBytes bounds the cache; zero is no bound.
+	cacheBytes int64
+	// written are the images indexed here, nil where that is not done.
+	written *written
 }
 
 var _ snapshotter.Images = images{}
 
 // Lookup implements [snapshotter.Images].
 func (i images) Lookup(ctx context.Context, pull snapshotter.Pull) (snapshotter.Image, error) {
+	if i.mode == ModePlain {
+		return nil, &snapshotter.ReasonError{Reason: snapshotter.ReasonMode, Err: errors.New("the node is configured to pull plainly")}
+	}
 	asked := time.Now()
 	manifest, err := block.ParseDigest(pull.Manifest)
 	if err != nil {
 		return nil, &snapshotter.ReasonError{Reason: snapshotter.ReasonInvalid, Err: fmt.Errorf("manifest of %s: %w", pull.Image, err)}
 	}
+	if i.written != nil {
+		if found, ok := i.written.image(pull.Manifest); ok {
+			found.Name = pull.Image
+			return &image{node: i.node, found: found, deadline: asked.Add(i.patience), fill: i.fills, written: i.written}, nil
+		}
+	}
 	found, err := i.node.Find(ctx, pull.Image, manifest, v1.Platform{})
 	if err != nil {
+		if i.written != nil && errors.Is(err, registry.ErrNoArtifact) {
+			err = fmt.Errorf("no index; writing one: %w", err)
+		}
 		return nil, reason(err)
 	}
 	if found.Indexed() == 0 {
 		return nil, reason(fmt.Errorf("lowest layer of %s: %w for it", pull.Image, registry.ErrNoArtifact))
 	}
-	return &image{node: i.node, found: found, deadline: asked.Add(i.patience)}, nil
+	return &image{node: i.node, found: found, deadline: asked.Add(i.patience), fill: i.fills}, nil
 }
 
 // reason classifies an error of a registry.
@@ -80,6 +97,8 @@ type image struct {
 	found    *node.Image
 	deadline time.Time // for an index without length
 	id       string    // set by Fetch
+	fill     func(*node.Image) bool
+	written  *written // that it is one of, nil if it is not
 }
 
 // ID implements [snapshotter.Image].
@@ -107,7 +126,10 @@ func (i *image) Fetch(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithDeadline(ctx, i.deadline.Add(time.Duration(size)*time.Second/leastRate))
 	defer cancel()
-	if err := i.node.Fetch(ctx, i.found); err != nil {
+	if err := i.node.Fetch(ctx, i.found, i.fill); err != nil {
+		if i.written != nil {
+			err = errors.Join(err, i.written.drop(i.found.Digest))
+		}
 		return reason(err)
 	}
 	record, err := json.Marshal(i.found)
@@ -145,7 +167,7 @@ func (i images) Mount(ctx context.Context, id string, layers int, target string)
 	if err != nil {
 		return nil, err
 	}
-	return i.node.MountImage(ctx, opened, layers, node.MountRequest{Target: target})
+	return i.node.MountImage(ctx, opened, layers, node.MountRequest{Target: target, NoFill: !i.fills(opened)})
 }
 
 // restored returns the mounts that the node goes on with.
@@ -193,5 +215,10 @@ func (i images) Retain(ctx context.Context, ids []string) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	return i.node.Retain(ctx, slices.Clip(kept), records...)
+	if i.written == nil {
+		return i.node.Retain(ctx, slices.Clip(kept), records...)
+	}
+	return i.written.retain(func(indexes []block.Digest) error {
+		return i.node.Retain(ctx, slices.Clip(kept), append(records, indexes...)...)
+	})
 }

@@ -102,7 +102,12 @@ func (n *Node) Find(ctx context.Context, reference string, manifest block.Digest
 }
 
 // Fetch makes the indexes of an image local, verifies them, and sets the stream IDs.
-func (n *Node) Fetch(ctx context.Context, image *Image) error {
+//
+// If prepare says so, it then begins to build the metadata of the image and to load its
+// blocks: who pulls an image is about to start it. The mount that follows goes on with
+// it. It ends when everything is there, or with [Node.Retain] when nobody keeps the
+// image. Before Run is ready nothing is begun. That it fails does not matter to a mount.
+func (n *Node) Fetch(ctx context.Context, image *Image, prepare func(*Image) bool) error {
 	n.keeping.RLock()
 	defer n.keeping.RUnlock()
 	ref, err := n.cfg.Registry.ParseReference(image.Name)
@@ -111,7 +116,8 @@ func (n *Node) Fetch(ctx context.Context, image *Image) error {
 	}
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(indexFetches)
-	for i := range image.Layers[:image.Indexed()] {
+	opened := make([]*openLayer, image.Indexed())
+	for i := range opened {
 		layer := &image.Layers[i]
 		group.Go(func() error {
 			open, err := n.openIndex(groupCtx, ref.Context(), *layer)
@@ -119,16 +125,29 @@ func (n *Node) Fetch(ctx context.Context, image *Image) error {
 				return fmt.Errorf("fetching index of layer %s of %s: %w", layer.Digest.Short(), image.Name, err)
 			}
 			layer.Stream, layer.StreamSize = open.StreamID(), open.StreamSize()
-			return n.layouts.release(open)
+			opened[i] = open
+			return nil
 		})
 	}
-	return group.Wait()
+	err = group.Wait()
+	if err == nil && prepare != nil && prepare(image) {
+		n.prepare(ctx, image) // while the indexes are open
+	}
+	for _, open := range opened {
+		if open != nil {
+			err = errors.Join(err, n.layouts.release(open))
+		}
+	}
+	return err
 }
 
 // openIndex opens the index of a layer, fetching it if it is not local.
 func (n *Node) openIndex(ctx context.Context, repo name.Repository, layer ImageLayer) (*openLayer, error) {
 	if layer.Index.IsZero() {
 		return nil, fmt.Errorf("%w for it", registry.ErrNoArtifact)
+	}
+	if open, ok := n.layouts.join(layer); ok {
+		return open, nil
 	}
 	file, err := n.indexFile(ctx, repo, layer)
 	if err != nil {

@@ -48,6 +48,19 @@ func (l *layouts) acquire(digest block.Digest, layer *index.Layer, file io.Close
 	return open, nil
 }
 
+// join joins the users of the index with the given digest, if it is in force and
+// describes the layer.
+func (l *layouts) join(layer ImageLayer) (*openLayer, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	open := l.layers[layer.Index]
+	if open == nil || open.BlobDigest() != layer.Digest || open.DiffID() != layer.DiffID || open.BlobSize() != layer.Size {
+		return nil, false
+	}
+	open.users++
+	return open, true
+}
+
 // release ends one use of a layer index.
 func (l *layouts) release(open *openLayer) error {
 	l.mu.Lock()

@@ -89,9 +89,12 @@ type Node struct {
 	// reading while something is about to be needed.
 	keeping sync.RWMutex
 
-	mu       sync.Mutex // guards what follows
-	mounts   map[*Mount]struct{}
-	reopened []*Mount // those of a process before this one, until it is known which are there
+	preparations sync.WaitGroup // that have begun and not ended
+
+	mu        sync.Mutex // guards what follows
+	mounts    map[*Mount]struct{}
+	preparing map[*preparation]struct{}
+	reopened  []*Mount // those of a process before this one, until it is known which are there
 }
 
 // New opens the node's directory and joins the parts. It serves nothing yet.
@@ -100,7 +103,7 @@ func New(cfg Config) (_ *Node, err error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	n := &Node{cfg: cfg, log: cfg.Log, layouts: newLayouts(), mounts: make(map[*Mount]struct{}), idle: make(chan struct{}), settled: make(chan struct{})}
+	n := &Node{cfg: cfg, log: cfg.Log, layouts: newLayouts(), mounts: make(map[*Mount]struct{}), preparing: make(map[*preparation]struct{}), idle: make(chan struct{}), settled: make(chan struct{})}
 	if err := os.MkdirAll(cfg.Dir, dirMode); err != nil {
 		return nil, fmt.Errorf("making the node's directory: %w", err)
 	}
@@ -220,6 +223,7 @@ func (n *Node) Run(ctx context.Context) error {
 		group.Go(func() error { return n.peers.Run(lasting) })
 	}
 	err := group.Wait()
+	n.preparations.Wait() // they end with fs
 	// Mounts still hold their indexes.
 	return errors.Join(err, n.leave(lasting), n.disk.Close())
 }

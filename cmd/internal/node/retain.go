@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/brisk-project/brisk/internal/block"
 	"github.com/brisk-project/brisk/lazyfs"
@@ -13,6 +14,9 @@ import (
 // Retain drops everything on disk that neither the given images nor mounts need:
 // indexes, metadata, blocks. Objects that are kept for other reasons are given too.
 func (n *Node) Retain(ctx context.Context, images []*Image, objects ...block.Digest) error {
+	n.stopPreparing(func(image *Image) bool {
+		return slices.ContainsFunc(images, func(other *Image) bool { return other.Digest == image.Digest })
+	})
 	n.keeping.Lock()
 	defer n.keeping.Unlock()
 	keep := n.inUse()
@@ -48,6 +52,9 @@ func (n *Node) inUse() map[block.Digest]struct{} {
 	used := n.layouts.digests()
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	for p := range n.preparing {
+		used[p.image.id(len(p.layers))] = struct{}{}
+	}
 	for m := range n.mounts {
 		var digests []block.Digest
 		for _, layer := range m.layers {

@@ -74,6 +74,10 @@ type Mount struct {
 
 // Snapshotter says how containerd is served.
 type Snapshotter struct {
+	// Mode is auto, lazy, fill or plain.
+	Mode string `yaml:"mode"`
+	// WriteIndexes has the indexes of pulled images that have none written.
+	WriteIndexes bool `yaml:"writeIndexes"`
 	// LookupTimeout is how long a pull waits for the answer whether its image has an
 	// index, FetchTimeout how long it waits for an index that is there.
 	LookupTimeout Duration `yaml:"lookupTimeout"`
@@ -196,6 +200,7 @@ func Default() Config {
 		Cache:      Cache{Size: 20 << 30, Inodes: 100_000, HighWater: 97, LowWater: 92, Memory: 16 << 20, MinFree: 1 << 30},
 		Mount:      Mount{ReadTimeout: Duration(30 * time.Second)},
 		Snapshotter: Snapshotter{
+			Mode: "auto", WriteIndexes: true,
 			LookupTimeout: Duration(time.Second), FetchTimeout: Duration(20 * time.Second),
 		},
 		Registry:   Registry{PlainHTTP: []string{}, ConfigPath: DefaultConfigPath},

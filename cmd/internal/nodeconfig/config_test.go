@@ -66,6 +66,7 @@ func TestErrorsNameTheField(t *testing.T) {
 		header + "mount: {readTimeout: 30}":                   `line 3: mount.readTimeout: "30" is not a duration`,
 		header + "mount: {readTimeout: 0s}":                   "mount.readTimeout: 0s is not between",
 		header + "mount: {backend: ext4}":                     `mount.backend: "ext4" is not one of`,
+		header + "snapshotter: {mode: eager}":                 `snapshotter.mode: "eager" is not one of`,
 		header + "log: {level: loud}":                         `log.level: "loud" is not one of`,
 		header + "directory: var":                             `directory: "var" is not an absolute path`,
 		header + "directory: /a:b":                            "mount options",

@@ -69,6 +69,7 @@ func (c *Config) Validate() error {
 	p.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	p.oneOf("log.format", c.Log.Format, "text", "json")
 	c.Cache.validate(&p)
+	p.oneOf("snapshotter.mode", c.Snapshotter.Mode, "auto", "lazy", "fill", "plain")
 	if c.Mount.Backend != "" {
 		p.oneOf("mount.backend", c.Mount.Backend, "erofs", "loop", "tree")
 	}
