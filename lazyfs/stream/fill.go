@@ -54,7 +54,7 @@ type Filler struct {
 	limiter *rate.Limiter
 	done    atomic.Int64
 
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex      // guards what follows
 	first  []block.Request // to be asked for before all else
 	rest   [][]bool        // of each layer, the extents that have not been asked for
 	layer  int             // where to go on

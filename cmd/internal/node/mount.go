@@ -106,11 +106,12 @@ func (n *Node) MountImage(ctx context.Context, image *Image, layers int, req Mou
 	if m.mount, err = n.fs.Mount(ctx, mounted, req.Target, cfg); err != nil {
 		return nil, err
 	}
-	n.lessons.begin(m, mounted.ID, m.layers)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.mounts[m] = struct{}{}
-	n.replaceLocked(m)
+	if taken := n.replaceLocked(m); !taken {
+		n.lessons.begin(m, mounted.ID, m.layers)
+	}
 	return m, nil
 }
 

@@ -147,7 +147,7 @@ func New(cfg Config) (_ *Node, err error) {
 		source.Link{Name: "upstream", Source: n.upstream(memory)})
 	n.fs, err = lazyfs.New(lazyfs.Config{
 		StateDir: filepath.Join(cfg.Dir, "mounts"), Source: timed{blocks, n.tally}, Local: countedDisk{n.disk, n.tally}, Backend: cfg.Backend,
-		OnRead: n.lessons.note,
+		OnRead:      n.lessons.note,
 		ReadTimeout: cfg.ReadTimeout, Logger: cfg.Log, Registerer: cfg.Metrics,
 		Keeper: cfg.Keeper, Reopen: n.reopen,
 	})

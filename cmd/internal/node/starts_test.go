@@ -33,8 +33,11 @@ var other = sync.OnceValue(func() content {
 func touched() trace.Trace {
 	gzip, plain := streamID(large().layers[0].Tar), streamID(large().layers[1].Tar)
 	return trace.Trace{
-		{Layer: gzip, First: 21, Count: 1}, {Layer: plain, First: 9, Count: 1}, {Layer: gzip, First: 5, Count: 1},
-		{Layer: gzip, First: 29, Count: 1}, {Layer: plain, First: 2, Count: 1},
+		{Layer: gzip, First: 21, Count: 1},
+		{Layer: plain, First: 9, Count: 1},
+		{Layer: gzip, First: 5, Count: 1},
+		{Layer: gzip, First: 29, Count: 1},
+		{Layer: plain, First: 2, Count: 1},
 	}
 }
 
