@@ -20,10 +20,10 @@ import (
 )
 
 const (
-	// startShare is the part of the cache, as one in so many, of its bytes and of its
+	// pinnedShare is the part of the cache, as one in so many, of its bytes and of its
 	// layers, that start-up sets may keep from being evicted. The other half is for what
 	// runs: a cache in which nothing can be evicted is none.
-	startShare = 2
+	pinnedShare = 2
 	// maxStarts bounds the traces that are kept. Beyond it those go whose images were
 	// started longest ago.
 	maxStarts = 1024
@@ -57,10 +57,10 @@ func openStarts(dir string, cfg Config, disk *cache.Disk) (*starts, error) {
 		maxBlocks: math.MaxInt64, maxLayers: math.MaxInt64,
 	}
 	if cfg.CacheBytes > 0 {
-		s.maxBlocks = cfg.CacheBytes / startShare / block.Size
+		s.maxBlocks = cfg.CacheBytes / pinnedShare / block.Size
 	}
 	if cfg.CacheFiles > 0 {
-		s.maxLayers = cfg.CacheFiles / startShare / cache.LayerFiles
+		s.maxLayers = cfg.CacheFiles / pinnedShare / cache.LayerFiles
 	}
 	if err := os.MkdirAll(dir, dirMode); err != nil {
 		return nil, fmt.Errorf("making the directory of traces: %w", err)
