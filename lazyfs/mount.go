@@ -230,7 +230,8 @@ func (m *Mount) startFill(ctx context.Context, none bool, cfg stream.FillConfig,
 	if !none {
 		prepared = m.fs.takePrepared(m.id)
 	}
-	run := func(ctx context.Context) bool { return m.filler.Run(ctx) == nil }
+	cfg.OnlyFirst = cfg.OnlyFirst || none
+	run := func(ctx context.Context) bool { return m.filler.Run(ctx) == nil && !cfg.OnlyFirst }
 	if prepared != nil {
 		m.filler = prepared.filler
 		run = func(ctx context.Context) bool {
@@ -240,7 +241,7 @@ func (m *Mount) startFill(ctx context.Context, none bool, cfg stream.FillConfig,
 	} else {
 		m.filler = m.fs.reader.NewFiller(layers, cfg)
 	}
-	if none {
+	if none && len(cfg.First) == 0 {
 		close(m.filled)
 		return nil
 	}

@@ -20,9 +20,10 @@ type Preparation struct {
 
 // Prepare begins to build the metadata of an image and to fetch its blocks, so that a
 // mount that follows finds as much of it there as possible. It needs Run to be ready.
-// Only one request is in flight at a time: what has to be done until the mount can be
-// asked for needs the machine as well. The next mount of the image that fills joins
-// with the others. The layers must be known to Source and stay open until Done is closed.
+// Only one request is in flight at a time, but for what is to be fetched first: what has
+// to be done until the mount can be asked for needs the machine as well. The next mount of
+// the image that fills joins with the others, unless nothing but the first is fetched. The
+// layers must be known to Source and stay open until Done is closed.
 func (fs *FS) Prepare(ctx context.Context, image Image, cfg stream.FillConfig) (*Preparation, error) {
 	if err := fs.wait(ctx); err != nil {
 		return nil, fmt.Errorf("preparing %s: %w", image.Name, err)
@@ -45,9 +46,11 @@ func (fs *FS) Prepare(ctx context.Context, image Image, cfg stream.FillConfig) (
 		fs.mu.Unlock()
 		close(p.done)
 	}
-	fs.mu.Lock()
-	fs.prepared[p.id] = p
-	fs.mu.Unlock()
+	if !cfg.OnlyFirst {
+		fs.mu.Lock()
+		fs.prepared[p.id] = p
+		fs.mu.Unlock()
+	}
 	err := fs.start(func(ctx context.Context) {
 		defer finish()
 		ctx, cancel := context.WithCancel(ctx)
@@ -56,7 +59,7 @@ func (fs *FS) Prepare(ctx context.Context, image Image, cfg stream.FillConfig) (
 		var building sync.WaitGroup
 		defer building.Wait()
 		building.Go(func() { fs.buildAhead(ctx, image) })
-		p.whole = p.filler.RunBeside(ctx) == nil
+		p.whole = p.filler.RunFirst(ctx) == nil && p.filler.RunBeside(ctx) == nil
 	})
 	if err != nil {
 		finish()

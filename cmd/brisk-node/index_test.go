@@ -13,7 +13,7 @@ func TestWritesMissingIndex(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	s.stop()
-	s.stop = s.run("--containerd", s.Address)
+	s.stop = s.run("--containerd", s.Address, "--write-indexes")
 	data, path, sum := files(t, 1, 3<<20)
 	layers := []registrytest.Layer{shell(t), data}
 	ref := s.push("app:v1", false, layers...)
@@ -37,7 +37,7 @@ func TestWritesMissingIndex(t *testing.T) {
 
 	// The index outlives image and process.
 	s.stop()
-	s.stop = s.run("--containerd", s.Address)
+	s.stop = s.run("--containerd", s.Address, "--write-indexes")
 	image = s.Pull(ref)
 	if n := s.downloaded(layers...); n != 0 {
 		t.Errorf("the pull after a restart downloaded %d layers", n)

@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -54,6 +56,8 @@ type site struct {
 	pid  int    // of the program
 	stop func() // ends the program
 	kill func() // kills it
+
+	layers sync.Map // the digests of layers that were pushed
 }
 
 // newSite starts a node.
@@ -99,7 +103,7 @@ func (s *site) socket() string { return filepath.Join(s.dir, "s.sock") }
 func (s *site) run(flags ...string) (stop func()) {
 	s.t.Helper()
 	cmd := exec.CommandContext(context.WithoutCancel(s.t.Context()), "/proc/self/exe",
-		append([]string{"run", "--dir", s.dir, "--socket", s.socket(), "--lookup-timeout", "20s", "--http", "", "--containerd", s.link()}, flags...)...)
+		append([]string{"run", "--dir", s.dir, "--socket", s.socket(), "--lookup-timeout", "20s", "--write-indexes=false", "--http", "", "--containerd", s.link()}, flags...)...)
 	cmd.Env = append(os.Environ(), envProgram+"=1", "GORACE=atexit_sleep_ms=0")
 	cmd.Stderr = s.logs
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -186,9 +190,32 @@ func (pusher) Resolve(authn.Resource) (authn.Authenticator, error) {
 	return &authn.Basic{Username: registrytest.Pusher, Password: registrytest.Password}, nil
 }
 
+// holdBlocks keeps the registry from answering with blocks until it is told to.
+func (s *site) holdBlocks() (release func()) {
+	held := make(chan struct{})
+	s.reg.Inject(registrytest.Rule{
+		Match: func(r *http.Request) bool {
+			_, layer := s.layers.Load(path.Base(r.URL.Path))
+			return layer && r.Method == http.MethodGet
+		},
+		Fault: func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+			select {
+			case <-held:
+				next.ServeHTTP(w, r)
+			case <-r.Context().Done():
+				panic(http.ErrAbortHandler)
+			}
+		},
+	})
+	return func() { close(held); s.reg.ClearFaults() }
+}
+
 // push puts an image into the registry, with an index or without.
 func (s *site) push(ref string, indexed bool, layers ...registrytest.Layer) string {
 	s.t.Helper()
+	for _, layer := range layers {
+		s.layers.Store(digestOf(s.t, layer).String(), nil)
+	}
 	s.reg.Push(s.t, ref, registrytest.Image{Layers: layers})
 	if indexed {
 		client, err := registry.NewClient(registry.Config{Keychain: pusher{}})

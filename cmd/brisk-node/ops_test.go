@@ -64,7 +64,7 @@ func freeAddress(t *testing.T) string {
 // TestStatus looks at a node with a lazy image and a plain one.
 func TestStatus(t *testing.T) {
 	address, link := freeAddress(t), filepath.Join(t.TempDir(), "c.sock")
-	s := newSite(t, "--http", address, "--containerd", link, "--write-indexes=false", "--cache-min-free", "1Mi")
+	s := newSite(t, "--http", address, "--containerd", link, "--cache-min-free", "1Mi")
 	if code, body := fetch(t, "http://"+address+"/healthz"); code != http.StatusOK {
 		t.Errorf("%d, %q", code, body)
 	}

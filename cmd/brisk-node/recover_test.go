@@ -50,9 +50,14 @@ func newFleet(t *testing.T, n int, flags ...string) *fleet {
 	base := f.layer(t, 1_000_000, f.each)
 	for i := range n {
 		f.refs = append(f.refs, f.push(fmt.Sprintf("app%d:v1", i), true, base, f.layer(t, i*f.each, f.each)))
+	}
+	// An image that is complete when it is mounted would need no program.
+	release := f.holdBlocks()
+	for i := range n {
 		f.Pull(f.refs[i])
 		f.prepare(f.key(i), f.refs[i])
 	}
+	release()
 	f.awaitComplete(n)
 	f.awaitDurable()
 	return f

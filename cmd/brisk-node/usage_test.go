@@ -61,10 +61,12 @@ func TestUsage(t *testing.T) {
 	s := newSite(t)
 	data, path, sum := files(t, 1, 8<<20)
 	ref := s.push("app:v1", true, shell(t), data)
+	release := s.holdBlocks()
 	image := s.Pull(ref)
 	if pulled := s.usage(); pulled.Size == 0 || pulled.Size > 1<<20 {
 		t.Errorf("before anything was loaded the snapshots take %+v", pulled)
 	}
+	release()
 	s.requireSum("one", image, path, sum)
 	s.prepare("two", ref)
 	s.awaitComplete(1)

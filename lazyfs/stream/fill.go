@@ -2,6 +2,7 @@ package stream
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,10 +28,19 @@ type FillConfig struct {
 	Parallel int
 	// BytesPerSecond limits the rate; zero means no limit.
 	BytesPerSecond int64
+	// First is fetched before anything else, in this order and more urgently: the blocks
+	// that a start reads. Ranges of other layers are left out.
+	First []block.Range `json:"-"`
+	// OnlyFirst leaves out everything else.
+	OnlyFirst bool `json:"-"`
 }
 
+// headBlocks is how many blocks of [FillConfig.First] are fetched as the head of a trace,
+// 8 MiB: those that a program needs before it has done anything that takes time.
+const headBlocks = 32
+
 // Filler fetches what is missing of a set of layers in the background. Each extent is
-// asked for once, in this order: those where reads have waited, the last one first;
+// asked for once, in this order: what [FillConfig.First] says; those where reads have waited, the last one first;
 // then what follows the place where a read has waited last, to the end of its layer and
 // from the start of it; then the other layers, the top one first: what an image was
 // made for lies on top of what it was made from. Blocks evicted meanwhile stay evicted.
@@ -44,9 +54,10 @@ type Filler struct {
 	limiter *rate.Limiter
 	done    atomic.Int64
 
-	mu     sync.Mutex // guards what follows
-	rest   [][]bool   // of each layer, the extents that have not been asked for
-	layer  int        // where to go on
+	mu     sync.Mutex      // guards what follows
+	first  []block.Request // to be asked for before all else
+	rest   [][]bool        // of each layer, the extents that have not been asked for
+	layer  int             // where to go on
 	extent int
 }
 
@@ -59,10 +70,11 @@ func (r *Reader) NewFiller(layers []*Layer, cfg FillConfig) *Filler {
 	for _, l := range layers {
 		rest := make([]bool, (block.Count(l.size)+block.ExtentBlocks-1)/block.ExtentBlocks)
 		for i := range rest {
-			rest[i] = true
+			rest[i] = !cfg.OnlyFirst
 		}
 		f.rest = append(f.rest, rest)
 	}
+	f.first = f.requests(cfg.First)
 	if cfg.BytesPerSecond > 0 {
 		f.limiter = rate.NewLimiter(rate.Limit(cfg.BytesPerSecond), block.ExtentSize)
 	}
@@ -82,16 +94,76 @@ func (f *Filler) Run(ctx context.Context) error {
 // RunBeside is Run with a single request in flight. It may be called beside Run: each
 // returns when what it has asked for has come and nothing is left to ask for.
 func (f *Filler) RunBeside(ctx context.Context) error {
+	if err := f.fetchFirst(ctx); err != nil {
+		return err
+	}
 	for {
 		want, ok := f.next()
 		if !ok {
 			return nil
 		}
-		if err := f.fetch(ctx, want); err != nil {
+		if err := f.fetch(ctx, block.Request{Range: want, Class: block.ClassFill}); err != nil {
 			return err
 		}
 		f.done.Add(int64(want.Count))
 	}
+}
+
+// RunFirst fetches what [FillConfig.First] says, with all requests in flight, and returns
+// when it is there. It may be called beside Run and RunBeside.
+func (f *Filler) RunFirst(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for range f.cfg.Parallel {
+		g.Go(func() error { return f.fetchFirst(ctx) })
+	}
+	return g.Wait()
+}
+
+func (f *Filler) fetchFirst(ctx context.Context) error {
+	for {
+		req, ok := f.nextFirst()
+		if !ok {
+			return nil
+		}
+		if err := f.fetch(ctx, req); err != nil {
+			return err
+		}
+	}
+}
+
+// requests cuts ranges into requests, none longer than an extent, and leaves out those that
+// are not of the filler's layers.
+func (f *Filler) requests(ranges []block.Range) []block.Request {
+	var all []block.Request
+	blocks := uint32(0)
+	for _, r := range ranges {
+		i := slices.IndexFunc(f.layers, func(l *Layer) bool { return l.id == r.Layer })
+		if i < 0 {
+			continue
+		}
+		for end := min(r.End(), block.Count(f.layers[i].size)); r.First < end; {
+			req := block.Request{Range: block.Range{Layer: r.Layer, First: r.First}, Class: block.ClassTail}
+			if req.Count = min(end-r.First, block.ExtentBlocks); blocks < headBlocks {
+				req.Class, req.Count = block.ClassHead, min(req.Count, headBlocks-blocks)
+			}
+			all = append(all, req)
+			blocks += req.Count
+			r.First += req.Count
+		}
+	}
+	return all
+}
+
+// nextFirst chooses what to fetch before all else.
+func (f *Filler) nextFirst() (block.Request, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.first) == 0 {
+		return block.Request{}, false
+	}
+	req := f.first[0]
+	f.first = f.first[1:]
+	return req, true
 }
 
 // Blocks returns how many blocks have been dealt with, and of how many.
@@ -103,18 +175,18 @@ func (f *Filler) Blocks() (done, total int64) {
 }
 
 // fetch brings one range in, however often it takes.
-func (f *Filler) fetch(ctx context.Context, want block.Range) error {
+func (f *Filler) fetch(ctx context.Context, req block.Request) error {
 	for pause := firstFillPause; ; pause = min(2*pause, lastFillPause) {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		if f.limiter != nil {
-			n := min(int(want.Count)*block.Size, f.limiter.Burst())
+			n := min(int(req.Count)*block.Size, f.limiter.Burst())
 			if err := f.limiter.WaitN(ctx, n); err != nil {
 				return err
 			}
 		}
-		if f.reader.background(ctx, block.Request{Range: want, Class: block.ClassFill}) {
+		if f.reader.background(ctx, req) {
 			return nil
 		}
 		timer := time.NewTimer(pause)

@@ -32,10 +32,14 @@ func (l *Layer) ID() block.Digest { return l.id }
 func (l *Layer) Size() int64 { return l.size }
 
 // ReadLocal fills p with the bytes from off on if the local cache holds all of
-// them, and reports whether it did. The range must lie within the stream.
+// them, and reports whether it did. The range must lie within the stream. Every read
+// begins with it: that is when [Config.OnRead] is told.
 func (l *Layer) ReadLocal(p []byte, off int64) bool {
 	if !l.within(p, off) {
 		return false
+	}
+	if l.reader.cfg.OnRead != nil && len(p) > 0 {
+		l.reader.cfg.OnRead(block.Covering(l.id, off, int64(len(p))))
 	}
 	l.advance(off, len(p))
 	start := time.Now()

@@ -361,3 +361,50 @@ func TestFillFollowsReads(t *testing.T) {
 		}
 	})
 }
+
+// TestFillBeginsWithTheTrace checks that what a start reads is fetched first, in its order
+// and with its classes, and nothing of it twice.
+func TestFillBeginsWithTheTrace(t *testing.T) {
+	t.Parallel()
+	fx := blocktest.New(
+		blocktest.Layer{Name: "low", Data: blocktest.Random(8, 20<<20)},
+		blocktest.Layer{Name: "high", Data: blocktest.Random(9, 8<<20+1)},
+	)
+	low, high := fx.Layers()[0], fx.Layers()[1]
+	first := []block.Range{
+		{Layer: high.ID, First: 30, Count: 9}, // with blocks past the end
+		{Layer: block.Sum([]byte("another")), First: 0, Count: 1},
+		{Layer: low.ID, First: 40, Count: 40},
+		{Layer: high.ID, First: 2, Count: 1},
+	}
+	want := []block.Request{
+		{Range: block.Range{Layer: high.ID, First: 30, Count: 3}, Class: block.ClassHead},
+		{Range: block.Range{Layer: low.ID, First: 40, Count: 16}, Class: block.ClassHead},
+		{Range: block.Range{Layer: low.ID, First: 56, Count: 13}, Class: block.ClassHead},
+		{Range: block.Range{Layer: low.ID, First: 69, Count: 11}, Class: block.ClassTail},
+		{Range: block.Range{Layer: high.ID, First: 2, Count: 1}, Class: block.ClassTail},
+	}
+	for _, only := range []bool{false, true} {
+		src := blocktest.NewSource(fx)
+		kept := newKeeper(src)
+		r := newReader(t, stream.Config{Source: kept, Local: kept, ReadAhead: -1})
+		f := r.NewFiller([]*stream.Layer{open(r, low), open(r, high)}, stream.FillConfig{Parallel: 1, First: first, OnlyFirst: only})
+		if err := f.RunFirst(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, src.Requests()); diff != "" {
+			t.Errorf("what was asked for first:\n%s", diff)
+		}
+		if err := f.Run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if more := len(src.Requests()) > len(want); more == only {
+			t.Errorf("only the first: %v, %d requests", only, len(src.Requests()))
+		}
+		for k := range fx.Keys() {
+			if n := src.Sent(k); n > 1 || n == 0 && !only {
+				t.Errorf("block %v was sent %d times", k, n)
+			}
+		}
+	}
+}

@@ -62,7 +62,7 @@ func (i *Inventory) Held(ctx context.Context) (Held, error) {
 		seen[opened.Digest] = true
 		status := i.agent.node.ImageStatus(opened)
 		image := HeldImage{Manifest: opened.Digest, Cached: status.CachedBytes}
-		image.StartMissing, image.Estimated = status.StartMissing()
+		image.StartMissing, image.Estimated = status.StartEstimate()
 		held.Images = append(held.Images, image)
 	}
 	i.read = read

@@ -275,7 +275,7 @@ func TestOneLookup(t *testing.T) {
 	require.FUSE(t)
 	reg := registrytest.New(t, registrytest.Config{})
 	image := push(t, reg, "app:v1", true, fileLayers(t, 8, 1000)...)
-	a := start(t, filepath.Join(t.TempDir(), "brisk"), nil)
+	a := start(t, filepath.Join(t.TempDir(), "brisk"), func(cfg *agent.Config) { cfg.Mode = agent.ModeLazy })
 	reg.ResetRequests()
 	// Two pulls at the same time, and then all layers.
 	var group errgroup.Group

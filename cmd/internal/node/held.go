@@ -41,8 +41,11 @@ func (n *Node) Held() Held {
 // known: the mean of what was measured for many images.
 const startShare = 0.064
 
-// StartMissing returns how many bytes a start of the image still has to load, and whether
+// StartEstimate returns how many bytes a start of the image still has to load, and whether
 // that is a guess, as it is while nobody knows what a start reads.
-func (s ImageStatus) StartMissing() (bytes int64, estimated bool) {
+func (s ImageStatus) StartEstimate() (bytes int64, estimated bool) {
+	if missing, known := s.StartMissing(); known {
+		return missing, false
+	}
 	return max(0, int64(startShare*float64(s.StreamBytes))-s.CachedBytes), true
 }

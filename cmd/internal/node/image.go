@@ -104,7 +104,8 @@ func (n *Node) Find(ctx context.Context, reference string, manifest block.Digest
 // Fetch makes the indexes of an image local, verifies them, and sets the stream IDs.
 //
 // If prepare says so, it then begins to build the metadata of the image and to load its
-// blocks: who pulls an image is about to start it. The mount that follows goes on with
+// blocks: who pulls an image is about to start it. What its start reads, where that is known,
+// is loaded whatever prepare says, unless it is nil. The mount that follows goes on with
 // it. It ends when everything is there, or with [Node.Retain] when nobody keeps the
 // image. Before Run is ready nothing is begun. That it fails does not matter to a mount.
 func (n *Node) Fetch(ctx context.Context, image *Image, prepare func(*Image) bool) error {
@@ -130,8 +131,8 @@ func (n *Node) Fetch(ctx context.Context, image *Image, prepare func(*Image) boo
 		})
 	}
 	err = group.Wait()
-	if err == nil && prepare != nil && prepare(image) {
-		n.prepare(ctx, image) // while the indexes are open
+	if err == nil && prepare != nil {
+		n.prepare(ctx, image, prepare(image)) // while the indexes are open
 	}
 	for _, open := range opened {
 		if open != nil {

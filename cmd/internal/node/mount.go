@@ -29,7 +29,7 @@ type MountRequest struct {
 	Overlay string `json:"overlay,omitempty"`
 	// Temporary removes Overlay when the image is unmounted.
 	Temporary bool `json:"temporary,omitempty"`
-	// NoFill loads only what is read.
+	// NoFill loads only what is read, and what an earlier start of the image has read.
 	NoFill bool `json:"noFill,omitempty"`
 }
 
@@ -102,13 +102,16 @@ func (n *Node) MountImage(ctx context.Context, image *Image, layers int, req Mou
 	if cfg.Note, err = m.note(); err != nil {
 		return nil, err
 	}
+	cfg.Fill.First = n.starts.of(mounted.ID)
 	if m.mount, err = n.fs.Mount(ctx, mounted, req.Target, cfg); err != nil {
 		return nil, err
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.mounts[m] = struct{}{}
-	n.replaceLocked(m)
+	if taken := n.replaceLocked(m); !taken {
+		n.lessons.begin(m, mounted.ID, m.layers)
+	}
 	return m, nil
 }
 
@@ -120,6 +123,7 @@ func (m *Mount) Unmount(ctx context.Context) error {
 	if err := m.mount.Unmount(ctx); err != nil {
 		return err
 	}
+	m.node.lessons.end(m)
 	m.node.mu.Lock()
 	_, mounted := m.node.mounts[m]
 	delete(m.node.mounts, m)

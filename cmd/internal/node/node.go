@@ -78,6 +78,8 @@ type Node struct {
 	peers    *p2p.Node // nil without peers
 	fs       *lazyfs.FS
 	tally    *tally
+	starts   *starts
+	lessons  *lessons
 	// How fast blocks come from where.
 	peerRate, registryRate rate
 
@@ -137,6 +139,10 @@ func New(cfg Config) (_ *Node, err error) {
 	if n.tally, err = newTally(); err != nil {
 		return nil, err
 	}
+	if n.starts, err = openStarts(filepath.Join(cfg.Dir, "traces"), cfg, n.disk); err != nil {
+		return nil, err
+	}
+	n.lessons = newLessons(n.starts.learn)
 	// What peers are given is not counted: it is read for them.
 	blocks := source.Chain(
 		source.Link{Name: "memory", Source: n.tally.count(memory, fromMemory)},
@@ -144,6 +150,7 @@ func New(cfg Config) (_ *Node, err error) {
 		source.Link{Name: "upstream", Source: n.upstream(memory)})
 	n.fs, err = lazyfs.New(lazyfs.Config{
 		StateDir: filepath.Join(cfg.Dir, "mounts"), Source: timed{blocks, n.tally}, Local: countedDisk{n.disk, n.tally}, Backend: cfg.Backend,
+		OnRead:      n.lessons.note,
 		ReadTimeout: cfg.ReadTimeout, Logger: cfg.Log, Registerer: cfg.Metrics,
 		Keeper: cfg.Keeper, Reopen: n.reopen,
 	})

@@ -20,14 +20,19 @@ type preparation struct {
 	gone   chan struct{} // closed when the layers have been let go of
 }
 
-// prepare begins to get an image ready. Its indexes have been fetched.
-func (n *Node) prepare(ctx context.Context, image *Image) {
-	if err := n.startPreparing(ctx, image); err != nil {
+// prepare begins to get an image ready: to load all of it, or only what its start reads. Its
+// indexes have been fetched.
+func (n *Node) prepare(ctx context.Context, image *Image, all bool) {
+	fill := stream.FillConfig{First: n.starts.of(image.id(image.Indexed())), OnlyFirst: !all}
+	if !all && len(fill.First) == 0 {
+		return
+	}
+	if err := n.startPreparing(ctx, image, fill); err != nil {
 		n.log.WarnContext(ctx, "image is not prepared before it is mounted", "image", image.Name, "error", err)
 	}
 }
 
-func (n *Node) startPreparing(ctx context.Context, image *Image) error {
+func (n *Node) startPreparing(ctx context.Context, image *Image, fill stream.FillConfig) error {
 	select {
 	case <-n.fs.Ready():
 	default:
@@ -52,7 +57,7 @@ func (n *Node) startPreparing(ctx context.Context, image *Image) error {
 		p.layers = append(p.layers, used)
 		ready.Layers = append(ready.Layers, used.Layer)
 	}
-	if p.Preparation, err = n.fs.Prepare(ctx, ready, stream.FillConfig{}); err != nil {
+	if p.Preparation, err = n.fs.Prepare(ctx, ready, fill); err != nil {
 		return errors.Join(err, n.releasePrepared(ref.Context(), p))
 	}
 	n.mu.Lock()

@@ -135,15 +135,18 @@ func (n *Node) Restored(ctx context.Context) ([]*Mount, error) {
 }
 
 // replaceLocked lets go of what was noted of a mount by a process before this one, once
-// somebody in this one has asked for the same mount.
-func (n *Node) replaceLocked(m *Mount) {
+// somebody in this one has asked for the same mount. It reports whether it is such a mount.
+func (n *Node) replaceLocked(m *Mount) (taken bool) {
+	taken = slices.ContainsFunc(n.reopened, func(other *Mount) bool { return other.mount == m.mount })
 	for other := range n.mounts {
 		if other == m || other.mount != m.mount {
 			continue
 		}
 		delete(n.mounts, other)
 		n.letGo(other)
+		taken = true
 	}
+	return taken
 }
 
 // leave ends all mounts that do not outlive this process, and lets go of the others.
@@ -152,6 +155,7 @@ func (n *Node) leave(ctx context.Context) error {
 	stay := n.fs.Mounts()
 	var errs []error
 	for _, m := range n.mounted() {
+		n.lessons.end(m)
 		if slices.Contains(stay, m.mount) {
 			errs = append(errs, m.releaseLayers())
 		} else {

@@ -42,6 +42,17 @@ type ImageStatus struct {
 	Mounts  int     `json:"mounts"`
 	Direct  bool    `json:"direct"`
 	Traffic Traffic `json:"traffic"`
+	// Start tells of the blocks that its start reads, nil as long as none has been seen.
+	Start *StartStatus `json:"start,omitempty"`
+}
+
+// StartMissing returns how many bytes of what a start of the image reads are not in the disk
+// cache, and whether it is known what that is.
+func (s ImageStatus) StartMissing() (bytes int64, known bool) {
+	if s.Start == nil {
+		return 0, false
+	}
+	return s.Start.MissingBytes, true
 }
 
 // ImageStatus tells what this machine has of an image. Layers that images share count
@@ -56,6 +67,7 @@ func (n *Node) ImageStatus(image *Image) ImageStatus {
 		}
 		status.Traffic.add(n.tally.of(layer.Stream))
 	}
+	status.Start = n.starts.status(image.id(lazy), image.Layers[:lazy])
 	status.Direct = true
 	for _, m := range n.mounted() {
 		if m.image.Digest == image.Digest {
