@@ -93,6 +93,13 @@ func (o *options) addTo(cmd *cobra.Command) {
 	field(o, "http", func(c *config) *string { return &c.HTTP.Address },
 		word(f, "serve metrics and health on this address; empty serves neither"))
 	field(o, "pprof", func(c *config) *bool { return &c.HTTP.Pprof }, truth(f, "serve profiles of the process too, on loopback"))
+	field(o, "kubernetes", func(c *config) *bool { return &c.Kubernetes.Enabled },
+		truth(f, "report to the cluster what the node has, and find peers there"))
+	field(o, "kubeconfig", func(c *config) *string { return &c.Kubernetes.Kubeconfig },
+		word(f, "how to reach the cluster (default: as a pod does)"))
+	field(o, "node-name", func(c *config) *string { return &c.Kubernetes.Node }, word(f, "name of the node (default: $NODE_NAME)"))
+	field(o, "node-address", func(c *config) *string { return &c.Kubernetes.Address },
+		word(f, "IP address that other nodes reach this one under (default: $NODE_IP, or else all of the machine)"))
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log what is being done: the same as --log-level debug")
 }
 

@@ -114,11 +114,12 @@ func run(ctx context.Context, cfg nodeconfig.Config, stderr io.Writer) error {
 		return err
 	}
 	defer client.Close()
+	list := p2p.NewList(peers...)
 	a, err := agent.New(ctx, agent.Config{
 		Node: node.Config{
 			Dir: cfg.Directory, CacheBytes: int64(cfg.Cache.Size), MemoryBytes: int64(cfg.Cache.Memory),
 			Backend: lazyfs.Backend(cfg.Mount.Backend), ReadTimeout: time.Duration(cfg.Mount.ReadTimeout),
-			Registry: client, Listen: cfg.Peers.Listen, Peers: peers, Keeper: keeperStore(cfg.Keeper, log), Log: log, Metrics: metrics,
+			Registry: client, Listen: cfg.Peers.Listen, Members: list, Keeper: keeperStore(cfg.Keeper, log), Log: log, Metrics: metrics,
 		},
 		Socket: cfg.Socket, LookupTimeout: time.Duration(cfg.Snapshotter.LookupTimeout),
 		FetchTimeout: time.Duration(cfg.Snapshotter.FetchTimeout), AsyncRemove: cfg.Snapshotter.AsyncRemove,
@@ -127,18 +128,31 @@ func run(ctx context.Context, cfg nodeconfig.Config, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return serve(ctx, a, cfg, ops.Config{
+	var in *cluster
+	if cfg.Kubernetes.Enabled {
+		in, err = newCluster(clusterConfig{
+			settings: cfg, agent: a, members: list, configured: peers, log: log, metrics: metrics,
+		})
+		if err != nil {
+			return errors.Join(err, a.Close())
+		}
+	}
+	return serve(ctx, a, in, ops.Config{
 		Address: cfg.HTTP.Address, Pprof: cfg.HTTP.Pprof, Gatherer: metrics, NotReady: a.NotReady, Logger: log,
 	})
 }
 
-// serve runs the agent and what tells of it until ctx ends.
-func serve(ctx context.Context, a *agent.Agent, cfg nodeconfig.Config, look ops.Config) error {
+// serve runs the agent and what tells of it until ctx ends, the cluster too if there is
+// one.
+func serve(ctx context.Context, a *agent.Agent, in *cluster, look ops.Config) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var group errgroup.Group
 	group.Go(func() error { defer cancel(); return a.Run(ctx) })
-	if cfg.HTTP.Address != "" {
+	if in != nil {
+		group.Go(func() error { return in.Run(ctx) })
+	}
+	if look.Address != "" {
 		group.Go(func() error {
 			// Containers can do without, as when somebody else has the port.
 			if err := ops.New(look).Run(ctx); err != nil {

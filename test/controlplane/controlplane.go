@@ -50,7 +50,7 @@ func startEtcd(tb testing.TB) string {
 	tb.Helper()
 	cfg := embed.NewConfig()
 	cfg.Dir = tb.TempDir()
-	cfg.LogLevel = "error"
+	cfg.LogLevel = "fatal"   // it calls its end an error
 	cfg.UnsafeNoFsync = true // what it holds ends with the test
 	free := url.URL{Scheme: "http", Host: "127.0.0.1:0"}
 	cfg.ListenClientUrls, cfg.ListenPeerUrls = []url.URL{free}, []url.URL{free}

@@ -49,8 +49,9 @@ type Config struct {
 	Registry *registry.Client
 	// Listen are the addresses to serve peers on; none leaves peers out.
 	Listen []string
-	// Peers are the other members of the cluster.
-	Peers []p2p.Peer
+	// Peers are the other members of the cluster. Members, if set, says that instead.
+	Peers   []p2p.Peer
+	Members p2p.Members
 	// Extend, if set, adds to what the node answers on the socket in its directory.
 	Extend func(mux *http.ServeMux)
 	// Log may be nil. Metrics may be nil: then there are none.
@@ -70,6 +71,8 @@ type Node struct {
 	peers    *p2p.Node // nil without peers
 	fs       *lazyfs.FS
 	tally    *tally
+	// How fast blocks come from where.
+	peerRate, registryRate rate
 
 	settled  chan struct{} // closed when it is known which mounts go on
 	idle     chan struct{} // closed when the last mount has gone
@@ -144,8 +147,12 @@ func (n *Node) joinPeers(held block.Source) error {
 	if err != nil {
 		return err
 	}
+	members := n.cfg.Members
+	if members == nil {
+		members = p2p.NewList(n.cfg.Peers...)
+	}
 	n.peers, err = p2p.New(p2p.Config{
-		Key: key, Listen: n.cfg.Listen, Members: p2p.NewList(n.cfg.Peers...), Layout: n.layouts,
+		Key: key, Listen: n.cfg.Listen, Members: members, Layout: n.layouts,
 		Local: held, Objects: sharedObjects{n.objects}, Log: n.cfg.Log, Metrics: n.cfg.Metrics,
 	})
 	return err
@@ -165,7 +172,7 @@ func (n *Node) upstream(memory block.Store) block.Source {
 	cfg := n.cfg
 	verified := source.Verify(source.NewPriority(n.registry, source.PriorityConfig{}), n.layouts,
 		source.VerifyConfig{Name: "registry", Registerer: cfg.Metrics})
-	far := source.Retry(n.tally.count(verified, fromRegistry),
+	far := source.Retry(n.registryRate.measure(n.tally.count(verified, fromRegistry)),
 		source.RetryConfig{Name: "registry", Registerer: cfg.Metrics})
 	far = source.NewSingleFlight(far, source.SingleFlightConfig{
 		Name: "registry", Registerer: cfg.Metrics,
@@ -173,7 +180,7 @@ func (n *Node) upstream(memory block.Store) block.Source {
 	})
 	if n.peers != nil {
 		far = source.Chain(
-			source.Link{Name: "peer", Source: n.tally.count(n.peers.Source(), fromPeers), ReadTimeout: peerReadTimeout},
+			source.Link{Name: "peer", Source: n.peerRate.measure(n.tally.count(n.peers.Source(), fromPeers)), ReadTimeout: peerReadTimeout},
 			source.Link{Name: "registry", Source: far})
 	}
 	kept := source.Fill(memory, source.Fill(n.disk, far,

@@ -34,6 +34,7 @@ type Config struct {
 	Keeper      Keeper      `yaml:"keeper"`
 	Containerd  Containerd  `yaml:"containerd"`
 	HTTP        HTTP        `yaml:"http"`
+	Kubernetes  Kubernetes  `yaml:"kubernetes"`
 }
 
 // Log says what is logged and how.
@@ -101,6 +102,19 @@ type HTTP struct {
 	Address string `yaml:"address"`
 	// Pprof serves profiles of the process too. Address must then be on loopback.
 	Pprof bool `yaml:"pprof"`
+}
+
+// Kubernetes says which node of which cluster this is.
+type Kubernetes struct {
+	// Enabled reports what the node has to its cluster, and finds peers there.
+	Enabled bool `yaml:"enabled"`
+	// Kubeconfig is a file that says how to reach the cluster; empty means as a pod does.
+	Kubeconfig string `yaml:"kubeconfig"`
+	// Node is the name of the node; empty means what the environment says in NODE_NAME.
+	Node string `yaml:"node"`
+	// Address is the IP address that other nodes reach this one under; empty means what
+	// the environment says in NODE_IP, and without that all addresses of the machine.
+	Address string `yaml:"address"`
 }
 
 // Default returns the configuration of an empty file.

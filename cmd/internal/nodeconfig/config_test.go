@@ -72,6 +72,8 @@ func TestErrorsNameTheField(t *testing.T) {
 		header + "http: {address: here}":                      "http.address",
 		header + "http: {pprof: true, address: '0.0.0.0:80'}": "http.pprof",
 		header + "http: {pprof: true, address: ''}":           "http.pprof",
+		header + "kubernetes: {address: here}":                "kubernetes.address",
+		header + "kubernetes: {kubeconfig: here}":             "kubernetes.kubeconfig",
 		header + header:                                       "already defined",
 		header + "x: " + strings.Repeat("[", 99):              "did not find expected",
 		"- a":                                                 "",

@@ -96,6 +96,12 @@ func (c *Config) Validate() error {
 	}
 	p.socket("containerd.address", c.Containerd.Address)
 	c.HTTP.validate(&p)
+	if c.Kubernetes.Kubeconfig != "" {
+		p.absolute("kubernetes.kubeconfig", c.Kubernetes.Kubeconfig)
+	}
+	if _, err := netip.ParseAddr(c.Kubernetes.Address); c.Kubernetes.Address != "" && err != nil {
+		p.add("kubernetes.address", "%q is not an IP address", c.Kubernetes.Address)
+	}
 	return errors.Join(p.errs...)
 }
 

@@ -1,0 +1,129 @@
+// Package members finds the agents of the nodes of a zone, which share blocks: those that
+// say in their NodeBlocks objects where they are reached.
+//
+// The objects are listed, not watched. They change with every image that a node loads, and
+// each change would be sent to each agent: at 5,000 nodes that is 500,000 messages a
+// second. A list comes from the memory of the API server, has metadata only, and is asked
+// for more rarely the longer it is.
+package members
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/brisk-project/brisk/api/v1alpha1"
+)
+
+const (
+	// perMember is how much longer it takes to the next list for each member.
+	perMember = 200 * time.Millisecond
+	// defaultLeast and most are the shortest and the longest time between two lists.
+	defaultLeast = 10 * time.Second
+	most         = 2 * time.Minute
+	// requestTimeout bounds a request to the API server.
+	requestTimeout = 20 * time.Second
+	// maxMember bounds what an agent says of where it is reached, in bytes.
+	maxMember = 2 << 10
+)
+
+// Objects are the metadata of NodeBlocks objects as k8s.io/client-go/metadata reaches
+// them.
+type Objects interface {
+	List(ctx context.Context, opts metav1.ListOptions) (*metav1.PartialObjectMetadataList, error)
+}
+
+// Config configures a [Watcher].
+type Config struct {
+	Objects Objects
+	// Zone returns the zone of the node, and whether it is known.
+	Zone func() (zone string, known bool)
+	// Set is told of all agents of the zone when they are others than before, this one
+	// among them, sorted: each as the peer ID, an @, and addresses with commas between
+	// them. What is written there was written by others, and is not checked.
+	Set func(members []string)
+	// Least is the shortest time between two lists, zero means 10 s. It grows by 0.2 s
+	// for each member, up to 2 min; a fifth is added or taken off.
+	Least time.Duration
+	// Log may be nil.
+	Log *slog.Logger
+}
+
+// Watcher keeps the members known. It works while Run runs.
+type Watcher struct {
+	cfg  Config
+	log  *slog.Logger
+	last []string
+}
+
+// New returns a watcher. It asks nobody yet.
+func New(cfg Config) (*Watcher, error) {
+	if cfg.Objects == nil || cfg.Zone == nil || cfg.Set == nil {
+		return nil, errors.New("finding members needs a client of objects, the zone, and who is told")
+	}
+	if cfg.Least == 0 {
+		cfg.Least = defaultLeast
+	}
+	w := &Watcher{cfg: cfg, log: cfg.Log}
+	if w.log == nil {
+		w.log = slog.New(slog.DiscardHandler)
+	}
+	return w, nil
+}
+
+// Run keeps the members known until ctx ends. While the API server cannot be reached they
+// are those that were known last. Run returns nil; it must be called once.
+func (w *Watcher) Run(ctx context.Context) error {
+	failing := false
+	for {
+		// The zone is known soon, once the node has been seen.
+		pause := min(w.cfg.Least, time.Second)
+		if zone, known := w.cfg.Zone(); known {
+			err := w.list(ctx, zone)
+			if err != nil && !failing && ctx.Err() == nil {
+				w.log.WarnContext(ctx, "the members of the zone cannot be listed; going on with those known", "members", len(w.last), "error", err)
+			}
+			failing = err != nil
+			pause = min(w.cfg.Least+perMember*time.Duration(len(w.last)), max(most, w.cfg.Least))
+		}
+		const jitter = 0.2
+		spread := 1 + jitter*(2*rand.Float64()-1) //nolint:gosec // nobody gains from guessing it
+		select {
+		case <-time.After(time.Duration(float64(pause) * spread)):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// list asks for the members, and tells of them if they are others.
+func (w *Watcher) list(ctx context.Context, zone string) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	list, err := w.cfg.Objects.List(ctx, metav1.ListOptions{
+		LabelSelector:   labels.Set{v1alpha1.LabelZone: zone}.String(),
+		ResourceVersion: "0", // what the API server has in memory
+	})
+	if err != nil {
+		return err
+	}
+	var members []string
+	for i := range list.Items {
+		if member := list.Items[i].Annotations[v1alpha1.AnnotationPeer]; member != "" && len(member) <= maxMember {
+			members = append(members, member)
+		}
+	}
+	slices.Sort(members)
+	if !slices.Equal(members, w.last) {
+		w.last = members
+		w.cfg.Set(slices.Clone(members))
+		w.log.InfoContext(ctx, "the members of the zone have changed", "zone", zone, "members", len(members))
+	}
+	return nil
+}

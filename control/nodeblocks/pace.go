@@ -1,0 +1,188 @@
+package nodeblocks
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"github.com/brisk-project/brisk/api/v1alpha1"
+)
+
+// What the rules are when [Rules] says nothing else.
+const (
+	// defaultInterval is the least time between two writes of a node.
+	defaultInterval = 10 * time.Second
+	// defaultSettle is how long good news waits for more of it: most starts of an image
+	// are over by then, and take one write.
+	defaultSettle = 5 * time.Second
+	// defaultResend is the longest time between two writes of a node: what is older is
+	// not trusted.
+	defaultResend = 10 * time.Minute
+
+	// minMove and a tenth is how far a size of an image has to move to be news.
+	minMove = 8 << 20
+	// jitter is how much longer or shorter than set a time is at most, so that agents
+	// that were started together do not write together.
+	jitter = 0.2
+)
+
+// Rules say when a report is written. The zero value is what a cluster of thousands of
+// nodes can take.
+type Rules struct {
+	// Interval is the least time between two writes; up to a fifth is added. Zero means 10 s.
+	Interval time.Duration
+	// Settle is how long good news, as that something has been cached, waits for more.
+	// Zero means 5 s.
+	Settle time.Duration
+	// Resend is the longest time between two writes; up to a fifth is taken off. Zero
+	// means 10 min.
+	Resend time.Duration
+}
+
+// Report is what an agent knows at one time. Name, image count, packed images, zone and
+// time of Status are left to the publisher.
+type Report struct {
+	Status v1alpha1.NodeBlocksStatus
+	Images []v1alpha1.ImageBlocks
+}
+
+// urgency is how soon a change is to be known.
+type urgency int
+
+const (
+	never urgency = iota
+	soon          // good news: somebody would profit
+	now           // bad news: somebody relies on what is not so
+)
+
+// Pace decides when the reports of one node are written. It is not safe for concurrent
+// use, and all times come from the caller.
+type Pace struct {
+	rules  Rules
+	random func() float64 // at least 0 and below 1
+
+	wrote    bool
+	sent     Report
+	images   map[v1alpha1.ImageKey]v1alpha1.ImageBlocks // of sent
+	earliest time.Time                                  // of the next write
+	latest   time.Time                                  // of the next write, though nothing changes
+	news     time.Time                                  // since when there is good news; zero for none
+}
+
+// NewPace returns the pace of an agent that has written nothing yet. Random returns
+// numbers from 0 to below 1; nil means real ones.
+func NewPace(rules Rules, random func() float64) *Pace {
+	if rules.Interval == 0 {
+		rules.Interval = defaultInterval
+	}
+	if rules.Settle == 0 {
+		rules.Settle = defaultSettle
+	}
+	if rules.Resend == 0 {
+		rules.Resend = defaultResend
+	}
+	if random == nil {
+		random = rand.Float64
+	}
+	return &Pace{rules: rules, random: random}
+}
+
+// Due says whether a report is to be written now.
+func (p *Pace) Due(at time.Time, report Report) bool {
+	if !p.wrote {
+		return true
+	}
+	if at.Before(p.earliest) {
+		return false
+	}
+	switch p.change(report) {
+	case now:
+		return true
+	case soon:
+		if p.news.IsZero() {
+			p.news = at
+		}
+		if at.Sub(p.news) >= p.rules.Settle {
+			return true
+		}
+	case never:
+		p.news = time.Time{}
+	}
+	return !at.Before(p.latest)
+}
+
+// Wrote says that a report was written.
+func (p *Pace) Wrote(at time.Time, report Report) {
+	p.wrote, p.sent, p.news = true, report, time.Time{}
+	p.images = make(map[v1alpha1.ImageKey]v1alpha1.ImageBlocks, len(report.Images))
+	for _, image := range report.Images {
+		p.images[image.Key] = image
+	}
+	p.earliest = at.Add(p.stretched(p.rules.Interval, p.random()))
+	p.latest = at.Add(p.stretched(p.rules.Resend, -p.random()))
+}
+
+// stretched returns a time longer by a part of the jitter.
+func (p *Pace) stretched(d time.Duration, part float64) time.Duration {
+	return time.Duration(float64(d) * (1 + jitter*part))
+}
+
+// Forget says that what was written is lost: the next report is due at once.
+func (p *Pace) Forget() { p.wrote = false }
+
+// change says how soon it has to be known that a report is not what was sent.
+func (p *Pace) change(report Report) urgency {
+	most := changeOfNode(p.sent.Status, report.Status)
+	found := 0
+	for _, image := range report.Images {
+		before, there := p.images[image.Key]
+		if there {
+			found++
+			most = max(most, changeOfImage(before, image))
+		} else {
+			most = max(most, soon)
+		}
+	}
+	if found < len(p.images) {
+		return now // an image is gone
+	}
+	return most
+}
+
+func changeOfNode(before, after v1alpha1.NodeBlocksStatus) urgency {
+	switch {
+	case before.Healthy != after.Healthy, before.Message != after.Message,
+		before.Backend != after.Backend, before.Version != after.Version, before.Zone != after.Zone,
+		before.Cache.CapacityBytes != after.Cache.CapacityBytes, !samePeer(before.Peer, after.Peer):
+		return now
+	case apart(before.Cache.FreeBytes, after.Cache.FreeBytes, after.Cache.CapacityBytes/10),
+		doubled(before.Bandwidth.Peers, after.Bandwidth.Peers), doubled(before.Bandwidth.Registry, after.Bandwidth.Registry):
+		return soon
+	}
+	return never
+}
+
+func samePeer(a, b *v1alpha1.PeerStatus) bool {
+	return (a == nil) == (b == nil) && (a == nil || peerText(a) == peerText(b))
+}
+
+func changeOfImage(before, after v1alpha1.ImageBlocks) urgency {
+	least := max(minMove, before.StartupMissing/10)
+	switch {
+	case before.StartupMissing == 0 && after.StartupMissing > 0,
+		after.StartupMissing >= before.StartupMissing+least,
+		before.Cached > 0 && after.Cached == 0,
+		after.Cached <= before.Cached-max(minMove, before.Cached/10):
+		return now // evicted
+	case before.StartupMissing > 0 && after.StartupMissing == 0,
+		after.StartupMissing <= before.StartupMissing-least,
+		before.Cached == 0 && after.Cached > 0, before.Estimated != after.Estimated:
+		return soon
+	}
+	return never
+}
+
+// apart says whether two sizes differ by more than some bytes.
+func apart(a, b, least int64) bool { return max(a, b)-min(a, b) > least }
+
+// doubled says whether one rate is twice the other, or one of them was not known.
+func doubled(a, b int64) bool { return max(a, b) > 0 && max(a, b)/2 >= min(a, b) }
