@@ -4,8 +4,6 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 	"k8s.io/kubernetes/pkg/scheduler/framework"
-
-	"github.com/brisk-project/brisk/scheduler/index"
 )
 
 // StoreOf returns what the watch of a plugin writes to.
@@ -17,11 +15,11 @@ func StoreOf(plugin framework.Plugin) cache.ReflectorStore {
 	return &store{shared: p.shared, logger: klog.Background()}
 }
 
-// IndexOf returns the index of a plugin.
-func IndexOf(plugin framework.Plugin) *index.Index {
+// Retried is the number of pods that a shortlist was too short for.
+func Retried(plugin framework.Plugin) int {
 	p, ok := plugin.(*BlockLocality)
 	if !ok {
-		return nil
+		return 0
 	}
-	return p.index
+	return p.looked.Len()
 }
