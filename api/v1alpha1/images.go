@@ -49,7 +49,7 @@ func KeyOf(digest string) (ImageKey, error) {
 	encoded, ok := strings.CutPrefix(digest, "sha256:")
 	sum, err := hex.DecodeString(encoded)
 	if !ok || err != nil || len(sum) != 32 || encoded != strings.ToLower(encoded) {
-		return 0, fmt.Errorf("%q is not a SHA-256 digest such as sha256:e3b0c4...", shorten(digest))
+		return 0, fmt.Errorf("%q is not a SHA-256 digest in the form of sha256:e3b0c442", shorten(digest))
 	}
 	return ImageKey(binary.BigEndian.Uint64(sum) >> (64 - keyBits)), nil
 }

@@ -35,12 +35,15 @@ const (
 	// healthEvery is the time between two questions whether the agent is ready, which
 	// others have to answer.
 	healthEvery = 6 * time.Second
+	// firstReport is how long the first report waits for the agent to be ready.
+	firstReport = 5 * time.Second
 	// maxAddresses is how many addresses the definition of NodeBlocks admits.
 	maxAddresses = 8
 )
 
 // cluster is what ties the agent to its cluster.
 type cluster struct {
+	agent     *agent.Agent
 	publisher *nodeblocks.Publisher
 	watcher   *members.Watcher // nil without peers
 }
@@ -79,7 +82,7 @@ func newCluster(cfg clusterConfig) (*cluster, error) {
 	if state.address, err = nodeAddress(settings); err != nil {
 		return nil, err
 	}
-	c := &cluster{}
+	c := &cluster{agent: cfg.agent}
 	c.publisher, err = nodeblocks.New(nodeblocks.Config{
 		Node: name, State: state, Objects: objects.NodeBlocks(), Nodes: meta.Resource(schema.GroupVersionResource{Version: "v1", Resource: "nodes"}),
 		Poll: reportEvery, Log: cfg.log, Metrics: cfg.metrics,
@@ -148,6 +151,13 @@ func parseMembers(found []string, log *slog.Logger) []p2p.Peer {
 
 // Run ties the agent to the cluster until ctx ends.
 func (c *cluster) Run(ctx context.Context) error {
+	// The first report is to say that the agent is ready, and where it is reached. What an
+	// agent that was killed has said is not left there for longer than that, though.
+	waiting, cancel := context.WithTimeout(ctx, firstReport)
+	defer cancel()
+	if err := c.agent.Answering(waiting); err != nil && ctx.Err() != nil {
+		return nil
+	}
 	var group errgroup.Group
 	group.Go(func() error { return c.publisher.Run(ctx) })
 	if c.watcher != nil {

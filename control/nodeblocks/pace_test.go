@@ -77,7 +77,8 @@ func TestPace(t *testing.T) {
 			want = 10 * time.Minute
 		}
 		at := time.Second // the change
-		for ; at <= 11*time.Minute && !pace.Due(start.Add(at), test.report); at += time.Second {
+		for at <= 11*time.Minute && !pace.Due(start.Add(at), test.report) {
+			at += time.Second
 		}
 		if at != want {
 			t.Errorf("%s: written after %s instead of %s", name, at, want)

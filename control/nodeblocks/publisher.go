@@ -157,7 +157,7 @@ func (p *Publisher) step(ctx context.Context, at time.Time) {
 	report := p.cfg.State.Report(ctx)
 	if compat.NodeDisabled(node.Labels, node.Annotations) {
 		report.Status.Healthy = false
-		report.Status.Message = fmt.Sprintf("acceleration is disabled on the node, with its label or annotation %s", compat.Acceleration)
+		report.Status.Message = "acceleration is disabled on the node, with its label or annotation " + compat.Acceleration
 	}
 	p.try(ctx, at, &p.labels, func() error { return p.mark(ctx, at, node, report.Status.Healthy) })
 	p.try(ctx, at, &p.objects, func() error { return p.publish(ctx, at, node, report) })

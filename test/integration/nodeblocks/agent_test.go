@@ -57,7 +57,7 @@ func (c *cluster) startAgent(t *testing.T, program, name string) *agentProcess {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	p.cmd = exec.CommandContext(context.WithoutCancel(t.Context()), program, "run", "--dir", filepath.Join(dir, "brisk"), "--socket", filepath.Join(dir, "s.sock"), //nolint:gosec // the program was built for this
+	p.cmd = exec.CommandContext(context.WithoutCancel(t.Context()), program, "run", "--dir", filepath.Join(dir, "brisk"), "--socket", filepath.Join(dir, "s.sock"),
 		"--containerd", filepath.Join(dir, "none.sock"), "--http", p.metrics, "--listen", "/ip4/127.0.0.1/tcp/0", "--cache-min-free", "0",
 		"--kubernetes", "--kubeconfig", controlplane.Kubeconfig(t, c.Admin))
 	p.cmd.Env = append(os.Environ(), "NODE_NAME="+name, "NODE_IP=127.0.0.1")
@@ -116,7 +116,7 @@ func (c *cluster) testAgent(t *testing.T) {
 	require.Root(t)
 	require.FUSE(t)
 	program := filepath.Join(t.TempDir(), "brisk-node")
-	built := exec.CommandContext(t.Context(), require.Tool(t, "go"), "build", "-o", program, //nolint:gosec // our own program
+	built := exec.CommandContext(t.Context(), require.Tool(t, "go"), "build", "-o", program,
 		"github.com/brisk-project/brisk/cmd/brisk-node")
 	if out, err := built.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
