@@ -4,6 +4,8 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 	"k8s.io/kubernetes/pkg/scheduler/framework"
+
+	"github.com/brisk-project/brisk/scheduler/index"
 )
 
 // StoreOf returns what the watch of a plugin writes to.
@@ -22,4 +24,10 @@ func Retried(plugin framework.Plugin) int {
 		return 0
 	}
 	return p.looked.Len()
+}
+
+// NewStore returns what a watch would write to, and the index behind it.
+func NewStore() (cache.ReflectorStore, *index.Index) {
+	x := index.New(index.Config{})
+	return &store{shared: &shared{index: x}, logger: klog.Background()}, x
 }

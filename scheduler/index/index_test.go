@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -374,4 +375,34 @@ func FuzzIndex(f *testing.F) {
 		x.Delete("n0")
 		x.Delete("n1")
 	})
+}
+
+// TestConcurrentUse is for the race detector.
+func TestConcurrentUse(t *testing.T) {
+	x, c := newIndex()
+	set(t, x, report(t, c, "n0", has(t, "app", mb, 0)))
+	var running sync.WaitGroup
+	for worker := range 4 {
+		running.Go(func() {
+			for i := range 200 {
+				node := fmt.Sprint("n", i%3)
+				pod := types.UID(fmt.Sprint(worker, i%5))
+				if _, err := x.Set(report(t, c, node, has(t, "app", int64(i)*mb, mb))); err != nil {
+					t.Error(err)
+				}
+				if q := x.Query([]index.Image{image(t, "app")}); q != nil {
+					q.Best()
+					q.Time(node)
+					x.Reserve(pod, q.Ask([]string{node})[0])
+				}
+				x.Health(node)
+				x.Promised()
+				x.Unreserve(pod)
+				if i%7 == 0 {
+					x.Delete(node)
+				}
+			}
+		})
+	}
+	running.Wait()
 }
