@@ -79,19 +79,19 @@ func tag(image int) string { return fmt.Sprintf("registry.test/team/app-%d:v1", 
 func nodeName(i int) string { return fmt.Sprintf("node-%05d", i) }
 
 // profile is one of the shipped configuration, under a name.
-func profile(t testing.TB, name string, change func(*schedulerconfig.KubeSchedulerProfile)) schedulerconfig.KubeSchedulerProfile {
-	t.Helper()
+func profile(tb testing.TB, name string, change func(*schedulerconfig.KubeSchedulerProfile)) schedulerconfig.KubeSchedulerProfile {
+	tb.Helper()
 	content, err := os.ReadFile("../deploy/scheduler/config.yaml")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	object, _, err := scheme.Codecs.UniversalDecoder().Decode(content, nil, nil)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	cfg, ok := object.(*schedulerconfig.KubeSchedulerConfiguration)
 	if !ok {
-		t.Fatalf("a %T", object)
+		tb.Fatalf("a %T", object)
 	}
 	p := cfg.Profiles[0]
 	p.SchedulerName = name
@@ -101,23 +101,23 @@ func profile(t testing.TB, name string, change func(*schedulerconfig.KubeSchedul
 	return p
 }
 
-func stockProfile(t testing.TB) schedulerconfig.KubeSchedulerProfile {
-	t.Helper()
+func stockProfile(tb testing.TB) schedulerconfig.KubeSchedulerProfile {
+	tb.Helper()
 	object, _, err := scheme.Codecs.UniversalDecoder().Decode(
 		[]byte("apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\n"), nil, nil)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	cfg, ok := object.(*schedulerconfig.KubeSchedulerConfiguration)
 	if !ok {
-		t.Fatalf("a %T", object)
+		tb.Fatalf("a %T", object)
 	}
 	cfg.Profiles[0].SchedulerName = stock
 	return cfg.Profiles[0]
 }
 
-func newBench(t testing.TB, nodes, images int, profiles ...schedulerconfig.KubeSchedulerProfile) *bench {
-	t.Helper()
+func newBench(tb testing.TB, nodes, images int, profiles ...schedulerconfig.KubeSchedulerProfile) *bench {
+	tb.Helper()
 	metrics.Register()
 	b := &bench{nodes: nodes, images: images, bound: make(map[types.UID]string)}
 	objects := make([]runtime.Object, nodes)
@@ -141,9 +141,9 @@ func newBench(t testing.TB, nodes, images int, profiles ...schedulerconfig.KubeS
 	factory := informers.NewSharedInformerFactory(client, 0)
 	ours := scheduler.Factory(nil)
 	var err error
-	b.Scheduler, err = kubescheduler.New(t.Context(), client, factory, nil,
+	b.Scheduler, err = kubescheduler.New(tb.Context(), client, factory, nil,
 		func(string) events.EventRecorder { return &events.FakeRecorder{} },
-		kubescheduler.WithProfiles(append(profiles, stockProfile(t))...),
+		kubescheduler.WithProfiles(append(profiles, stockProfile(tb))...),
 		kubescheduler.WithPodInitialBackoffSeconds(0),
 		kubescheduler.WithFrameworkOutOfTreeRegistry(frameworkruntime.Registry{
 			scheduler.Name: func(ctx context.Context, args runtime.Object, handle framework.Handle) (framework.Plugin, error) {
@@ -155,19 +155,19 @@ func newBench(t testing.TB, nodes, images int, profiles ...schedulerconfig.KubeS
 			},
 		}))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	factory.Start(t.Context().Done())
-	factory.WaitForCacheSync(t.Context().Done())
-	if err := b.WaitForHandlersSync(t.Context()); err != nil {
-		t.Fatal(err)
+	factory.Start(tb.Context().Done())
+	factory.WaitForCacheSync(tb.Context().Done())
+	if err := b.WaitForHandlersSync(tb.Context()); err != nil {
+		tb.Fatal(err)
 	}
 	b.SchedulingQueue.Run(klog.Background())
 	b.close = sync.OnceFunc(b.SchedulingQueue.Close)
-	t.Cleanup(b.close)
+	tb.Cleanup(b.close)
 	random := rand.New(rand.NewPCG(1, 2))
 	for i := range nodes {
-		b.report(t, random, i)
+		b.report(tb, random, i)
 	}
 	return b
 }
@@ -193,13 +193,13 @@ func (b *bench) node(i int) *corev1.Node {
 }
 
 // report changes what a node has.
-func (b *bench) report(t testing.TB, random *rand.Rand, node int, more ...v1alpha1.ImageBlocks) {
-	t.Helper()
+func (b *bench) report(tb testing.TB, random *rand.Rand, node int, more ...v1alpha1.ImageBlocks) {
+	tb.Helper()
 	have := make(map[v1alpha1.ImageKey]v1alpha1.ImageBlocks, b.images)
 	for len(have) < b.images {
 		key, err := v1alpha1.KeyOf(digest(random.IntN(catalog)))
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		missing := random.Int64N(100 * mib)
 		if random.IntN(2) == 0 {
@@ -213,7 +213,7 @@ func (b *bench) report(t testing.TB, random *rand.Rand, node int, more ...v1alph
 	}
 	packed, err := v1alpha1.EncodeImages(list)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	report := v1alpha1.NodeBlocks{
 		ObjectMeta: metav1.ObjectMeta{Name: nodeName(node)},
@@ -224,15 +224,16 @@ func (b *bench) report(t testing.TB, random *rand.Rand, node int, more ...v1alph
 	}
 	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&report)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if err := b.store.Update(&unstructured.Unstructured{Object: content}); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 
 // churn changes a hundred reports a second until ctx is done.
-func (b *bench) churn(ctx context.Context, t testing.TB) {
+func (b *bench) churn(ctx context.Context, tb testing.TB) {
+	tb.Helper()
 	random := rand.New(rand.NewPCG(3, 4))
 	ticker := time.NewTicker(10 * time.Millisecond)
 	defer ticker.Stop()
@@ -241,17 +242,18 @@ func (b *bench) churn(ctx context.Context, t testing.TB) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			b.report(t, random, random.IntN(b.nodes))
+			b.report(tb, random, random.IntN(b.nodes))
 		}
 	}
 }
 
 // schedule makes a pod and returns how long the scheduler took to decide on it.
-func (b *bench) schedule(t testing.TB, profile, image string) (types.UID, time.Duration) {
+func (b *bench) schedule(tb testing.TB, profile, image string) (types.UID, time.Duration) {
+	tb.Helper()
 	made := b.pod(profile, image)
 	b.SchedulingQueue.Add(klog.Background(), made)
 	began := time.Now()
-	b.ScheduleOne(t.Context())
+	b.ScheduleOne(tb.Context())
 	return made.UID, time.Since(began)
 }
 
@@ -271,15 +273,15 @@ func (b *bench) pod(profile, image string) *corev1.Pod {
 }
 
 // size is that of the cluster: small, unless BRISK_BENCH_NODES says otherwise.
-func size(t testing.TB) (nodes, pods int) {
-	t.Helper()
+func size(tb testing.TB) (nodes, pods int) {
+	tb.Helper()
 	said := os.Getenv("BRISK_BENCH_NODES")
 	if said == "" {
 		return 1000, 300
 	}
 	nodes, err := strconv.Atoi(said)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return nodes, 1500
 }
@@ -324,11 +326,11 @@ func TestThroughput(t *testing.T) {
 }
 
 // processor is the processor time that this process has used.
-func processor(t testing.TB) time.Duration {
-	t.Helper()
+func processor(tb testing.TB) time.Duration {
+	tb.Helper()
 	var used syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &used); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
 }
@@ -379,7 +381,8 @@ func TestWarmNodesAreSeen(t *testing.T) {
 }
 
 // withoutShortlist turns off what brings warm nodes into a cycle.
-func withoutShortlist(t testing.TB) func(*schedulerconfig.KubeSchedulerProfile) {
+func withoutShortlist(tb testing.TB) func(*schedulerconfig.KubeSchedulerProfile) {
+	tb.Helper()
 	return func(p *schedulerconfig.KubeSchedulerProfile) {
 		for i := range p.PluginConfig {
 			if args, ok := p.PluginConfig[i].Args.(*config.BlockLocalityArgs); ok {
@@ -387,7 +390,7 @@ func withoutShortlist(t testing.TB) func(*schedulerconfig.KubeSchedulerProfile) 
 				return
 			}
 		}
-		t.Fatal("the profile has no arguments of the plugin")
+		tb.Fatal("the profile has no arguments of the plugin")
 	}
 }
 
@@ -442,29 +445,29 @@ func hostPort() []corev1.ContainerPort {
 }
 
 // warm gives an image to some nodes, the others have never seen it.
-func (b *bench) warm(t testing.TB, image, count int) map[string]bool {
-	t.Helper()
+func (b *bench) warm(tb testing.TB, image, count int) map[string]bool {
+	tb.Helper()
 	key, err := v1alpha1.KeyOf(digest(image))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	random := rand.New(rand.NewPCG(7, 8))
 	warm := make(map[string]bool, count)
 	for i := range count {
 		node := (i*b.nodes/count + 31) % b.nodes
 		warm[nodeName(node)] = true
-		b.report(t, random, node, v1alpha1.ImageBlocks{Key: key, Cached: 400 * mib})
+		b.report(tb, random, node, v1alpha1.ImageBlocks{Key: key, Cached: 400 * mib})
 	}
 	return warm
 }
 
 // hits schedules pods and counts those that are on one of some nodes. The time is the median.
-func (b *bench) hits(t testing.TB, profile, image string, pods int, nodes map[string]bool) (int, time.Duration) {
-	t.Helper()
+func (b *bench) hits(tb testing.TB, profile, image string, pods int, nodes map[string]bool) (int, time.Duration) {
+	tb.Helper()
 	uids := make([]types.UID, pods)
 	took := make([]time.Duration, pods)
 	for i := range uids {
-		uids[i], took[i] = b.schedule(t, profile, image)
+		uids[i], took[i] = b.schedule(tb, profile, image)
 	}
 	slices.Sort(took)
 	deadline := time.Now().Add(30 * time.Second)
@@ -484,7 +487,7 @@ func (b *bench) hits(t testing.TB, profile, image string, pods int, nodes map[st
 			return hits, took[pods/2]
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("%d of %d pods are bound", found, pods)
+			tb.Fatalf("%d of %d pods are bound", found, pods)
 		}
 		<-time.After(10 * time.Millisecond)
 	}

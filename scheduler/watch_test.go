@@ -11,11 +11,11 @@ import (
 
 const plainReport = `{"metadata":{"name":"n"},"status":{"observedAt":"2026-01-02T03:04:05Z","healthy":true}}`
 
-func object(t testing.TB, content string) *unstructured.Unstructured {
-	t.Helper()
+func object(tb testing.TB, content string) *unstructured.Unstructured {
+	tb.Helper()
 	var fields map[string]any
 	if err := json.Unmarshal([]byte(content), &fields); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return &unstructured.Unstructured{Object: fields}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -36,26 +37,26 @@ func newIndex() (*index.Index, *clock) {
 
 func digest(image string) string { return fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(image))) }
 
-func key(t testing.TB, image string) v1alpha1.ImageKey {
-	t.Helper()
+func key(tb testing.TB, image string) v1alpha1.ImageKey {
+	tb.Helper()
 	k, err := v1alpha1.KeyOf(digest(image))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return k
 }
 
-func has(t testing.TB, image string, missing, cached int64) v1alpha1.ImageBlocks {
-	t.Helper()
-	return v1alpha1.ImageBlocks{Key: key(t, image), StartupMissing: missing, Cached: cached}
+func has(tb testing.TB, image string, missing, cached int64) v1alpha1.ImageBlocks {
+	tb.Helper()
+	return v1alpha1.ImageBlocks{Key: key(tb, image), StartupMissing: missing, Cached: cached}
 }
 
 // report returns what a healthy node of the zone z reports.
-func report(t testing.TB, c *clock, node string, images ...v1alpha1.ImageBlocks) *v1alpha1.NodeBlocks {
-	t.Helper()
+func report(tb testing.TB, c *clock, node string, images ...v1alpha1.ImageBlocks) *v1alpha1.NodeBlocks {
+	tb.Helper()
 	packed, err := v1alpha1.EncodeImages(images)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return &v1alpha1.NodeBlocks{
 		ObjectMeta: metav1.ObjectMeta{Name: node},
@@ -66,34 +67,34 @@ func report(t testing.TB, c *clock, node string, images ...v1alpha1.ImageBlocks)
 	}
 }
 
-func set(t testing.TB, x *index.Index, r *v1alpha1.NodeBlocks) index.Change {
-	t.Helper()
+func set(tb testing.TB, x *index.Index, r *v1alpha1.NodeBlocks) index.Change {
+	tb.Helper()
 	change, err := x.Set(r)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return change
 }
 
-func image(t testing.TB, name string) index.Image {
-	t.Helper()
-	return index.Image{Name: name, Keys: []v1alpha1.ImageKey{key(t, name)}}
+func image(tb testing.TB, name string) index.Image {
+	tb.Helper()
+	return index.Image{Name: name, Keys: []v1alpha1.ImageKey{key(tb, name)}}
 }
 
 // ask estimates one node for a pod with images.
-func ask(t testing.TB, x *index.Index, node string, images ...string) index.Answer {
-	t.Helper()
+func ask(tb testing.TB, x *index.Index, node string, images ...string) index.Answer {
+	tb.Helper()
 	var list []index.Image
 	for _, name := range images {
-		list = append(list, image(t, name))
+		list = append(list, image(tb, name))
 	}
 	q := x.Query(list)
 	if q == nil {
-		t.Fatal("nothing is known")
+		tb.Fatal("nothing is known")
 	}
 	answer := q.Ask([]string{node})[0]
 	if total := q.Time(node); total != answer.Split.Total() {
-		t.Errorf("node %s takes %v or %v", node, total, answer.Split.Total())
+		tb.Errorf("node %s takes %v or %v", node, total, answer.Split.Total())
 	}
 	return answer
 }
@@ -105,11 +106,15 @@ func TestTerms(t *testing.T) {
 	far := report(t, c, "far", has(t, "app", 200*mb, 0))
 	far.Status.Zone = "elsewhere"
 	set(t, x, far)
+	alone := report(t, c, "alone", has(t, "app", 100*mb, 100*mb)) // what it lacks, its zone does
+	alone.Status.Zone = "island"
+	set(t, x, alone)
 	set(t, x, report(t, c, "empty"))
 	for node, want := range map[string]estimate.Split{
 		"warm":    {},
 		"half":    {Peers: time.Second},
 		"far":     {Registry: 4 * time.Second},
+		"alone":   {Registry: 2 * time.Second},
 		"empty":   {Peers: 2 * time.Second}, // the zone has it
 		"unknown": {Registry: 4 * time.Second},
 	} {
@@ -177,14 +182,14 @@ func TestImagesComeAndGo(t *testing.T) {
 		var names []string
 		for i := range 20 {
 			if random.IntN(2) == 0 {
-				names = append(names, fmt.Sprint(i))
-				images = append(images, has(t, fmt.Sprint(i), 0, mb))
+				names = append(names, strconv.Itoa(i))
+				images = append(images, has(t, strconv.Itoa(i), 0, mb))
 			}
 		}
 		set(t, x, report(t, c, "node", images...))
 		for i := range 20 {
-			known := x.Query([]index.Image{image(t, fmt.Sprint(i))}) != nil
-			if known != slices.Contains(names, fmt.Sprint(i)) {
+			known := x.Query([]index.Image{image(t, strconv.Itoa(i))}) != nil
+			if known != slices.Contains(names, strconv.Itoa(i)) {
 				t.Fatalf("image %d of %v: known is %v", i, names, known)
 			}
 		}

@@ -10,11 +10,11 @@ import (
 	"github.com/brisk-project/brisk/scheduler/index"
 )
 
-func newNames(t testing.TB) *index.Names {
-	t.Helper()
+func newNames(tb testing.TB) *index.Names {
+	tb.Helper()
 	names, err := index.NewNames(0, "_accelerated", "_containerd_accelerated")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return names
 }
