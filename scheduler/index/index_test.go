@@ -319,7 +319,7 @@ func TestMoreMissingIsNeverBetter(t *testing.T) {
 		x, c := newIndex()
 		for i := range 1 + random.IntN(4) {
 			r := report(t, c, fmt.Sprint("other-", i), has(t, "app", amount(), amount()))
-			r.Status.Zone = fmt.Sprint(random.IntN(2))
+			r.Status.Zone = strconv.Itoa(random.IntN(2))
 			r.Status.Healthy = random.IntN(4) > 0
 			set(t, x, r)
 		}
