@@ -9,7 +9,7 @@ TOOLS := $(BIN)/tools
 # a program of it that shows whether it is there.
 DEPS := iproute2:ip busybox-static:busybox attr:setfattr acl:setfacl libcap2-bin:setcap
 # Tests of figures and of large images, which run without the race detector.
-FIGURES := IndexShare|DemoImage|BuildBudget|Throughput|WarmNodes|Shortlist
+FIGURES := IndexShare|DemoImage|BuildBudget|Scale|Throughput|WarmNodes|Shortlist
 FUZZTIME ?= 60s
 
 .PHONY: help
@@ -27,7 +27,12 @@ demo: build ## Run the demo: one image, a plain pull beside three lazy nodes (ne
 .PHONY: test
 test: deps ## Run all tests, but for figures to hold under the race detector (as root: real mounts)
 	PATH="$(CURDIR)/$(TOOLS):$$PATH" $(GO) test -race -timeout 20m $(TEST_FLAGS) ./...
-	$(GO) test -timeout 20m $(TEST_FLAGS) -run "$(FIGURES)" ./bench/... ./cmd/internal/node ./image/erofs ./scheduler
+	$(GO) test -timeout 20m $(TEST_FLAGS) -run "$(FIGURES)" ./bench/... ./cmd/internal/node ./cmd/brisk-node ./image/erofs ./scheduler
+
+.PHONY: test-releases
+test-releases: ## Test with the containerd releases from 1.7 on, built here (as root)
+	BRISK_TEST_CONTAINERDS="$$(test/tools/containerds.sh $(TOOLS)/containerd)" \
+	  $(GO) test -timeout 20m -count=1 -run '^(TestReleases|TestContainerd)$$' ./cmd/brisk-node ./cmd/internal/containerdcfg
 
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint ## Check style, layering and formatting

@@ -83,12 +83,12 @@ func TestPatience(t *testing.T) {
 			began <- err
 		}()
 		<-time.After(200 * time.Millisecond) // the worker has the request, and its source hangs
+		begin := time.Now()
 		w.kill()
 		go func() {
 			_, err := s.read(t, own, 3<<20, 4096)
 			late <- err
 		}()
-		begin := time.Now()
 		for _, read := range []chan error{began, late} {
 			if err := <-read; !errors.Is(err, unix.EIO) {
 				t.Errorf("a read while no worker is there: %v, want EIO", err)

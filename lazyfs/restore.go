@@ -289,7 +289,7 @@ func (r *restorer) there(record *mountRecord) error {
 	case record.overlaid() && filepath.Dir(record.Root) != filepath.Join(r.fs.cfg.StateDir, "mnt"):
 		return fmt.Errorf("%w: the root is on %s", errRecord, record.Root)
 	case record.Backend == Tree && root.Type != fuseType,
-		record.Backend != Tree && (root.Type != "erofs" || backing(root) != r.fs.metadataPath(record.ID)):
+		record.Backend != Tree && (root.Type != "erofs" || backing(root) != r.fs.MetadataPath(record.ID)):
 		return fmt.Errorf("%w: %s of %q is on %s", errGone, root.Type, root.Source, record.Root)
 	}
 	if top, _ := r.find(record.Target); record.overlaid() && top.Type != "overlay" {

@@ -23,8 +23,8 @@ import (
 // smaller units.
 const metadataBlock = 512
 
-// metadataPath returns where the metadata of an image is kept.
-func (fs *FS) metadataPath(id block.Digest) string {
+// MetadataPath returns where the metadata of an image is kept, once it has been mounted.
+func (fs *FS) MetadataPath(id block.Digest) string {
 	return filepath.Join(fs.cfg.StateDir, "rootfs", id.Hex()+".erofs")
 }
 
@@ -38,7 +38,7 @@ func (m *Mount) mountRoot(ctx context.Context, image Image, dir string, cfg Moun
 		}
 		return m.record(dir, cfg)
 	}
-	metadata, err := m.fs.metadata(image.Layers, m.fs.metadataPath(image.ID))
+	metadata, err := m.fs.metadata(image.Layers, m.fs.MetadataPath(image.ID))
 	if err != nil {
 		return err
 	}

@@ -109,7 +109,7 @@ func (o *installOptions) installer(cmd *cobra.Command, removing bool) (*install.
 	}
 	return install.New(install.Config{
 		Target: target, Address: cfg.Containerd.Address, Containerd: o.containerd, Service: o.service, Systemd: o.systemd,
-		Unit: o.unit, Program: program, NodeConfig: path, Settings: settings, DryRun: o.dryRun, Out: cmd.OutOrStdout(),
+		Unit: o.unit, Program: program, NodeConfig: path, Kubelet: cfg.CRI.Socket, Settings: settings, DryRun: o.dryRun, Out: cmd.OutOrStdout(),
 	}), nil
 }
 

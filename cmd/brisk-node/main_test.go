@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/authn"
 	"go.uber.org/goleak"
 
 	"github.com/brisk-project/brisk/image/convert"
@@ -50,6 +51,7 @@ type site struct {
 	dir  string
 	reg  *registrytest.Registry
 	logs *logs
+	pid  int    // of the program
 	stop func() // ends the program
 	kill func() // kills it
 }
@@ -63,15 +65,33 @@ func newSite(t *testing.T, flags ...string) *site {
 // newSiteWith starts a node with a containerd that is configured in another way.
 func newSiteWith(t *testing.T, cfg containerdtest.Config, flags ...string) *site {
 	t.Helper()
-	require.FUSE(t)
-	dir := filepath.Join(t.TempDir(), "node")
-	s := &site{t: t, dir: dir, reg: registrytest.New(t, registrytest.Config{}), logs: &logs{}}
-	t.Cleanup(s.remove)
-	s.stop = s.run(flags...)
-	cfg.Socket, cfg.Root = s.socket(), dir
-	s.Daemon = containerdtest.Start(t, cfg)
+	return newSiteAt(t, registrytest.New(t, registrytest.Config{}), cfg, flags...)
+}
+
+// newSiteAt starts a node whose images are in a registry.
+func newSiteAt(t *testing.T, reg *registrytest.Registry, cfg containerdtest.Config, flags ...string) *site {
+	t.Helper()
+	s := &site{t: t, dir: filepath.Join(t.TempDir(), "node"), reg: reg, logs: &logs{}}
+	s.start(cfg, flags...)
 	return s
 }
+
+// start starts the program and containerd, which is also found under s.link.
+func (s *site) start(cfg containerdtest.Config, flags ...string) {
+	t := s.t
+	t.Helper()
+	require.FUSE(t)
+	t.Cleanup(s.remove)
+	s.stop = s.run(flags...)
+	cfg.Socket, cfg.Root = s.socket(), s.dir
+	s.Daemon = containerdtest.Start(t, cfg)
+	if err := os.Symlink(s.Address, s.link()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// link returns a path of the socket of containerd that is known before containerd runs.
+func (s *site) link() string { return filepath.Join(s.dir, "containerd.sock") }
 
 func (s *site) socket() string { return filepath.Join(s.dir, "s.sock") }
 
@@ -79,13 +99,14 @@ func (s *site) socket() string { return filepath.Join(s.dir, "s.sock") }
 func (s *site) run(flags ...string) (stop func()) {
 	s.t.Helper()
 	cmd := exec.CommandContext(context.WithoutCancel(s.t.Context()), "/proc/self/exe",
-		append([]string{"run", "--dir", s.dir, "--socket", s.socket(), "--lookup-timeout", "20s", "--http", ""}, flags...)...)
+		append([]string{"run", "--dir", s.dir, "--socket", s.socket(), "--lookup-timeout", "20s", "--http", "", "--containerd", s.link()}, flags...)...)
 	cmd.Env = append(os.Environ(), envProgram+"=1", "GORACE=atexit_sleep_ms=0")
 	cmd.Stderr = s.logs
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
+	s.pid = cmd.Process.Pid
 	var once sync.Once
 	end := func(signal os.Signal) {
 		once.Do(func() {
@@ -157,12 +178,20 @@ func (s *site) mounts() []string {
 	return points
 }
 
+// pusher is the keychain of what tests push themselves.
+type pusher struct{}
+
+// Resolve implements [authn.Keychain].
+func (pusher) Resolve(authn.Resource) (authn.Authenticator, error) {
+	return &authn.Basic{Username: registrytest.Pusher, Password: registrytest.Password}, nil
+}
+
 // push puts an image into the registry, with an index or without.
 func (s *site) push(ref string, indexed bool, layers ...registrytest.Layer) string {
 	s.t.Helper()
 	s.reg.Push(s.t, ref, registrytest.Image{Layers: layers})
 	if indexed {
-		client, err := registry.NewClient(registry.Config{})
+		client, err := registry.NewClient(registry.Config{Keychain: pusher{}})
 		if err != nil {
 			s.t.Fatal(err)
 		}

@@ -39,6 +39,14 @@ func word(flags *pflag.FlagSet, usage string) func(p *string, name string) {
 	return func(p *string, name string) { flags.StringVar(p, name, *p, usage) }
 }
 
+func number(flags *pflag.FlagSet, usage string) func(p *int64, name string) {
+	return func(p *int64, name string) { flags.Int64Var(p, name, *p, usage) }
+}
+
+func percent(flags *pflag.FlagSet, usage string) func(p *int, name string) {
+	return func(p *int, name string) { flags.IntVar(p, name, *p, usage) }
+}
+
 func truth(flags *pflag.FlagSet, usage string) func(p *bool, name string) {
 	return func(p *bool, name string) { flags.BoolVar(p, name, *p, usage) }
 }
@@ -69,9 +77,16 @@ func (o *options) addTo(cmd *cobra.Command) {
 	field(o, "log-level", func(c *config) *string { return &c.Log.Level }, word(f, "debug, info, warn or error"))
 	field(o, "log-format", func(c *config) *string { return &c.Log.Format }, word(f, "text or json"))
 	field(o, "cache-size", func(c *config) *size { return &c.Cache.Size }, text[size](f, "the most `bytes` that the cache takes on disk"))
+	field(o, "cache-inodes", func(c *config) *int64 { return &c.Cache.Inodes }, number(f, "the most `inodes` that the cache takes on disk"))
+	field(o, "cache-high-water", func(c *config) *int { return &c.Cache.HighWater },
+		percent(f, "above this many `percent` of its bounds the cache evicts"))
+	field(o, "cache-low-water", func(c *config) *int { return &c.Cache.LowWater },
+		percent(f, "the cache evicts down to this many `percent` of its bounds"))
 	field(o, "cache-memory", func(c *config) *size { return &c.Cache.Memory }, text[size](f, "the most `bytes` that the cache takes in memory"))
 	field(o, "cache-min-free", func(c *config) *size { return &c.Cache.MinFree },
-		text[size](f, "with fewer `bytes` free on the disk the node is not ready"))
+		text[size](f, "with fewer `bytes` free on the disk the node is not ready; the cache gives way before"))
+	field(o, "memory-limit", func(c *config) *size { return &c.Process.MemoryLimit },
+		text[size](f, "what the garbage collector keeps memory below, in `bytes`, without the memory cache; 0 leaves that to GOMEMLIMIT"))
 	field(o, "backend", func(c *config) *string { return &c.Mount.Backend },
 		word(f, "force a mount backend: erofs, loop or tree (default: the first that works)"))
 	field(o, "read-timeout", func(c *config) *duration { return &c.Mount.ReadTimeout },
@@ -84,6 +99,7 @@ func (o *options) addTo(cmd *cobra.Command) {
 		truth(f, "leave the files of removed snapshots to the next clean-up of containerd"))
 	field(o, "plain-http", func(c *config) *[]string { return &c.Registry.PlainHTTP },
 		list(f, "speak http instead of https to this registry, given as host:port (always done on loopback)"))
+	o.addCredentialsTo(f)
 	field(o, "listen", func(c *config) *[]string { return &c.Peers.Listen },
 		list(f, "serve blocks to peers on this address, such as /ip4/0.0.0.0/tcp/4077"))
 	field(o, "peer", func(c *config) *[]string { return &c.Peers.Members },
@@ -101,6 +117,30 @@ func (o *options) addTo(cmd *cobra.Command) {
 	field(o, "node-address", func(c *config) *string { return &c.Kubernetes.Address },
 		word(f, "IP address that other nodes reach this one under (default: $NODE_IP, or else all of the machine)"))
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log what is being done: the same as --log-level debug")
+}
+
+// addCredentialsTo adds the flags that say how registries are reached, and with which
+// credentials.
+func (o *options) addCredentialsTo(f *pflag.FlagSet) {
+	type config = nodeconfig.Config
+	field(o, "registry-config-path", func(c *config) *string { return &c.Registry.ConfigPath },
+		word(f, "directories with a hosts.toml for each registry, separated by colons: config_path of containerd"))
+	field(o, "docker-config", func(c *config) *string { return &c.Credentials.DockerConfig },
+		word(f, "Docker configuration file with credentials (default: that of the user)"))
+	field(o, "credentials-dir", func(c *config) *string { return &c.Credentials.Directory },
+		word(f, "directory of such files, such as mounted Secrets"))
+	field(o, "credential-plugins-config", func(c *config) *string { return &c.Credentials.Plugins.Config },
+		word(f, "what kubelet has as --image-credential-provider-config"))
+	field(o, "credential-plugins-dir", func(c *config) *string { return &c.Credentials.Plugins.BinDir },
+		word(f, "what kubelet has as --image-credential-provider-bin-dir"))
+	field(o, "credentials-file", func(c *config) *string { return &c.Credentials.File },
+		word(f, "file that keeps credentials, sealed (default: credentials in --dir)"))
+	field(o, "credentials-key", func(c *config) *string { return &c.Credentials.KeyFile },
+		word(f, "file with the key of the seal (default: that file with .key behind it)"))
+	field(o, "cri-socket", func(c *config) *string { return &c.CRI.Socket },
+		word(f, "socket for kubelet's imageServiceEndpoint, to learn what it pulls with (default: none)"))
+	field(o, "cri-runtime", func(c *config) *string { return &c.CRI.Runtime },
+		word(f, "socket that calls of kubelet are handed on to (default: that of containerd)"))
 }
 
 // where returns the path of the configuration file.

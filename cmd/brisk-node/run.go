@@ -7,7 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"slices"
+	"runtime/debug"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -18,7 +18,6 @@ import (
 	"github.com/brisk-project/brisk/cmd/internal/node"
 	"github.com/brisk-project/brisk/cmd/internal/nodeconfig"
 	"github.com/brisk-project/brisk/cmd/internal/ops"
-	"github.com/brisk-project/brisk/image/registry"
 	"github.com/brisk-project/brisk/lazyfs"
 	"github.com/brisk-project/brisk/lazyfs/keeper"
 	"github.com/brisk-project/brisk/p2p"
@@ -90,6 +89,13 @@ func keeperStore(cfg nodeconfig.Keeper, log *slog.Logger) keeper.Store {
 	return nil
 }
 
+// spared returns how much of the disk the cache leaves to others: more than the node needs
+// to be ready, which it then is whatever is cached.
+func spared(minFree nodeconfig.Size) int64 { return int64(minFree + minFree/8) }
+
+// share returns per cent as a part of one.
+func share(percent int) float64 { return float64(percent) / 100 }
+
 func run(ctx context.Context, cfg nodeconfig.Config, stderr io.Writer) error {
 	if os.Geteuid() != 0 {
 		return errors.New("mounting needs root")
@@ -102,28 +108,30 @@ func run(ctx context.Context, cfg nodeconfig.Config, stderr io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("peers.members: %w", err)
 	}
+	if cfg.Process.MemoryLimit > 0 {
+		debug.SetMemoryLimit(int64(cfg.Process.MemoryLimit + cfg.Cache.Memory))
+	}
 	metrics, err := ops.NewRegistry()
 	if err != nil {
 		return err
 	}
-	client, err := registry.NewClient(registry.Config{
-		PlainHTTP: func(host string) bool { return slices.Contains(cfg.Registry.PlainHTTP, host) },
-		Logger:    log,
-	})
+	known, err := newRegistries(&cfg, log, metrics)
 	if err != nil {
 		return err
 	}
-	defer client.Close()
+	defer known.close()
 	list := p2p.NewList(peers...)
 	a, err := agent.New(ctx, agent.Config{
 		Node: node.Config{
 			Dir: cfg.Directory, CacheBytes: int64(cfg.Cache.Size), MemoryBytes: int64(cfg.Cache.Memory),
+			CacheFiles: cfg.Cache.Inodes, CacheHighWater: share(cfg.Cache.HighWater), CacheLowWater: share(cfg.Cache.LowWater), CacheMinFree: spared(cfg.Cache.MinFree),
 			Backend: lazyfs.Backend(cfg.Mount.Backend), ReadTimeout: time.Duration(cfg.Mount.ReadTimeout),
-			Registry: client, Listen: cfg.Peers.Listen, Members: list, Keeper: keeperStore(cfg.Keeper, log), Log: log, Metrics: metrics,
+			Registry: known.client, Listen: cfg.Peers.Listen, Members: list, Keeper: keeperStore(cfg.Keeper, log), Log: log, Metrics: metrics,
 		},
 		Socket: cfg.Socket, LookupTimeout: time.Duration(cfg.Snapshotter.LookupTimeout),
 		FetchTimeout: time.Duration(cfg.Snapshotter.FetchTimeout), AsyncRemove: cfg.Snapshotter.AsyncRemove,
-		Containerd: cfg.Containerd.Address, MinFree: int64(cfg.Cache.MinFree), Credentials: []string{"docker-config"},
+		Containerd: cfg.Containerd.Address, MinFree: int64(cfg.Cache.MinFree),
+		Credentials: known.names, Repositories: known.store.Status,
 	})
 	if err != nil {
 		return err
@@ -137,20 +145,34 @@ func run(ctx context.Context, cfg nodeconfig.Config, stderr io.Writer) error {
 			return errors.Join(err, a.Close())
 		}
 	}
-	return serve(ctx, a, in, ops.Config{
+	return serve(ctx, a, known, in, ops.Config{
 		Address: cfg.HTTP.Address, Pprof: cfg.HTTP.Pprof, Gatherer: metrics, NotReady: a.NotReady, Logger: log,
 	})
 }
 
-// serve runs the agent and what tells of it until ctx ends, the cluster too if there is
-// one.
-func serve(ctx context.Context, a *agent.Agent, in *cluster, look ops.Config) error {
+// serve runs the agent, what it has its credentials from, the cluster if there is one,
+// and what tells of it until ctx ends.
+func serve(ctx context.Context, a *agent.Agent, known *registries, in *cluster, look ops.Config) error {
+	// What is learned up to the last moment is kept, too.
+	lasting, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	kept := make(chan error, 1)
+	go func() { kept <- known.store.Run(lasting) }()
+	err := serveAll(ctx, a, known, in, look)
+	stop()
+	return errors.Join(err, <-kept)
+}
+
+func serveAll(ctx context.Context, a *agent.Agent, known *registries, in *cluster, look ops.Config) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var group errgroup.Group
 	group.Go(func() error { defer cancel(); return a.Run(ctx) })
 	if in != nil {
 		group.Go(func() error { return in.Run(ctx) })
+	}
+	if known.proxy != nil {
+		group.Go(func() error { known.serveKubelet(ctx); return nil })
 	}
 	if look.Address != "" {
 		group.Go(func() error {

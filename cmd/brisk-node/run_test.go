@@ -1,11 +1,9 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -15,7 +13,6 @@ import (
 	"github.com/containerd/errdefs"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/brisk-project/brisk/lazyfs/keeper"
 	"github.com/brisk-project/brisk/test/containerdtest"
 	"github.com/brisk-project/brisk/test/registrytest"
 )
@@ -361,20 +358,7 @@ func TestKill(t *testing.T) {
 // when the program is back, and everything is in order after it has gone.
 func TestKeeper(t *testing.T) {
 	t.Parallel()
-	socket := filepath.Join(t.TempDir(), "keeper.sock")
-	k, err := keeper.New(keeper.Config{Socket: socket})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	ended := make(chan error, 1)
-	go func() { ended <- k.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
+	socket := runKeeper(t)
 	s := newSite(t, "--keeper", socket)
 	data, path, sum := files(t, 1, 8<<20)
 	ref := s.push("app:v1", true, shell(t), data)

@@ -80,6 +80,11 @@ func printStatus(w io.Writer, status agent.Status) error {
 		fmt.Fprintln(&text, "peer:        ", status.PeerID)
 	}
 	fmt.Fprintln(&text, "credentials: ", strings.Join(status.Credentials, ", "))
+	for _, repo := range status.Repositories {
+		if repo.Source != "" {
+			fmt.Fprintf(&text, "              %s for %s\n", repo.Source, repo.Repository)
+		}
+	}
 	fmt.Fprintf(&text, "loaded:       %s from registries, %s from peers\n\n", bytesText(status.Bytes.Registry), bytesText(status.Bytes.Peers))
 	rows := []string{"IMAGE\tLAZY\tLOCAL\tREGISTRY\tPEERS\tDISK\tMEMORY\tSTALLS\n"}
 	for _, image := range status.Images {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 
@@ -36,56 +37,71 @@ func (s span) whole() bool { return s.off == 0 && s.n == s.size }
 //
 // Where the registry redirected to is remembered and asked directly next time,
 // until it refuses.
-func (c *Client) getBlob(ctx context.Context, repo name.Repository, digest block.Digest, want span) (*exactBody, error) {
-	doing := fmt.Sprintf("reading blob %s from %s", digest.Short(), repo)
-	reqCtx, w := watch(ctx, c.cfg.StallTimeout)
-	resp, err := c.askBlob(reqCtx, repo, digest, want) //nolint:bodyclose // the exactBody closes it
+func (c *Client) getBlob(ctx context.Context, repo name.Repository, digest block.Digest, want span) (body *exactBody, err error) {
+	err = c.try(ctx, repo, needPull, func(s *session, patience time.Duration) error {
+		body, err = s.getBlob(ctx, digest, want, patience)
+		return err
+	})
+	return body, err
+}
+
+func (s *session) getBlob(ctx context.Context, digest block.Digest, want span, patience time.Duration) (*exactBody, error) {
+	doing := fmt.Sprintf("reading blob %s from %s", digest.Short(), s.repo)
+	stall := s.client.cfg.StallTimeout
+	if patience > 0 {
+		patience = min(patience, stall)
+	} else {
+		patience = stall
+	}
+	reqCtx, w := watch(ctx, patience)
+	resp, err := s.askBlob(reqCtx, digest, want) //nolint:bodyclose // the exactBody closes it
 	if err != nil {
 		err = networkError(reqCtx, doing, err)
 		w.end()
 		return nil, err
 	}
 	w.resting()
+	w.timeout = stall
 	body := &watchedBody{ReadCloser: resp.Body, watch: w}
 	if err := position(resp, body, want); err != nil {
 		err = networkError(reqCtx, doing, err)
 		return nil, errors.Join(err, body.Close())
 	}
-	return &exactBody{body: body, ctx: reqCtx, doing: doing, left: want.n}, nil
+	return &exactBody{body: body, ctx: reqCtx, doing: doing, left: want.n, from: s.via}, nil
 }
 
 // askBlob returns an answer with status 200 or 206.
-func (c *Client) askBlob(ctx context.Context, repo name.Repository, digest block.Digest, want span) (*http.Response, error) {
-	s := c.session(repo, false)
-	key := blobName{repo.String(), digest}
-	if target, ok := c.targets.Get(key); ok {
-		resp, err := c.askTarget(ctx, s, target, want)
+func (s *session) askBlob(ctx context.Context, digest block.Digest, want span) (*http.Response, error) {
+	targets := s.client.targets
+	key := blobName{s.repo.String(), digest}
+	if target, ok := targets.Get(key); ok {
+		resp, err := s.askTarget(ctx, target, want)
 		if resp != nil {
 			return resp, nil
 		}
 		// Also after an error: the registry may redirect to another place by now.
-		c.targets.Remove(key)
+		targets.Remove(key)
 		if err != nil {
 			return nil, err
 		}
 	}
 	u := &url.URL{
-		Scheme: "https", Host: repo.RegistryStr(),
-		Path: fmt.Sprintf("/v2/%s/blobs/%s", repo.RepositoryStr(), digest),
+		Scheme: "https", Host: s.repo.RegistryStr(),
+		Path: fmt.Sprintf("/v2/%s/blobs/%s", s.repo.RepositoryStr(), digest),
 	}
 	resp, err := s.follow(ctx, u, want)
 	if err != nil {
 		return nil, err
 	}
-	if final := resp.Request.URL; final.Host != repo.RegistryStr() {
-		c.targets.Add(key, final.String())
+	if final := resp.Request.URL; final.Host != s.repo.RegistryStr() {
+		targets.Add(key, final.String())
 	}
 	return resp, nil
 }
 
 // askTarget asks where an earlier redirect led. It returns no answer and no error
 // when that place does not serve the blob any more, which is how signed URLs end.
-func (c *Client) askTarget(ctx context.Context, s *session, target string, want span) (*http.Response, error) {
+func (s *session) askTarget(ctx context.Context, target string, want span) (*http.Response, error) {
 	u, err := url.Parse(target)
 	if err != nil {
 		return nil, fmt.Errorf("%w: redirect: %w", ErrInvalid, err)
@@ -189,7 +205,8 @@ type exactBody struct {
 	ctx   context.Context //nolint:containedctx // the context of the request that the body belongs to, to tell why it ended
 	doing string
 	left  int64
-	err   error // the first error of body
+	err   error     // the first error of body
+	from  *Endpoint // nil for the registry without further settings
 	// counter, if not nil, is told how many bytes each read brought.
 	counter func(n int)
 }
@@ -214,6 +231,9 @@ func (b *exactBody) Read(p []byte) (n int, err error) {
 		err = io.ErrUnexpectedEOF
 	}
 	b.err = networkError(b.ctx, b.doing, fmt.Errorf("%d bytes missing: %w", b.left, err))
+	if errors.Is(b.err, block.ErrUnavailable) {
+		b.from.avoid()
+	}
 	return n, b.err
 }
 

@@ -41,19 +41,35 @@ func (c *Client) ReadBlob(ctx context.Context, repo name.Repository, digest bloc
 	if size < 0 || size > limit {
 		return nil, fmt.Errorf("reading blob %s from %s: %w: %d bytes, the limit is %d", digest.Short(), repo, ErrInvalid, size, limit)
 	}
-	r, err := c.OpenBlob(ctx, repo, digest, size)
-	if err != nil {
+	r := &blobReader{ctx: ctx, client: c, repo: repo, digest: digest, size: size}
+	for {
+		content, err := r.whole()
+		if err != nil {
+			return nil, err
+		}
+		got := block.Digest(sha256.Sum256(content))
+		if got == digest {
+			return content, nil
+		}
+		if r.from == nil || r.from.suspect() {
+			return nil, fmt.Errorf("reading blob %s from %s: %w: digest is %s", digest.Short(), repo, ErrInvalid, got)
+		}
+		// Another endpoint may have the right one.
+		r.from.avoid()
+		r.off = 0
+	}
+}
+
+// whole reads the blob to its end.
+func (r *blobReader) whole() ([]byte, error) {
+	if err := r.open(); err != nil {
 		return nil, err
 	}
 	var buf bytes.Buffer
-	_, err = buf.ReadFrom(io.LimitReader(r, size))
-	if err := errors.Join(err, r.Close()); err != nil {
-		return nil, err
-	}
-	if got := block.Digest(sha256.Sum256(buf.Bytes())); got != digest {
-		return nil, fmt.Errorf("reading blob %s from %s: %w: digest is %s", digest.Short(), repo, ErrInvalid, got)
-	}
-	return buf.Bytes(), nil
+	_, err := buf.ReadFrom(io.LimitReader(r, r.size))
+	err = errors.Join(err, r.Close())
+	r.body = nil
+	return buf.Bytes(), err
 }
 
 type blobReader struct {
@@ -64,6 +80,7 @@ type blobReader struct {
 	size   int64
 
 	body   io.ReadCloser // nil between requests
+	from   *Endpoint     // where it comes from
 	off    int64
 	failed int // resumes since a byte arrived
 }
@@ -76,7 +93,7 @@ func (r *blobReader) open() error {
 		}
 		body, err := r.client.getBlob(r.ctx, r.repo, r.digest, span{off: r.off, n: r.size - r.off, size: r.size})
 		if err == nil {
-			r.body = body
+			r.body, r.from = body, body.from
 			return nil
 		}
 		if err := r.wait(err); err != nil {

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -48,6 +49,12 @@ type Config struct {
 	// PlainHTTP reports whether a registry, named by host and port, may be spoken
 	// to without TLS. Loopback addresses always may. nil allows no other.
 	PlainHTTP func(host string) bool
+	// Endpoints returns where the content of a registry, named by host and port, is to be
+	// had: its mirrors in their order, and itself. None, as well as nil, leaves the
+	// registry itself. It is called for every request, returns the same endpoints until
+	// something has changed, and is safe for concurrent use. What is pushed goes to the
+	// registry itself.
+	Endpoints func(ctx context.Context, host string) []*Endpoint
 	// Transport makes the connections. Default a transport of the client's own,
 	// with TLS, HTTP/2 and the proxy of the environment.
 	Transport http.RoundTripper

@@ -481,3 +481,16 @@ func TestNothingNeededForWhatIsThere(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// A token that is refused before it was ever accepted says nothing of a credential that
+// was accepted a moment ago.
+func TestFreshTokenRefused(t *testing.T) {
+	r, st := private(t, registrytest.AuthToken)
+	dir := t.TempDir()
+	secretFile(t, dir, r, registrytest.Password)
+	d := newReader(t, r, st, credential.Config{Sources: []credential.Source{credential.NewDirectory(dir, nil)}})
+	d.expect("before", 0, 0)
+	r.Inject(registrytest.Rule{Match: rangeGet, Times: 2, Fault: registrytest.Status(http.StatusUnauthorized)})
+	d.expect("with the old token and a new one refused", 4, 2)
+	d.in("afterwards", "directory")
+}

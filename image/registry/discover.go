@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -14,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/brisk-project/brisk/image/index"
+	"github.com/brisk-project/brisk/internal/block"
 )
 
 // maxCandidates is the most artifacts looked at for one image.
@@ -210,15 +212,36 @@ func (c *Client) artifact(ctx context.Context, repo name.Repository, d v1.Descri
 	return a, nil
 }
 
-// referrers asks the referrers API, or reads the fallback tag where there is none.
-func (c *Client) referrers(ctx context.Context, image *Image) ([]v1.Descriptor, error) {
-	repo := image.Name.Context()
-	doing := fmt.Sprintf("listing the referrers of %s", image.Digest)
-	options, err := c.session(repo, false).options(ctx)
+// referrers asks the referrers API, or reads the fallback tag where there is none. What
+// an endpoint does not list, the next one may.
+func (c *Client) referrers(ctx context.Context, image *Image) (found []v1.Descriptor, err error) {
+	err = c.try(ctx, image.Name.Context(), needReferrers, func(s *session, patience time.Duration) error {
+		listed, err := s.referrers(ctx, image.Digest, patience)
+		if err != nil {
+			return err
+		}
+		found = listed
+		if !slices.ContainsFunc(listed, func(d v1.Descriptor) bool { return candidate(d, image) }) {
+			return errNothing
+		}
+		return nil
+	})
+	if errors.Is(err, errNothing) {
+		err = nil
+	}
+	return found, err
+}
+
+// referrers lists the referrers of a manifest in the repository of the session.
+func (s *session) referrers(ctx context.Context, digest block.Digest, patience time.Duration) ([]v1.Descriptor, error) {
+	doing := fmt.Sprintf("listing the referrers of %s", digest)
+	ctx, cancel := within(ctx, patience)
+	defer cancel()
+	options, err := s.optionsFor(ctx, patience)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", doing, err)
 	}
-	listed, err := remote.Referrers(repo.Digest(image.Digest.String()), options...)
+	listed, err := remote.Referrers(s.repo.Digest(digest.String()), options...)
 	if err != nil {
 		return nil, registryError(ctx, doing, err)
 	}

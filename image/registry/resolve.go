@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -129,12 +130,32 @@ func (c *Client) ResolveAll(ctx context.Context, ref name.Reference) ([]*Image, 
 
 // manifest fetches what ref names, verified if ref is a digest.
 func (c *Client) manifest(ctx context.Context, ref name.Reference) (*remote.Descriptor, error) {
-	doing := "resolving " + ref.String()
-	options, err := c.session(ref.Context(), false).options(ctx)
+	what := needPull
+	if _, tag := ref.(name.Tag); tag {
+		what = needResolve
+	}
+	var got *remote.Descriptor
+	err := c.try(ctx, ref.Context(), what, func(s *session, patience time.Duration) (err error) {
+		got, err = s.manifest(ctx, ref, patience)
+		return err
+	})
+	return got, err
+}
+
+// manifest fetches what ref names in the repository of the session.
+func (s *session) manifest(ctx context.Context, ref name.Reference, patience time.Duration) (*remote.Descriptor, error) {
+	var here name.Reference = s.repo.Tag(ref.Identifier())
+	if digest, ok := ref.(name.Digest); ok {
+		here = s.repo.Digest(digest.DigestStr())
+	}
+	doing := "resolving " + here.String()
+	ctx, cancel := within(ctx, patience)
+	defer cancel()
+	options, err := s.optionsFor(ctx, patience)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", doing, err)
 	}
-	got, err := remote.Get(ref, options...)
+	got, err := remote.Get(here, options...)
 	if err != nil {
 		return nil, registryError(ctx, doing, err)
 	}

@@ -42,6 +42,7 @@ const (
 type sessionKey struct {
 	repository string
 	push       bool
+	via        string // the URL of the endpoint, "" for none
 }
 
 // session is what the client knows of one repository: how the registry wants to
@@ -54,10 +55,12 @@ type sessionKey struct {
 // requests that wait for them, and a login never blocks longer than its requests.
 type session struct {
 	client *Client
-	repo   name.Repository
+	repo   name.Repository // as it is called where it is read
+	owner  name.Repository // whose credentials are shown
 	scope  string
 	push   bool
 	base   http.RoundTripper
+	via    *Endpoint // nil for the registry without further settings
 
 	renewal singleflight.Group
 
@@ -73,22 +76,22 @@ type login struct {
 	expires       time.Time // zero: never
 	credential    Credential
 	accepted      atomic.Bool // the registry has answered a request made with it
+	// spare is set for a token got in place of one that was accepted: that it is refused
+	// may mean once that it was taken back, or that a registry of several servers does
+	// not know it yet, and says nothing of the credential.
+	spare bool
 	// before was accepted, but may not do the thing that this one was made for.
 	before *login
 }
 
 func (c *Client) session(repo name.Repository, push bool) *session {
-	key := sessionKey{repo.String(), push}
+	key := sessionKey{repository: repo.String(), push: push}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if s := c.sessions[key]; s != nil {
 		return s
 	}
-	action := transport.PullScope
-	if push {
-		action = transport.PushScope
-	}
-	s := &session{client: c, repo: repo, scope: repo.Scope(action), push: push, base: c.transport}
+	s := c.newSession(repo, push)
 	if !c.plainHTTP(repo.RegistryStr()) {
 		s.base = &tlsOnly{next: s.base}
 	}
@@ -96,14 +99,30 @@ func (c *Client) session(repo name.Repository, push bool) *session {
 	return s
 }
 
+func (c *Client) newSession(repo name.Repository, push bool) *session {
+	action := transport.PullScope
+	if push {
+		action = transport.PushScope
+	}
+	return &session{client: c, repo: repo, owner: repo, scope: repo.Scope(action), push: push, base: c.transport}
+}
+
 // options are those with which go-containerregistry uses the session. The
 // wrapper tells it that authentication is taken care of; the retries are for
 // requests without a body only, the pusher repeats the others itself.
 func (s *session) options(ctx context.Context) ([]remote.Option, error) {
+	return s.optionsFor(ctx, 0)
+}
+
+// optionsFor are options without retries if there is only so much patience, for then
+// there is another place to ask.
+func (s *session) optionsFor(ctx context.Context, patience time.Duration) ([]remote.Option, error) {
 	var rt http.RoundTripper = &stalling{next: s, timeout: s.client.cfg.StallTimeout}
-	rt = transport.NewRetry(rt, transport.WithRetryPredicate(worthRetrying), transport.WithRetryStatusCodes(
-		http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusInternalServerError,
-		http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout))
+	if patience == 0 {
+		rt = transport.NewRetry(rt, transport.WithRetryPredicate(worthRetrying), transport.WithRetryStatusCodes(
+			http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusInternalServerError,
+			http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout))
+	}
 	wrapped, err := transport.FromToken(s.repo.Registry, authn.Anonymous, rt, &transport.Challenge{}, nil)
 	if err != nil {
 		return nil, fmt.Errorf("using the session with %s: %w", s.repo, err)
@@ -171,7 +190,7 @@ func refused(status int) bool {
 // some registries say "not found" of everything that strangers may not see.
 func (s *session) settle(l *login, status int) {
 	if status < http.StatusBadRequest && l.accepted.CompareAndSwap(false, true) {
-		s.client.cfg.Credentials.Accepted(s.repo, l.credential)
+		s.client.cfg.Credentials.Accepted(s.owner, l.credential)
 	}
 }
 
@@ -250,13 +269,14 @@ func (s *session) renew(ctx context.Context, stale *login, status int) (*login, 
 		fresh, err := s.logInAnew(ctx, stale, status)
 		if errors.Is(err, ErrNoCredential) && before != nil {
 			// It may not do this one thing, and no other credential may.
-			s.client.cfg.Credentials.Accepted(s.repo, before.credential)
+			s.client.cfg.Credentials.Accepted(s.owner, before.credential)
 			s.use(before)
 		}
 		if err != nil {
 			return nil, networkError(ctx, "logging in to "+s.repo.RegistryStr(), err)
 		}
 		fresh.before = before
+		fresh.spare = stale != nil && stale.accepted.Load()
 		s.use(fresh)
 		return fresh, nil
 	})
@@ -308,11 +328,11 @@ func (s *session) logInAnew(ctx context.Context, stale *login, status int) (*log
 	var c Credential
 	var err error
 	switch {
-	case status == 0, status == http.StatusUnauthorized && stale.token && stale.accepted.Load():
+	case status == 0, status == http.StatusUnauthorized && stale.token && (stale.accepted.Load() || stale.spare):
 		// Refused or not, this may only mean that the token has ended.
-		c, err = credentials.Current(ctx, s.repo)
+		c, err = credentials.Current(ctx, s.owner)
 	default:
-		c, err = credentials.Next(ctx, s.repo, stale.credential)
+		c, err = credentials.Next(ctx, s.owner, stale.credential)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("looking up credentials: %w: %w", ErrDenied, err)
@@ -335,7 +355,7 @@ func (s *session) tryAll(ctx context.Context, c Credential) (*login, error) {
 		if answer, ok := errors.AsType[*StatusError](err); !ok || !refused(answer.Code) {
 			return nil, err
 		}
-		next, none := s.client.cfg.Credentials.Next(ctx, s.repo, c)
+		next, none := s.client.cfg.Credentials.Next(ctx, s.owner, c)
 		if none != nil {
 			return nil, fmt.Errorf("%w; %w", err, none)
 		}
@@ -347,7 +367,7 @@ func (s *session) tryAll(ctx context.Context, c Credential) (*login, error) {
 // ping finds out how the registry wants to be spoken to.
 func (s *session) ping(ctx context.Context) (*transport.Challenge, error) {
 	reg := s.repo.Registry
-	if s.client.plainHTTP(reg.RegistryStr()) {
+	if s.via == nil && s.client.plainHTTP(reg.RegistryStr()) {
 		insecure, err := name.NewRegistry(reg.RegistryStr(), name.Insecure)
 		if err != nil {
 			return nil, err
@@ -358,8 +378,13 @@ func (s *session) ping(ctx context.Context) (*transport.Challenge, error) {
 	if errors.Is(err, http.ErrSchemeMismatch) {
 		return nil, fmt.Errorf("%w: %s; allow it by name if the network to it is trusted", ErrPlainHTTP, reg.RegistryStr())
 	}
-	if err != nil {
-		return nil, statusOf(err)
+	if err = statusOf(err); err != nil {
+		_, answered := errors.AsType[*StatusError](err)
+		if s.via == nil || !answered {
+			return nil, err
+		}
+		// A mirror may have nothing but the repositories.
+		return &transport.Challenge{Insecure: reg.Scheme() == "http"}, nil
 	}
 	return challenge, nil
 }

@@ -296,6 +296,9 @@ func (s *Source) fetchPiece(
 	closeErr := decoded.Close()
 	switch {
 	case refused != nil:
+		if failed, ok := errors.AsType[*sinkError](refused); ok && errors.Is(failed.err, block.ErrCorrupt) {
+			body.from.avoid()
+		}
 		return refused
 	case err != nil:
 		return decodeError(body, err)
@@ -311,5 +314,6 @@ func decodeError(body *exactBody, err error) error {
 	if body.err != nil {
 		return body.err
 	}
+	body.from.avoid()
 	return fmt.Errorf("%w: %w", block.ErrCorrupt, err)
 }

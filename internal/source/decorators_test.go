@@ -353,6 +353,25 @@ func TestFill(t *testing.T) {
 		}
 	})
 
+	t.Run("passes fill", func(t *testing.T) {
+		memory, up := newStore(), blocktest.NewSource(fx)
+		f := source.Fill(memory, up, source.FillConfig{Name: "memory", PassFill: true})
+		for i, class := range []block.Class{block.ClassFill, block.ClassTail, block.ClassRead} {
+			delivered := 0
+			want := part(r, uint32(i), 1)
+			err := f.Fetch(t.Context(), block.Request{Range: want, Class: class}, func(block.Key, []byte) error {
+				delivered++
+				return nil
+			})
+			if err != nil || delivered == 0 {
+				t.Errorf("class %d: %d blocks, %v", class, delivered, err)
+			}
+			if kept := memory.Has(want.Key(0)); kept == (class == block.ClassFill) {
+				t.Errorf("class %d is kept: %v", class, kept)
+			}
+		}
+	})
+
 	t.Run("full store", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			disk, up := newStore(), blocktest.NewSource(fx)

@@ -21,6 +21,9 @@ type FillConfig struct {
 	// Name says in logs and metrics which store it is: memory, disk. Required when
 	// Registerer is set.
 	Name string
+	// PassFill passes blocks of background fill on without putting them into the store,
+	// where they would only take the place of others.
+	PassFill bool
 	// Logger is told of blocks that could not be stored, nil for nobody.
 	Logger *slog.Logger
 	// Registerer takes the metrics, nil for none.
@@ -39,7 +42,8 @@ type filler struct {
 
 // Fill returns a source that delivers what store holds and fetches the rest from
 // upstream, whose blocks must be verified. Every block that upstream delivers,
-// asked for or not, is put into the store before it is passed on.
+// asked for or not, is put into the store before it is passed on, unless
+// [FillConfig.PassFill] says otherwise.
 //
 // A store that fails never fails the fetch: blocks that it cannot read are fetched
 // from upstream, and blocks that it does not take, such as when the disk is full,
@@ -105,6 +109,9 @@ func (f *filler) Fetch(ctx context.Context, req block.Request, sink block.Sink) 
 func (f *filler) fetch(ctx context.Context, req block.Request, d *delivery) error {
 	return f.upstream.Fetch(ctx, req, func(k block.Key, data []byte) error {
 		f.misses.Inc()
+		if f.cfg.PassFill && req.Class == block.ClassFill {
+			return d.pass(k, data)
+		}
 		if err := f.store.Put(ctx, k, data); err != nil && ctx.Err() == nil {
 			f.report(ctx, k, err)
 		}

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -27,6 +26,16 @@ type DiskConfig struct {
 	// MaxBytes bounds the bytes of all blocks, 0 for no bound. The directory takes
 	// a little more: a few bytes a block for presence records.
 	MaxBytes int64
+	// MaxFiles bounds the inodes of all layers, [LayerFiles] each, 0 for no bound.
+	// Above it the layers used least recently go as a whole.
+	MaxFiles int64
+	// HighWater and LowWater are shares of both bounds: above the first Run evicts
+	// down to the second, so that writers seldom have to wait for it. Zero means 0.97
+	// and 0.92.
+	HighWater, LowWater float64
+	// MinFree is how many bytes of the filesystem have to be free, whoever takes the
+	// others: below that Run evicts, and nothing more is cached.
+	MinFree int64
 	// CommitInterval is how long Run lets written blocks wait to be made durable:
 	// what a crash costs at most. Default 2 s.
 	CommitInterval time.Duration
@@ -44,6 +53,7 @@ type DiskConfig struct {
 type Disk struct {
 	cfg     DiskConfig
 	lock    *os.File
+	kept    recency   // of the process before, until the layers have been loaded
 	buffers sync.Pool // of *[block.Size]byte
 	metrics diskMetrics
 	hook    func(point string) // called at points where a crash is most interesting
@@ -63,14 +73,15 @@ type Disk struct {
 
 const (
 	versionText = "brisk cache 1\n"
-	// Eviction starts in the background above highWater of MaxBytes and goes on
-	// down to lowWater, so that writers seldom wait for it.
-	highWater = 0.97
-	lowWater  = 0.92
-)
+	// LayerFiles is how many inodes a layer takes at most: its directory, data,
+	// presence record and pin.
+	LayerFiles = 4
 
-// errFull is the error of a block that finds no room.
-var errFull = fmt.Errorf("cache is full and nothing can be evicted: %w", syscall.ENOSPC)
+	defaultHighWater = 0.97
+	defaultLowWater  = 0.92
+	// recencyInterval is how often Run keeps for a crash what was used when.
+	recencyInterval = 5 * time.Minute
+)
 
 // errClosed is the error of a cache that has been closed.
 var errClosed = errors.New("cache is closed")
@@ -81,6 +92,15 @@ var errClosed = errors.New("cache is closed")
 func OpenDisk(cfg DiskConfig) (*Disk, error) {
 	if cfg.Dir == "" || cfg.Layout == nil {
 		return nil, errors.New("disk cache needs a directory and a layout")
+	}
+	if cfg.HighWater == 0 {
+		cfg.HighWater = defaultHighWater
+	}
+	if cfg.LowWater == 0 {
+		cfg.LowWater = min(defaultLowWater, cfg.HighWater)
+	}
+	if cfg.LowWater < 0 || cfg.LowWater > cfg.HighWater || cfg.HighWater > 1 {
+		return nil, fmt.Errorf("disk cache needs water marks that rise from 0 to 1, not %g and %g", cfg.LowWater, cfg.HighWater)
 	}
 	if cfg.CommitInterval <= 0 {
 		cfg.CommitInterval = 2 * time.Second
@@ -112,16 +132,19 @@ func OpenDisk(cfg DiskConfig) (*Disk, error) {
 func (d *Disk) Run(ctx context.Context) error {
 	ticker := time.NewTicker(d.cfg.CommitInterval)
 	defer ticker.Stop()
+	remember := time.NewTicker(recencyInterval)
+	defer remember.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return d.Commit()
 		case <-ticker.C:
 			d.commitOrLog(ctx)
+			d.evictAhead()
+		case <-remember.C:
+			d.saveRecency()
 		case <-d.wake:
-			if d.cfg.MaxBytes > 0 && d.bytes.Load() > d.highWater() {
-				d.evict(d.lowWater())
-			}
+			d.evictAhead()
 			if d.unflushed.Load() > d.cfg.CommitBytes {
 				d.commitOrLog(ctx)
 			}
@@ -158,6 +181,7 @@ func (d *Disk) Close() error {
 	d.closed = true
 	d.mu.Unlock()
 	err := d.Commit()
+	d.saveRecency()
 	if err == nil {
 		err = replaceFile(d.cleanPath(), []byte(versionText))
 	}
@@ -196,9 +220,6 @@ func (d *Disk) all() []*layer {
 	}
 	return out
 }
-
-func (d *Disk) highWater() int64 { return int64(float64(d.cfg.MaxBytes) * highWater) }
-func (d *Disk) lowWater() int64  { return int64(float64(d.cfg.MaxBytes) * lowWater) }
 
 func (d *Disk) signal() {
 	select {

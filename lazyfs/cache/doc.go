@@ -1,12 +1,13 @@
 // Package cache keeps blocks of layer streams on a node: [Memory] in memory,
-// [Disk] in files. Both are bounded in bytes, give up what has not been used for
-// longest, and implement [block.Store] and [block.Holder]. [Objects] keeps small
+// [Disk] in files, of which it bounds the inodes and leaves others room on the disk
+// too. Both are bounded in bytes, give up what has not been used for longest, and implement [block.Store] and [block.Holder]. [Objects] keeps small
 // content-addressed blobs such as layer indexes.
 //
 // # The directory of a Disk
 //
 //	lock                      held by the one process that uses the directory
 //	version                   which layout of the directory this is
+//	recency                   what was used when (see recency.go)
 //	clean                     exists only between a clean stop and the next start
 //	layers/<stream>/data      the layer stream, sparse: blocks at their offsets
 //	layers/<stream>/presence  which blocks are in data (see record.go)

@@ -25,3 +25,18 @@ func DecodeRecord(data []byte, layer block.Digest) ([]byte, error) {
 
 // EntryOverhead is what a block in memory is counted for besides its data.
 const EntryOverhead = entryOverhead
+
+// DecodeRecency decodes a record of what was used when and encodes it again.
+func DecodeRecency(data []byte) ([]byte, error) {
+	r, err := decodeRecency(data)
+	if err != nil {
+		return nil, err
+	}
+	return r.encode(), nil
+}
+
+// SaveRecency keeps what was used when, as Run does now and then.
+func (d *Disk) SaveRecency() { d.saveRecency() }
+
+// EvictAhead evicts as Run does.
+func (d *Disk) EvictAhead() { d.evictAhead() }

@@ -47,6 +47,7 @@ func (d *Disk) load(layers string) error {
 	if err := syncDir(d.cfg.Dir); err != nil {
 		return err
 	}
+	d.loadRecency()
 	entries, err := os.ReadDir(layers)
 	if err != nil {
 		return err
@@ -63,6 +64,7 @@ func (d *Disk) load(layers string) error {
 			return err
 		}
 	}
+	d.kept = recency{}
 	return nil
 }
 
@@ -129,6 +131,7 @@ func (d *Disk) loadLayer(id block.Digest, clean bool) error {
 			return errors.Join(fmt.Errorf("punching holes in %s: %w", l.dataPath(), err), l.data.Close())
 		}
 	}
+	d.recall(l)
 	d.bytes.Add(l.bytes())
 	d.layers[id] = l
 	return nil
@@ -180,6 +183,9 @@ func (d *Disk) create(ctx context.Context, id block.Digest) (*layer, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
+	if err := d.reserveLayer(); err != nil {
+		return nil, err
+	}
 	// Making the first file of a layer under the lock is rare and keeps removal and
 	// creation of the same directory apart.
 	d.mu.Lock()
@@ -203,6 +209,9 @@ func (d *Disk) create(ctx context.Context, id block.Digest) (*layer, error) {
 	}
 	l := newLayer(dir, id, size, data)
 	l.pinned = pinnedOf(d.sets, l)
+	if len(l.used) > 0 {
+		d.touch(l, 0) // it is about to be used
+	}
 	d.layers[id] = l
 	return l, nil
 }

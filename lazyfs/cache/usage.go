@@ -12,6 +12,7 @@ type Usage struct {
 	Bytes    int64 // of all blocks
 	MaxBytes int64 // the bound, 0 for none
 	Layers   int   // of which there are blocks or were
+	MaxFiles int64 // the bound of their inodes, [LayerFiles] each, 0 for none
 }
 
 // LayerUsage says how much of one layer a cache holds.
@@ -27,7 +28,7 @@ type LayerUsage struct {
 func (d *Disk) Usage() Usage {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	return Usage{Bytes: d.bytes.Load(), MaxBytes: d.cfg.MaxBytes, Layers: len(d.layers)}
+	return Usage{Bytes: d.bytes.Load(), MaxBytes: d.cfg.MaxBytes, Layers: len(d.layers), MaxFiles: d.cfg.MaxFiles}
 }
 
 // LayerUsage returns how much of a layer the cache holds, and whether it knows the
@@ -67,6 +68,9 @@ func newDiskMetrics(reg prometheus.Registerer, d *Disk) diskMetrics {
 	metrics.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "brisk_cache_disk_bytes", Help: "Bytes of the blocks in the disk cache.",
 	}, func() float64 { return float64(d.bytes.Load()) })
+	metrics.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "brisk_cache_disk_layers", Help: "Layers in the disk cache.",
+	}, func() float64 { return float64(d.layerCount()) })
 	return diskMetrics{
 		evicted: metrics.NewCounter(prometheus.CounterOpts{
 			Name: "brisk_cache_disk_evicted_blocks_total", Help: "Blocks evicted from the disk cache.",

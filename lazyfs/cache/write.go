@@ -61,36 +61,10 @@ func (d *Disk) put(ctx context.Context, k block.Key, data []byte) error {
 func (d *Disk) undo(l *layer, k block.Key, size int64, err error) error {
 	if errors.Is(err, syscall.ENOSPC) {
 		// Whatever else fills the disk: the cache is what can be done without.
-		d.evict(d.bytes.Load() - max(d.bytes.Load()/16, block.ExtentSize))
+		d.evict(d.bytes.Load() - d.step())
 	}
 	punched := punch(l.data, k.Offset(), block.Size)
 	d.bytes.Add(-size)
 	l.abandon(k.Index)
 	return errors.Join(err, punched)
-}
-
-// reserve counts n bytes more, evicting if that would go over the bound.
-func (d *Disk) reserve(n int64) error {
-	for !d.tryReserve(n) {
-		// Other writers may take the room first; then there is more to evict.
-		if !d.evict(min(d.lowWater(), d.cfg.MaxBytes-n)) {
-			return errFull
-		}
-	}
-	if d.cfg.MaxBytes > 0 && d.bytes.Load() > d.highWater() {
-		d.signal()
-	}
-	return nil
-}
-
-func (d *Disk) tryReserve(n int64) bool {
-	for {
-		bytes := d.bytes.Load()
-		if d.cfg.MaxBytes > 0 && bytes+n > d.cfg.MaxBytes {
-			return false
-		}
-		if d.bytes.CompareAndSwap(bytes, bytes+n) {
-			return true
-		}
-	}
 }

@@ -60,8 +60,8 @@ type decider struct {
 	saving sync.Mutex // held while the file of pulls is written
 }
 
-// errBefore stands for a decision of a process before this one.
-var errBefore = errors.New("decided before the start")
+// errBefore stands for a decision of which only the status is known.
+var errBefore = errors.New("decided before")
 
 func newDecider(cfg Config, m *metrics) (*decider, error) {
 	pulls, err := simplelru.NewLRU[pullKey, *decision](keptPulls, nil)
@@ -216,7 +216,9 @@ func (d *decider) unknown(ctx context.Context, chainID string) {
 		"error", errors.New("containerd passes no image labels to snapshotters"))
 }
 
-// forget drops the decisions for images that are not among those kept.
+// forget drops the decisions for images that are not among those kept. Of one that was
+// found but does not fit its index, it remains known why it was pulled plainly. No
+// look-up may be under way.
 func (d *decider) forget(kept []string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -226,6 +228,9 @@ func (d *decider) forget(kept []string) {
 			continue
 		}
 		d.pulls.Remove(key)
+		if known.status.Reason == ReasonMismatch {
+			d.pulls.Add(key, &decision{done: known.done, err: errBefore, status: known.status, used: known.used})
+		}
 	}
 }
 

@@ -100,7 +100,12 @@ func TestDecideWhen(t *testing.T) {
 		d.forget([]string{"id"})
 		decide(true, 4)
 		d.forget(nil)
-		decide(true, 5)
+		d.plain(t.Context(), decide(true, 5), ReasonMismatch, errors.New("something"))
+		d.forget(nil)
+		if all := d.all(); len(all) != 1 || all[0].Reason != ReasonMismatch {
+			t.Errorf("status %+v", all)
+		}
+		decide(true, 6)
 	})
 }
 

@@ -48,9 +48,16 @@ type Config struct {
 	Root string
 	// Plain leaves the snapshotter out of the configuration.
 	Plain bool
+	// ConfigPath is a directory with a hosts.toml for each registry.
+	ConfigPath string
 	// Transfer pulls through the transfer service, as containerd does without
 	// further configuration, and not in the client.
 	Transfer bool
+	// Program is a containerd of another release with its shim beside it, empty for that
+	// of [Programs]. Plain goes with it: releases differ in what they call things.
+	Program string
+	// Edit changes the configuration before containerd reads it.
+	Edit func(path string)
 }
 
 // Daemon is a running containerd. Its clients use [Namespace].
@@ -60,11 +67,12 @@ type Daemon struct {
 	// Snapshotter is what images are pulled and containers made with.
 	Snapshotter string
 
-	tb   testing.TB
-	dir  string
-	bin  string
-	cmd  *exec.Cmd
-	done chan struct{} // closed when the process has ended
+	tb      testing.TB
+	dir     string
+	bin     string
+	program string
+	cmd     *exec.Cmd
+	done    chan struct{} // closed when the process has ended
 }
 
 // Start starts containerd. It ends with the test, which fails if anything is left then.
@@ -78,10 +86,16 @@ func Start(tb testing.TB, cfg Config) *Daemon {
 			tb.Fatal(err)
 		}
 	}
-	d := &Daemon{tb: tb, dir: dir, bin: bin, Address: filepath.Join(dir, "c.sock"), Snapshotter: cmp.Or(cfg.Builtin, Snapshotter)}
+	d := &Daemon{
+		tb: tb, dir: dir, bin: bin, program: cmp.Or(cfg.Program, filepath.Join(bin, "containerd")),
+		Address: filepath.Join(dir, "c.sock"), Snapshotter: cmp.Or(cfg.Builtin, Snapshotter),
+	}
 	tb.Cleanup(d.remove)
 	if err := os.WriteFile(d.ConfigPath(), []byte(d.config(cfg)), 0o600); err != nil {
 		tb.Fatal(err)
+	}
+	if cfg.Edit != nil {
+		cfg.Edit(d.ConfigPath())
 	}
 	if err := d.launch(); err != nil {
 		tb.Fatal(err)
@@ -119,10 +133,18 @@ snapshotter = %[5]q
 	if cfg.Transfer {
 		exports += "enable_remote_snapshot_annotations = \"true\"\n"
 	}
-	if cfg.Plain {
-		return d.base()
+	if cfg.Plain && cfg.Program != "" {
+		return d.base(2, "io.containerd.grpc.v1.cri") // every release reads it
 	}
-	return d.base() + fmt.Sprintf(`[proxy_plugins.%[1]s]
+	base := d.base(3, "io.containerd.cri.v1.runtime")
+	if cfg.Plain {
+		return base
+	}
+	mirrors := ""
+	if cfg.ConfigPath != "" {
+		mirrors = fmt.Sprintf("[plugins.\"io.containerd.cri.v1.images\".registry]\nconfig_path = %q\n", cfg.ConfigPath)
+	}
+	return base + mirrors + fmt.Sprintf(`[proxy_plugins.%[1]s]
 type = "snapshot"
 address = %[2]q
 capabilities = ["remap-ids"]
@@ -138,20 +160,20 @@ snapshotter = %[1]q
 }
 
 // base is the configuration without the snapshotter.
-func (d *Daemon) base() string {
-	return fmt.Sprintf(`version = 3
+func (d *Daemon) base(version int, cri string) string {
+	return fmt.Sprintf(`version = %[7]d
 root = %[1]q
 state = %[2]q
 [grpc]
 address = %[3]q
 [ttrpc]
 address = %[4]q
-[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
+[plugins.%[8]q.containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
-[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
+[plugins.%[8]q.containerd.runtimes.runc.options]
 BinaryName = %[5]q
 Root = %[6]q
-`, filepath.Join(d.dir, "root"), filepath.Join(d.dir, "state"), d.Address, d.Address+".ttrpc", d.Runc(), d.RuncRoot())
+`, filepath.Join(d.dir, "root"), filepath.Join(d.dir, "state"), d.Address, d.Address+".ttrpc", d.Runc(), d.RuncRoot(), version, cri)
 }
 
 // Runc returns the path of runc.

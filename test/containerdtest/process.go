@@ -32,8 +32,8 @@ func (d *Daemon) launch() error {
 		return fmt.Errorf("starting containerd: %w", err)
 	}
 	defer log.Close() //nolint:errcheck // containerd has it
-	cmd := exec.CommandContext(context.WithoutCancel(d.tb.Context()), filepath.Join(d.bin, "containerd"), "--config", d.ConfigPath())
-	cmd.Env = append(os.Environ(), "PATH="+d.bin+":"+os.Getenv("PATH"))
+	cmd := exec.CommandContext(context.WithoutCancel(d.tb.Context()), d.program, "--config", d.ConfigPath())
+	cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(d.program)+":"+d.bin+":"+os.Getenv("PATH"))
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {

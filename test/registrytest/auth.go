@@ -13,7 +13,6 @@ import (
 const (
 	tokenPath    = "/token"
 	tokenService = "registrytest"
-	pusher       = "test" // whose password does not change
 )
 
 // tokens are the bearer tokens that have been given out.
@@ -41,7 +40,7 @@ func (t *tokens) known(req *http.Request) bool {
 	user, password, _ := req.BasicAuth()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return user == User && password == cmp.Or(t.password, Password) || user == pusher && password == Password
+	return user == User && password == cmp.Or(t.password, Password) || user == Pusher && password == Password
 }
 
 // RevokeTokens makes every bearer token given so far invalid.

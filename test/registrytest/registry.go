@@ -29,6 +29,8 @@ const (
 const (
 	User     = "gopher"
 	Password = "burrow"
+	// Pusher has Password too, and keeps it: what tests push themselves is pushed as.
+	Pusher = "test"
 )
 
 // Config says what registry a test needs. The zero value is a distribution
@@ -134,7 +136,7 @@ func (r *Registry) wrap(inner http.Handler) http.Handler {
 func (r *Registry) pushOptions() []remote.Option {
 	return []remote.Option{
 		remote.WithTransport(r.push),
-		remote.WithAuth(&authn.Basic{Username: pusher, Password: Password}),
+		remote.WithAuth(&authn.Basic{Username: Pusher, Password: Password}),
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/brisk-project/brisk/cmd/internal/node"
+	"github.com/brisk-project/brisk/image/registry/credential"
 	"github.com/brisk-project/brisk/lazyfs/snapshotter"
 )
 
@@ -46,8 +47,10 @@ type Config struct {
 	// agent ready. MinFree is how many bytes of the disk have to be free for that.
 	Containerd string
 	MinFree    int64
-	// Credentials are the names of where credentials come from, for the status.
-	Credentials []string
+	// Credentials are the names of where credentials come from, and Repositories, if set,
+	// says which are in use, both for the status.
+	Credentials  []string
+	Repositories func() []credential.Status
 }
 
 // Agent is what runs on a node.

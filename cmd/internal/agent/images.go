@@ -170,12 +170,13 @@ func (i images) Usage(_ context.Context, id string, layer int) (snapshotter.Usag
 	if layer < 0 || layer >= len(opened.Layers) {
 		return snapshotter.Usage{}, fmt.Errorf("image %s has %d layers, no layer %d", opened.Name, len(opened.Layers), layer)
 	}
-	size, files := i.node.LayerBytes(opened.Layers[layer].Stream)
-	return snapshotter.Usage{Bytes: size, Inodes: files}, nil
+	size, inodes := i.node.LayerBytes(opened, layer)
+	return snapshotter.Usage{Bytes: size, Inodes: inodes}, nil
 }
 
-// Retain implements [snapshotter.Images]. Nothing is dropped unless the records of all
-// images can be read, for who knows what the others need.
+// Retain implements [snapshotter.Images]. An image without its record can never be mounted
+// again, so only its mounts need anything. Nothing is dropped if a record may be read at
+// another time, for who knows what that image needs.
 func (i images) Retain(ctx context.Context, ids []string) error {
 	var (
 		kept    []*node.Image
@@ -184,6 +185,9 @@ func (i images) Retain(ctx context.Context, ids []string) error {
 	)
 	for _, id := range ids {
 		opened, key, err := i.open(id)
+		if errors.Is(err, block.ErrNotFound) {
+			continue
+		}
 		kept, records, errs = append(kept, opened), append(records, key), append(errs, err)
 	}
 	if err := errors.Join(errs...); err != nil {

@@ -39,7 +39,15 @@ func TestReasons(t *testing.T) {
 	dead := indexed
 	dead.ref = strings.Replace(indexed.ref, strings.SplitAfter(indexed.ref, "/")[0], "127.0.0.1:1/", 1)
 
+	private := registrytest.New(t, registrytest.Config{Auth: registrytest.AuthToken})
+	denied := push(t, private, "app:v1", false, layers...)
+	private.ResetRequests()
+	odd := registrytest.New(t, registrytest.Config{})
+	internal := push(t, odd, "app:v1", false, layers...)
+	odd.Inject(registrytest.Rule{Match: registrytest.Manifests, Fault: registrytest.Status(http.StatusTeapot)})
+
 	for reason, image := range map[snapshotter.Reason]pushed{
+		snapshotter.ReasonDenied: denied, snapshotter.ReasonInternal: internal,
 		snapshotter.ReasonNoIndex: plain, snapshotter.ReasonNotFound: gone, snapshotter.ReasonMismatch: other,
 		snapshotter.ReasonNoLabels: unnamed, snapshotter.ReasonInvalid: wrong, snapshotter.ReasonUnreachable: dead,
 	} {

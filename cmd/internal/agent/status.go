@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/brisk-project/brisk/cmd/internal/node"
+	"github.com/brisk-project/brisk/image/registry/credential"
 	"github.com/brisk-project/brisk/internal/block"
 	"github.com/brisk-project/brisk/lazyfs/snapshotter"
 )
@@ -25,6 +26,8 @@ type Status struct {
 	NotReady []string `json:"notReady"`
 	// Credentials are the names of where credentials come from.
 	Credentials []string `json:"credentials"`
+	// Repositories are those whose credentials are known, and where these come from.
+	Repositories []credential.Status `json:"repositories"`
 	// Images are those that are loaded lazily, and those pulled last that are not.
 	Images []ImageStatus `json:"images"`
 }
@@ -64,7 +67,10 @@ func AskStatus(ctx context.Context, dir string) (Status, error) {
 
 // Status tells what the agent is doing.
 func (a *Agent) Status(ctx context.Context) (Status, error) {
-	status := Status{Status: a.node.Status(), Credentials: a.cfg.Credentials, NotReady: []string{}}
+	status := Status{Status: a.node.Status(), Credentials: a.cfg.Credentials, NotReady: []string{}, Repositories: []credential.Status{}}
+	if a.cfg.Repositories != nil {
+		status.Repositories = a.cfg.Repositories()
+	}
 	for _, err := range a.NotReady(ctx) {
 		status.NotReady = append(status.NotReady, err.Error())
 	}

@@ -59,6 +59,19 @@ func HasSnapshotter(ctx context.Context, address, name string) (bool, error) {
 	return found, nil
 }
 
+// ImageService checks that the image service of the container runtime interface answers on
+// a socket.
+func ImageService(ctx context.Context, address string) error {
+	err := ask(address, func(conn *grpc.ClientConn) error {
+		// The request has no fields, and what is answered does not matter here.
+		return conn.Invoke(ctx, "/runtime.v1.ImageService/ImageFsInfo", &emptypb.Empty{}, &emptypb.Empty{})
+	})
+	if err != nil {
+		return fmt.Errorf("asking for the image service on %s: %w", address, err)
+	}
+	return nil
+}
+
 // Snapshotter checks that a snapshotter answers on a socket, as containerd asks it. With
 // wait it waits for the socket until ctx ends.
 func Snapshotter(ctx context.Context, address string, wait bool) error {

@@ -91,6 +91,9 @@ func Run(ctx context.Context, cfg Config) []Finding {
 		{"cgroup", d.cgroup},
 		{"containerd", d.containerd},
 		{"containerd-config", d.containerdConfig},
+		{"credentials", d.credentials},
+		{"registries", d.registries},
+		{"kubelet", d.kubelet},
 		{"agent", d.agent},
 		{"clock", d.clock},
 	} {

@@ -247,13 +247,13 @@ func (s *site) requireOverlay(ref string) {
 
 func TestInstall(t *testing.T) {
 	s := newSite(t)
-	s.cfg.DryRun = true
+	s.cfg.DryRun, s.cfg.Kubelet = true, "/run/brisk/cri.sock"
 	s.install()
 	s.requireAsBefore()
 	if len(s.calls) > 0 {
 		t.Errorf("a dry run called %q", s.calls)
 	}
-	for _, want := range []string{"systemctl restart containerd", "snapshotter = 'brisk'", "FileDescriptorStoreMax"} {
+	for _, want := range []string{"systemctl restart containerd", "snapshotter = 'brisk'", "FileDescriptorStoreMax", `"imageServiceEndpoint: unix:///run/brisk/cri.sock"`} {
 		if !strings.Contains(s.out.String(), want) {
 			t.Errorf("nothing of %q in\n%s", want, s.out)
 		}

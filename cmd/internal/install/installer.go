@@ -61,6 +61,8 @@ type Config struct {
 	Systemd bool
 	// Unit is where the unit is written, Program and NodeConfig what it runs.
 	Unit, Program, NodeConfig string
+	// Kubelet is the socket that kubelet is to have as its image service, empty for none.
+	Kubelet string
 	// Settings is what NodeConfig is to hold if there is no such file.
 	Settings []byte
 	// DryRun says what would be done, and does nothing.
@@ -229,7 +231,20 @@ func (i *Installer) Install(ctx context.Context) error {
 	if err := i.installUnit(ctx); err != nil {
 		return err
 	}
-	return i.reconfigure(ctx, containerdcfg.Selected)
+	if err := i.reconfigure(ctx, containerdcfg.Selected); err != nil {
+		return err
+	}
+	i.sayKubelet()
+	return nil
+}
+
+// sayKubelet says what is left to do where kubelet runs: its configuration is not ours.
+func (i *Installer) sayKubelet() {
+	if i.cfg.Kubelet == "" {
+		i.say("kubelet needs no change. With cri.socket set, the agent learns the pull secrets that kubelet uses; docs/operations.md says how")
+		return
+	}
+	i.say("what is left to do: put \"imageServiceEndpoint: unix://%s\" into the configuration of kubelet and restart it, so that the agent learns the pull secrets that kubelet uses", i.cfg.Kubelet)
 }
 
 func (i *Installer) installUnit(ctx context.Context) error {

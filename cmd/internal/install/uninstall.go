@@ -51,6 +51,10 @@ func (e *InUseError) Error() string {
 // Uninstall undoes what [Installer.Install] has done. If containers need the snapshotter
 // and how says nothing of them, nothing is changed and the error is an [*InUseError].
 func (i *Installer) Uninstall(ctx context.Context, how Removal) error {
+	if i.cfg.Kubelet != "" {
+		i.say("kubelet cannot pull images without the agent as long as imageServiceEndpoint is unix://%s in its configuration: "+
+			"take that out, and restart kubelet", i.cfg.Kubelet)
+	}
 	if err := i.findVersion(ctx); err != nil {
 		if !how.Force {
 			return fmt.Errorf("%w; --force goes on without asking containerd", err)

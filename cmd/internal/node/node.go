@@ -28,6 +28,8 @@ const (
 	// peerReadTimeout is how long a read that a program waits for may be held up
 	// by peers before it goes to the registry.
 	peerReadTimeout = time.Second
+	// pinInterval is how often it is seen to what was unpinned while it was in use.
+	pinInterval = 30 * time.Second
 )
 
 // Config configures a [Node].
@@ -38,6 +40,11 @@ type Config struct {
 	// CacheBytes bounds the disk cache, MemoryBytes the memory cache.
 	CacheBytes  int64
 	MemoryBytes int64
+	// CacheFiles, CacheHighWater, CacheLowWater and CacheMinFree are the other bounds of
+	// the disk cache, as [cache.DiskConfig] has them; zero means its defaults.
+	CacheFiles                    int64
+	CacheHighWater, CacheLowWater float64
+	CacheMinFree                  int64
 	// Backend forces a mount backend; empty takes the best that works.
 	Backend lazyfs.Backend
 	// ReadTimeout is how long a read may wait before it fails with EIO.
@@ -101,7 +108,9 @@ func New(cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	n.disk, err = cache.OpenDisk(cache.DiskConfig{
-		Dir: filepath.Join(cfg.Dir, "cache"), MaxBytes: cfg.CacheBytes, Layout: n.layouts, Logger: cfg.Log, Registerer: cfg.Metrics,
+		Dir: filepath.Join(cfg.Dir, "cache"), Layout: n.layouts, Logger: cfg.Log, Registerer: cfg.Metrics,
+		MaxBytes: cfg.CacheBytes, MaxFiles: cfg.CacheFiles, MinFree: cfg.CacheMinFree,
+		HighWater: cfg.CacheHighWater, LowWater: cfg.CacheLowWater,
 	})
 	if err != nil {
 		return nil, err
@@ -185,7 +194,7 @@ func (n *Node) upstream(memory block.Store) block.Source {
 	}
 	kept := source.Fill(memory, source.Fill(n.disk, far,
 		source.FillConfig{Name: "disk", Logger: cfg.Log, Registerer: cfg.Metrics}),
-		source.FillConfig{Name: "memory", Logger: cfg.Log, Registerer: cfg.Metrics})
+		source.FillConfig{Name: "memory", PassFill: true, Logger: cfg.Log, Registerer: cfg.Metrics})
 	return source.NewSingleFlight(kept, source.SingleFlightConfig{Name: "node", Registerer: cfg.Metrics})
 }
 
@@ -215,15 +224,25 @@ func (n *Node) Run(ctx context.Context) error {
 	return errors.Join(err, n.leave(lasting), n.disk.Close())
 }
 
-// dropStalePins lets the cache evict what the process before this one had mounted.
-// Once mounts can be made, its own have been taken over or cleaned up.
+// dropStalePins lets the cache evict what nobody has mounted any more: of the process
+// before this one, once mounts can be made, for then its own have been taken over or
+// cleaned up; and of mounts that were detached while they were in use.
 func (n *Node) dropStalePins(ctx context.Context) {
 	select {
 	case <-n.fs.Ready():
 		n.takeOver()
 		close(n.settled)
-		n.disk.DropStalePins()
 	case <-ctx.Done():
+		return
+	}
+	ticker := time.NewTicker(pinInterval)
+	defer ticker.Stop()
+	for ctx.Err() == nil {
+		n.disk.DropStalePins()
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/brisk-project/brisk/internal/block"
 	"github.com/brisk-project/brisk/lazyfs"
@@ -28,6 +29,7 @@ func (n *Node) Retain(ctx context.Context, images []*Image, objects ...block.Dig
 	kept := func(digest block.Digest) bool { _, ok := keep[digest]; return ok }
 	_, err := n.objects.Sweep(kept)
 	errs := []error{err, n.fs.Sweep(kept)}
+	n.disk.DropStalePins() // those of mounts that were given up would be in the way
 	for _, stream := range n.disk.Layers() {
 		if kept(stream) {
 			continue
@@ -56,14 +58,20 @@ func (n *Node) inUse() map[block.Digest]struct{} {
 	return used
 }
 
-// LayerBytes returns how many bytes of a layer stream are in the disk cache, and in how
-// many files.
-func (n *Node) LayerBytes(stream block.Digest) (size, files int64) {
-	usage, ok := n.disk.LayerUsage(stream)
-	if !ok {
-		return 0, 0
+// LayerBytes returns how many bytes one layer of an image takes on this machine, the
+// bottom one being 0, and how many inodes: what of it is in the disk cache, its index, and
+// the metadata of the layers up to it.
+func (n *Node) LayerBytes(image *Image, layer int) (size, inodes int64) {
+	if usage, ok := n.disk.LayerUsage(image.Layers[layer].Stream); ok {
+		size, inodes = usage.Bytes, cacheFiles
 	}
-	return usage.Bytes, cacheFiles
+	for _, path := range []string{n.objects.Path(image.Layers[layer].Index), n.fs.MetadataPath(image.id(layer + 1))} {
+		if info, err := os.Stat(path); err == nil {
+			size += info.Size()
+			inodes++
+		}
+	}
+	return size, inodes
 }
 
 // cacheFiles is how many files the disk cache has for a layer: data, record and the

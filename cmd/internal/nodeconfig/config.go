@@ -1,6 +1,8 @@
 package nodeconfig
 
 import (
+	"cmp"
+	"path/filepath"
 	"time"
 )
 
@@ -15,6 +17,8 @@ const (
 	DefaultPath      = "/etc/brisk/node.yaml"
 	DefaultDirectory = "/var/lib/brisk"
 	DefaultSocket    = "/run/brisk/snapshotter.sock"
+	// DefaultConfigPath is that of containerd.
+	DefaultConfigPath = "/etc/containerd/certs.d:/etc/docker/certs.d"
 )
 
 // Config is the configuration of a node. [Default] and [Load] make one.
@@ -30,11 +34,14 @@ type Config struct {
 	Mount       Mount       `yaml:"mount"`
 	Snapshotter Snapshotter `yaml:"snapshotter"`
 	Registry    Registry    `yaml:"registry"`
+	Credentials Credentials `yaml:"credentials"`
+	CRI         CRI         `yaml:"cri"`
 	Peers       Peers       `yaml:"peers"`
 	Keeper      Keeper      `yaml:"keeper"`
 	Containerd  Containerd  `yaml:"containerd"`
 	HTTP        HTTP        `yaml:"http"`
 	Kubernetes  Kubernetes  `yaml:"kubernetes"`
+	Process     Process     `yaml:"process"`
 }
 
 // Log says what is logged and how.
@@ -45,9 +52,15 @@ type Log struct {
 
 // Cache bounds what is kept of layers.
 type Cache struct {
-	Size   Size `yaml:"size"`   // on disk
-	Memory Size `yaml:"memory"` // in memory
-	// MinFree is how much of the filesystem must be free for the node to be ready.
+	Size   Size  `yaml:"size"`   // on disk
+	Inodes int64 `yaml:"inodes"` // on disk
+	// HighWater and LowWater are per cent of both: above the first the cache evicts down
+	// to the second.
+	HighWater int  `yaml:"highWater"`
+	LowWater  int  `yaml:"lowWater"`
+	Memory    Size `yaml:"memory"` // in memory
+	// MinFree is how much of the filesystem must be free for the node to be ready. The
+	// cache gives way before.
 	MinFree Size `yaml:"minFree"`
 }
 
@@ -73,6 +86,38 @@ type Snapshotter struct {
 type Registry struct {
 	// PlainHTTP lists registries, as host:port, that speak HTTP without TLS.
 	PlainHTTP []string `yaml:"plainHTTP"`
+	// ConfigPath is what containerd has as config_path: directories with a hosts.toml for
+	// each registry, separated by colons. Empty means none.
+	ConfigPath string `yaml:"configPath"`
+}
+
+// Credentials says where the credentials for registries come from.
+type Credentials struct {
+	// DockerConfig is a Docker configuration file. Empty means that of the user.
+	DockerConfig string `yaml:"dockerConfig"`
+	// Directory holds files like that, such as mounted Secrets. Empty means none.
+	Directory string  `yaml:"directory"`
+	Plugins   Plugins `yaml:"plugins"`
+	// File keeps what was found, sealed with the key in KeyFile. Empty means the file
+	// credentials in the directory of the node, and that with .key behind it.
+	File    string `yaml:"file"`
+	KeyFile string `yaml:"keyFile"`
+}
+
+// Plugins says where kubelet has its credential provider plugins.
+type Plugins struct {
+	// Config is kubelet's --image-credential-provider-config, BinDir its
+	// --image-credential-provider-bin-dir. Both are set, or none.
+	Config string `yaml:"config"`
+	BinDir string `yaml:"binDir"`
+}
+
+// CRI says where kubelet is listened to, to learn what it pulls with.
+type CRI struct {
+	// Socket is what kubelet has as imageServiceEndpoint. Empty serves none.
+	Socket string `yaml:"socket"`
+	// Runtime is the socket that calls are handed on to. Empty means that of containerd.
+	Runtime string `yaml:"runtime"`
 }
 
 // Peers says which nodes exchange blocks with this one.
@@ -117,6 +162,29 @@ type Kubernetes struct {
 	Address string `yaml:"address"`
 }
 
+// Process bounds what the program itself takes.
+type Process struct {
+	// MemoryLimit is what the garbage collector keeps memory below, without what the memory
+	// cache may take, as long as what is in use allows it; 0 leaves that to the environment
+	// variable GOMEMLIMIT.
+	MemoryLimit Size `yaml:"memoryLimit"`
+}
+
+// Kept returns the file that keeps credentials, and that of its key.
+func (c *Config) Kept() (file, key string) {
+	file, key = c.Credentials.File, c.Credentials.KeyFile
+	if file == "" {
+		file = filepath.Join(c.Directory, "credentials")
+	}
+	if key == "" {
+		key = file + ".key"
+	}
+	return file, key
+}
+
+// Runtime returns the socket that calls of kubelet are handed on to.
+func (c *Config) Runtime() string { return cmp.Or(c.CRI.Runtime, c.Containerd.Address) }
+
 // Default returns the configuration of an empty file.
 func Default() Config {
 	return Config{
@@ -125,14 +193,15 @@ func Default() Config {
 		Directory:  DefaultDirectory,
 		Socket:     DefaultSocket,
 		Log:        Log{Level: "info", Format: "text"},
-		Cache:      Cache{Size: 20 << 30, Memory: 32 << 20, MinFree: 1 << 30},
+		Cache:      Cache{Size: 20 << 30, Inodes: 100_000, HighWater: 97, LowWater: 92, Memory: 16 << 20, MinFree: 1 << 30},
 		Mount:      Mount{ReadTimeout: Duration(30 * time.Second)},
 		Snapshotter: Snapshotter{
 			LookupTimeout: Duration(time.Second), FetchTimeout: Duration(20 * time.Second),
 		},
-		Registry:   Registry{PlainHTTP: []string{}},
+		Registry:   Registry{PlainHTTP: []string{}, ConfigPath: DefaultConfigPath},
 		Peers:      Peers{Listen: []string{}, Members: []string{}},
 		Containerd: Containerd{Address: "/run/containerd/containerd.sock"},
 		HTTP:       HTTP{Address: "127.0.0.1:4078"},
+		Process:    Process{MemoryLimit: 64 << 20},
 	}
 }

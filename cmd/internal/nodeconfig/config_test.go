@@ -58,6 +58,10 @@ func TestErrorsNameTheField(t *testing.T) {
 		header + "cache: {size: 1.5Gi}":                       "is not a size",
 		header + "cache: {size: 99999999Ti}":                  "is not a size",
 		header + "cache: {size: 1Mi}":                         "cache.size: 1Mi is less than 64Mi",
+		header + "cache: {inodes: 10}":                        "cache.inodes: 10 is less than 1000",
+		header + "cache: {lowWater: 98}":                      "cache.lowWater: 98 and cache.highWater 97",
+		header + "cache: {highWater: 101}":                    "cache.lowWater: 92 and cache.highWater 101",
+		header + "process: {memoryLimit: 1Mi}":                "process.memoryLimit: 1Mi is less than 32Mi",
 		header + "cache: {sise: 1Gi}":                         "sise",
 		header + "mount: {readTimeout: 30}":                   `line 3: mount.readTimeout: "30" is not a duration`,
 		header + "mount: {readTimeout: 0s}":                   "mount.readTimeout: 0s is not between",
@@ -179,4 +183,40 @@ func FuzzSize(f *testing.F) {
 			t.Errorf("%d: %d: %v", size, again, err)
 		}
 	})
+}
+
+func TestCredentialFields(t *testing.T) {
+	for content, want := range map[string]string{
+		"registry: {configPath: '/a:b'}":                         `registry.configPath: "b" is not an absolute path`,
+		"credentials: {dockerConfig: config.json}":               "credentials.dockerConfig",
+		"credentials: {directory: secrets}":                      "credentials.directory",
+		"credentials: {plugins: {config: /c}}":                   "credentials.plugins: config and binDir are only of use together",
+		"credentials: {plugins: {config: c, binDir: /b}}":        "credentials.plugins.config",
+		"credentials: {file: /a, keyFile: /a}":                   "credentials.keyFile",
+		"credentials: {password: secret}":                        "password",
+		"cri: {socket: cri.sock}":                                "cri.socket",
+		"cri: {socket: /" + long + "}":                           "cri.socket: the path of a socket",
+		"cri: {socket: /run/containerd/containerd.sock}":         "it is that of containerd",
+		"cri: {socket: /a.sock, runtime: /a.sock}":               "it is that of containerd",
+		"cri: {socket: " + nodeconfig.DefaultSocket + "}":        "it is that of the snapshotter",
+		"cri: {socket: /a.sock, runtime: relative}":              "cri.runtime",
+		"cri: {socket: /a.sock}\ncontainerd: {address: /a.sock}": "it is that of containerd",
+		"cri: {socket: /a.sock, runtime: /b.sock}":               "",
+	} {
+		_, err := nodeconfig.Parse([]byte(header + content))
+		if want == "" && err == nil {
+			continue
+		}
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v", content, err)
+		}
+	}
+	cfg := nodeconfig.Default()
+	if file, key := cfg.Kept(); file != "/var/lib/brisk/credentials" || key != "/var/lib/brisk/credentials.key" {
+		t.Errorf("kept in %s and %s", file, key)
+	}
+	cfg.Credentials.File = "/c"
+	if file, key := cfg.Kept(); file != "/c" || key != "/c.key" || cfg.Runtime() != cfg.Containerd.Address {
+		t.Errorf("kept in %s and %s; runtime %s", file, key, cfg.Runtime())
+	}
 }

@@ -14,6 +14,10 @@ import (
 const (
 	// minCache is less than what a single container needs at once.
 	minCache = 64 << 20
+	// minInodes is enough for the layers of some images.
+	minInodes = 1000
+	// minLimit is what the program needs besides the memory cache.
+	minLimit = 32 << 20
 	// maxSocket is how long the path of a socket can be in bytes.
 	maxSocket = 107
 	// maxTimeout is longer than anybody waits.
@@ -64,15 +68,7 @@ func (c *Config) Validate() error {
 	p.socket("socket", c.Socket)
 	p.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	p.oneOf("log.format", c.Log.Format, "text", "json")
-	if c.Cache.Size < minCache {
-		p.add("cache.size", "%s is less than %s", FormatSize(c.Cache.Size), FormatSize(minCache))
-	}
-	if c.Cache.Memory <= 0 {
-		p.add("cache.memory", "%s is not more than 0", FormatSize(c.Cache.Memory))
-	}
-	if c.Cache.MinFree < 0 {
-		p.add("cache.minFree", "%s is less than 0", FormatSize(c.Cache.MinFree))
-	}
+	c.Cache.validate(&p)
 	if c.Mount.Backend != "" {
 		p.oneOf("mount.backend", c.Mount.Backend, "erofs", "loop", "tree")
 	}
@@ -84,6 +80,7 @@ func (c *Config) Validate() error {
 			p.add(fmt.Sprintf("registry.plainHTTP[%d]", i), "%q is not host:port", host)
 		}
 	}
+	c.validateCredentials(&p)
 	for i, address := range c.Peers.Listen {
 		if !strings.HasPrefix(address, "/") {
 			p.add(fmt.Sprintf("peers.listen[%d]", i), "%q is not a multiaddress such as /ip4/0.0.0.0/tcp/4077", address)
@@ -102,7 +99,66 @@ func (c *Config) Validate() error {
 	if _, err := netip.ParseAddr(c.Kubernetes.Address); c.Kubernetes.Address != "" && err != nil {
 		p.add("kubernetes.address", "%q is not an IP address", c.Kubernetes.Address)
 	}
+	if limit := c.Process.MemoryLimit; limit != 0 && limit < minLimit {
+		p.add("process.memoryLimit", "%s is less than %s", FormatSize(limit), FormatSize(minLimit))
+	}
 	return errors.Join(p.errs...)
+}
+
+func (c *Cache) validate(p *problems) {
+	if c.Size < minCache {
+		p.add("cache.size", "%s is less than %s", FormatSize(c.Size), FormatSize(minCache))
+	}
+	if c.Inodes < minInodes {
+		p.add("cache.inodes", "%d is less than %d", c.Inodes, minInodes)
+	}
+	if c.LowWater <= 0 || c.LowWater > c.HighWater || c.HighWater > 100 {
+		p.add("cache.lowWater", "%d and cache.highWater %d are not per cent of which the second is the larger", c.LowWater, c.HighWater)
+	}
+	if c.Memory <= 0 {
+		p.add("cache.memory", "%s is not more than 0", FormatSize(c.Memory))
+	}
+	if c.MinFree < 0 {
+		p.add("cache.minFree", "%s is less than 0", FormatSize(c.MinFree))
+	}
+}
+
+// validateCredentials checks what has to do with credentials, and where registries are.
+func (c *Config) validateCredentials(p *problems) {
+	for _, dir := range filepath.SplitList(c.Registry.ConfigPath) {
+		p.absolute("registry.configPath", dir)
+	}
+	for _, place := range []struct{ field, path string }{
+		{"credentials.dockerConfig", c.Credentials.DockerConfig},
+		{"credentials.directory", c.Credentials.Directory},
+		{"credentials.plugins.config", c.Credentials.Plugins.Config},
+		{"credentials.plugins.binDir", c.Credentials.Plugins.BinDir},
+		{"credentials.file", c.Credentials.File},
+		{"credentials.keyFile", c.Credentials.KeyFile},
+	} {
+		if place.path != "" {
+			p.absolute(place.field, place.path)
+		}
+	}
+	if (c.Credentials.Plugins.Config == "") != (c.Credentials.Plugins.BinDir == "") {
+		p.add("credentials.plugins", "config and binDir are only of use together")
+	}
+	if file, key := c.Kept(); file == key {
+		p.add("credentials.keyFile", "it is the file that it seals")
+	}
+	if c.CRI.Runtime != "" {
+		p.socket("cri.runtime", c.CRI.Runtime)
+	}
+	if c.CRI.Socket == "" {
+		return
+	}
+	p.socket("cri.socket", c.CRI.Socket)
+	switch c.CRI.Socket {
+	case c.Runtime(), c.Containerd.Address:
+		p.add("cri.socket", "it is that of containerd: kubelet needs one of its own")
+	case c.Socket:
+		p.add("cri.socket", "it is that of the snapshotter")
+	}
 }
 
 func (h *HTTP) validate(p *problems) {

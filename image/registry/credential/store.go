@@ -226,14 +226,14 @@ func (s *Store) Capture(repo name.Repository, a authn.AuthConfig) error {
 
 // Status says which credential is in use for a repository, without it.
 type Status struct {
-	Repository string
+	Repository string `json:"repository"`
 	// Source is the name of the source of the credential in use, "captured" for one
 	// of kubelet, "none" when none is needed, and empty when none was accepted yet.
-	Source string
+	Source string `json:"source,omitempty"`
 	// Expires is when it ends. Zero if nobody knows.
-	Expires time.Time
+	Expires time.Time `json:"expires,omitzero"`
 	// Captured is how many credentials of kubelet are kept for the repository.
-	Captured int
+	Captured int `json:"captured,omitempty"`
 }
 
 // Status returns what the store knows, the repository used least recently first.

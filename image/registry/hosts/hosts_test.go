@@ -1,0 +1,463 @@
+package hosts_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"go.uber.org/goleak"
+
+	"github.com/brisk-project/brisk/image/convert"
+	"github.com/brisk-project/brisk/image/index"
+	"github.com/brisk-project/brisk/image/registry"
+	"github.com/brisk-project/brisk/image/registry/hosts"
+	"github.com/brisk-project/brisk/internal/block"
+	"github.com/brisk-project/brisk/internal/source"
+	"github.com/brisk-project/brisk/test/registrytest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m, registrytest.LeakOptions()...) }
+
+// site is a machine on which registries are configured.
+type site struct {
+	t      *testing.T
+	root   string
+	log    bytes.Buffer
+	client *registry.Client
+}
+
+func newSite(t *testing.T, cfg registry.Config) *site {
+	t.Helper()
+	s := &site{t: t, root: t.TempDir()}
+	known := hosts.New(hosts.Config{Path: "/none:" + s.root, Logger: slog.New(slog.NewTextHandler(&s.log, nil))})
+	t.Cleanup(known.Close)
+	cfg.Endpoints = known.Endpoints
+	if cfg.StallTimeout == 0 {
+		cfg.StallTimeout = 2 * time.Second
+	}
+	client, err := registry.NewClient(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	s.client = client
+	return s
+}
+
+// configure writes the file of a registry.
+func (s *site) configure(host, content string) {
+	s.t.Helper()
+	dir := filepath.Join(s.root, host)
+	if i := strings.LastIndex(host, ":"); i > 0 {
+		dir = filepath.Join(s.root, host[:i]+"_"+host[i+1:]+"_")
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, hosts.FileName), []byte(content), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// table is that of a mirror in a file.
+func table(at, settings string) string { return fmt.Sprintf("[host.%q]\n%s\n", at, settings) }
+
+// image pushes the same image to a registry, with an index or without.
+func image(t *testing.T, r *registrytest.Registry, indexed bool) {
+	t.Helper()
+	layer := registrytest.Layer{Level: 1, Tar: registrytest.Tar(t, registrytest.Files(1, 4, 256<<10)...)}
+	r.Push(t, "team/app:v1", registrytest.Image{Layers: []registrytest.Layer{layer}})
+	if indexed {
+		client, err := registry.NewClient(registry.Config{Keychain: keychain{"": registrytest.Password}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		if _, err := convert.Convert(t.Context(), client, r.Ref(t, "team/app:v1"), convert.Config{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.ResetRequests()
+}
+
+// keychain has a password for each registry, or under "" for all.
+type keychain map[string]string
+
+func (k keychain) Resolve(of authn.Resource) (authn.Authenticator, error) {
+	password, ok := k[of.RegistryStr()]
+	if !ok {
+		password, ok = k[""]
+	}
+	if !ok {
+		return authn.Anonymous, nil
+	}
+	return &authn.Basic{Username: registrytest.User, Password: password}, nil
+}
+
+// layout is that of one layer.
+type layout struct{ layer *index.Layer }
+
+func (l layout) StreamSize(block.Digest) (int64, bool) { return l.layer.StreamSize(), true }
+func (l layout) BlockDigest(k block.Key) (block.Digest, bool) {
+	return l.layer.BlockDigest(k.Index)
+}
+
+// read looks an image up and reads its layer, as a node does.
+func (s *site) read(host string) error {
+	s.t.Helper()
+	ref, err := name.ParseReference(host + "/team/app:v1")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	found, err := s.client.Resolve(s.t.Context(), ref, v1.Platform{OS: "linux", Architecture: "amd64"})
+	if err != nil {
+		return err
+	}
+	artifact, err := s.client.FindArtifact(s.t.Context(), found)
+	if err != nil {
+		return err
+	}
+	layers, err := s.client.LayerIndexes(s.t.Context(), found, artifact)
+	if err != nil {
+		return err
+	}
+	src, err := registry.NewSource(s.client, registry.SourceConfig{})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	src.Add(ref.Context(), layers[0])
+	verified := source.Retry(source.Verify(src, layout{layers[0]}, source.VerifyConfig{}), source.RetryConfig{})
+	count := block.Count(layers[0].StreamSize())
+	got := 0
+	err = verified.Fetch(s.t.Context(), block.Request{Range: block.Range{Layer: layers[0].StreamID(), Count: count}},
+		func(block.Key, []byte) error { got++; return nil })
+	if err == nil && got != int(count) {
+		s.t.Errorf("%d blocks, not %d", got, count)
+	}
+	return err
+}
+
+// requireRead reads an image, and checks from where.
+func (s *site) requireRead(host string, from, not *registrytest.Registry) {
+	s.t.Helper()
+	if err := s.read(host); err != nil {
+		s.t.Fatalf("%v\n%s", err, s.log.String())
+	}
+	if len(from.BlobRequests()) == 0 {
+		s.t.Error("nothing was read from where it should be")
+	}
+	if not != nil && len(not.Requests()) > 0 {
+		s.t.Errorf("asked as well: %v", not.Requests())
+	}
+}
+
+func TestMirror(t *testing.T) {
+	mirror := registrytest.New(t, registrytest.Config{})
+	image(t, mirror, true)
+	t.Run("in place of a registry that is away", func(t *testing.T) {
+		s := newSite(t, registry.Config{})
+		s.configure("registry.invalid", table("http://"+mirror.Addr(), ""))
+		s.requireRead("registry.invalid", mirror, nil)
+	})
+	t.Run("before the registry", func(t *testing.T) {
+		up := registrytest.New(t, registrytest.Config{})
+		s := newSite(t, registry.Config{})
+		s.configure(up.Addr(), table("http://"+mirror.Addr(), ""))
+		s.requireRead(up.Addr(), mirror, up)
+	})
+	t.Run("with redirects", func(t *testing.T) {
+		redirecting := registrytest.New(t, registrytest.Config{Redirect: true})
+		image(t, redirecting, true)
+		s := newSite(t, registry.Config{})
+		s.configure("registry.invalid", table("http://"+redirecting.Addr(), ""))
+		s.requireRead("registry.invalid", redirecting, nil)
+		redirecting.ExpireRedirects()
+		s.requireRead("registry.invalid", redirecting, nil)
+	})
+	t.Run("under another name", func(t *testing.T) {
+		s := newSite(t, registry.Config{})
+		s.configure("_default", fmt.Sprintf("server = %q\n", "http://"+mirror.Addr()))
+		s.requireRead("registry.invalid", mirror, nil)
+	})
+}
+
+// Whatever is wrong with a mirror, the registry is asked then.
+func TestMirrorFails(t *testing.T) {
+	up := registrytest.New(t, registrytest.Config{})
+	image(t, up, true)
+	complete := func(mirror *registrytest.Registry) { image(t, mirror, true) }
+	all := func(*http.Request) bool { return true }
+	blobs := func(req *http.Request) bool { return strings.Contains(req.URL.Path, "/blobs/") }
+	with := func(rule registrytest.Rule) func(*registrytest.Registry) {
+		return func(mirror *registrytest.Registry) { complete(mirror); mirror.Inject(rule) }
+	}
+	for what, prepare := range map[string]func(mirror *registrytest.Registry){
+		"has nothing":       func(*registrytest.Registry) {},
+		"has no index":      func(mirror *registrytest.Registry) { image(t, mirror, false) },
+		"wants credentials": with(registrytest.Rule{Match: all, Fault: registrytest.Status(401)}),
+		"fails":             with(registrytest.Rule{Match: all, Fault: registrytest.Status(500)}),
+		"hangs":             with(registrytest.Rule{Match: all, Fault: registrytest.Hang(-1)}),
+		"hangs in blobs":    with(registrytest.Rule{Match: blobs, Fault: registrytest.Hang(100)}),
+		"resets":            with(registrytest.Rule{Match: blobs, Fault: registrytest.Reset(1000)}),
+		"sends wrong bytes": with(registrytest.Rule{Match: blobs, Fault: registrytest.Flip(50)}),
+		"ignores ranges":    with(registrytest.Rule{Match: blobs, Fault: registrytest.IgnoreRange()}),
+	} {
+		t.Run(what, func(t *testing.T) {
+			mirror := registrytest.New(t, registrytest.Config{})
+			prepare(mirror)
+			defer mirror.ClearFaults()
+			s := newSite(t, registry.Config{})
+			s.configure(up.Addr(), table("http://"+mirror.Addr(), ""))
+			up.ResetRequests()
+			mirror.ResetRequests()
+			started := time.Now()
+			if err := s.read(up.Addr()); err != nil {
+				t.Fatal(err)
+			}
+			if took := time.Since(started); took > 20*time.Second {
+				t.Errorf("it took %s", took)
+			}
+			if len(mirror.Requests()) == 0 {
+				t.Error("the mirror was not asked")
+			}
+			if len(up.Requests()) == 0 && what != "ignores ranges" {
+				t.Error("the registry was not asked")
+			}
+			if what == "has no index" && len(mirror.BlobRequests()) == 0 {
+				t.Error("the blocks do not come from the mirror")
+			}
+			if what == "hangs" {
+				mirror.ResetRequests()
+				if err := s.read(up.Addr()); err != nil || len(mirror.Requests()) > 0 {
+					t.Errorf("asked again at once: %v, %v", mirror.Requests(), err)
+				}
+			}
+		})
+	}
+	t.Run("to find an index, and the registry hangs", func(t *testing.T) {
+		mirror, hanging := registrytest.New(t, registrytest.Config{}), registrytest.New(t, registrytest.Config{})
+		image(t, mirror, false)
+		hanging.Inject(registrytest.Rule{Match: all, Fault: registrytest.Hang(-1)})
+		defer hanging.ClearFaults()
+		s := newSite(t, registry.Config{})
+		s.configure(hanging.Addr(), table("http://"+mirror.Addr(), ""))
+		ref, err := name.ParseReference(hanging.Addr() + "/team/app:v1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		found, err := s.client.Resolve(t.Context(), ref, v1.Platform{OS: "linux", Architecture: "amd64"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, want := range []error{context.DeadlineExceeded, registry.ErrNoArtifact, registry.ErrNoArtifact} {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			_, err := s.client.FindArtifact(ctx, found)
+			cancel()
+			if !errors.Is(err, want) {
+				t.Errorf("look-up %d: %v, want %v", i, err, want)
+			}
+		}
+	})
+	t.Run("and so does the registry", func(t *testing.T) {
+		mirror := registrytest.New(t, registrytest.Config{})
+		s := newSite(t, registry.Config{})
+		s.configure("127.0.0.1:1", table("http://"+mirror.Addr(), ""))
+		err := s.read("127.0.0.1:1")
+		if !errors.Is(err, block.ErrUnavailable) || errors.Is(err, block.ErrNotFound) || !strings.Contains(err.Error(), mirror.Addr()) {
+			t.Error(err)
+		}
+	})
+}
+
+// front is a server in front of a registry, which notes what it is asked.
+type front struct {
+	*httptest.Server
+	mu   sync.Mutex
+	seen []*http.Request
+}
+
+func newFront(t *testing.T, behind *registrytest.Registry, prefix string, secure bool) *front {
+	t.Helper()
+	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: behind.Addr()})
+	f := &front{}
+	handler := http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		f.mu.Lock()
+		f.seen = append(f.seen, req.Clone(req.Context()))
+		f.mu.Unlock()
+		if req.URL.Path != "/token" {
+			rest, ok := strings.CutPrefix(req.URL.Path, prefix)
+			if !ok {
+				http.NotFound(w, req)
+				return
+			}
+			req.URL.Path, req.URL.RawPath = "/v2"+rest, ""
+		}
+		proxy.ServeHTTP(w, req)
+	})
+	if secure {
+		f.Server = httptest.NewTLSServer(handler)
+	} else {
+		f.Server = httptest.NewServer(handler)
+	}
+	t.Cleanup(f.Close)
+	return f
+}
+
+func (f *front) requests() []*http.Request {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.seen)
+}
+
+// What a file says of certificates, paths and headers is kept to.
+func TestSettings(t *testing.T) {
+	behind := registrytest.New(t, registrytest.Config{})
+	image(t, behind, true)
+	for what, c := range map[string]struct {
+		prefix, path, settings string
+		fails                  bool
+	}{
+		"certificate unknown": {prefix: "/v2", fails: true},
+		"ca":                  {prefix: "/v2", settings: `ca = "ca.crt"`},
+		"skip_verify":         {prefix: "/v2", settings: `skip_verify = true`},
+		"path":                {prefix: "/cache/v2", path: "/cache", settings: `skip_verify = true`},
+		"override_path":       {prefix: "/v2/proxy", path: "/v2/proxy", settings: "skip_verify = true\noverride_path = true"},
+		"no path":             {prefix: "/elsewhere", path: "/elsewhere", settings: "skip_verify = true\noverride_path = true"},
+		"may not resolve":     {prefix: "/v2", settings: "skip_verify = true\ncapabilities = [\"pull\"]", fails: true},
+	} {
+		t.Run(what, func(t *testing.T) {
+			f := newFront(t, behind, c.prefix, true)
+			f.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)
+			s := newSite(t, registry.Config{})
+			u, err := url.Parse(f.URL)
+			if err != nil {
+				t.Fatal(err)
+			}
+			u.Path = c.path
+			s.configure("registry.invalid", table(u.String(), c.settings)+fmt.Sprintf("[host.%q.header]\nx-team = \"blue\"\n", u.String()))
+			ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: f.Certificate().Raw})
+			if err := os.WriteFile(filepath.Join(s.root, "registry.invalid", "ca.crt"), ca, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.read("registry.invalid"); (err != nil) != c.fails {
+				t.Fatal(err)
+			}
+			for _, req := range f.requests() {
+				if req.Header.Get("X-Team") != "blue" || (req.URL.Path != "/v2/" && req.URL.Query().Get("ns") != "registry.invalid") {
+					t.Errorf("%s with header %q", req.URL, req.Header)
+				}
+			}
+		})
+	}
+}
+
+// A mirror sees the credentials for its own name only.
+func TestMirrorCredentials(t *testing.T) {
+	for label, auth := range map[string]registrytest.Auth{"basic": registrytest.AuthBasic, "token": registrytest.AuthToken} {
+		t.Run(label, func(t *testing.T) {
+			behind := registrytest.New(t, registrytest.Config{Auth: auth})
+			image(t, behind, true)
+			up := registrytest.New(t, registrytest.Config{Auth: auth})
+			image(t, up, true)
+			const others = "other-secret"
+			up.SetPassword(others)
+			f := newFront(t, behind, "/v2", false)
+			own := strings.TrimPrefix(f.URL, "http://")
+			for _, c := range []struct {
+				what string
+				keys keychain
+				from *registrytest.Registry
+			}{
+				{"has none", keychain{up.Addr(): others}, up},
+				{"has its own", keychain{up.Addr(): others, own: registrytest.Password}, behind},
+			} {
+				s := newSite(t, registry.Config{Keychain: c.keys})
+				s.configure(up.Addr(), table(f.URL, ""))
+				up.ResetRequests()
+				behind.ResetRequests()
+				s.requireRead(up.Addr(), c.from, nil)
+			}
+			for _, req := range f.requests() {
+				if _, password, _ := req.BasicAuth(); password == others {
+					t.Errorf("%s was shown what is for the registry", req.URL)
+				}
+			}
+		})
+	}
+}
+
+// A file that changes is noticed, and one that is broken counts as none.
+func TestChanges(t *testing.T) {
+	s := &site{t: t, root: t.TempDir()}
+	synctest.Test(t, func(t *testing.T) {
+		known := hosts.New(hosts.Config{Path: s.root, Logger: slog.New(slog.NewTextHandler(&s.log, nil))})
+		list := func() string {
+			var all []string
+			for _, e := range known.Endpoints(t.Context(), "registry.invalid") {
+				all = append(all, e.URL.String())
+			}
+			return strings.Join(all, " ")
+		}
+		for i, c := range []struct{ content, want string }{
+			{"", "https://registry.invalid/v2"},
+			{table("http://a.invalid", "") + table("https://b.invalid", ""), "http://a.invalid/v2 https://b.invalid/v2 https://registry.invalid/v2"},
+			{table("http://c.invalid", ""), "http://c.invalid/v2 https://registry.invalid/v2"},
+			{"server = \"https://d.invalid\"\n", "https://d.invalid/v2"},
+			{table("http://e.invalid", "") + "header = password-in-here", ""},
+			{"server = \"https://d.invalid\"\n", "https://d.invalid/v2"},
+		} {
+			s.configure("registry.invalid", c.content+strings.Repeat("\n", i))
+			<-time.After(6 * time.Second)
+			if got := list(); got != c.want {
+				t.Errorf("%q: %s, want %s", c.content, got, c.want)
+			}
+			if first, again := known.Endpoints(t.Context(), "registry.invalid"), known.Endpoints(t.Context(), "registry.invalid"); !slices.Equal(first, again) {
+				t.Errorf("%q: others at once", c.content)
+			}
+		}
+	})
+	if log := s.log.String(); !strings.Contains(log, "not TOML: line 3") || strings.Contains(log, "password") {
+		t.Errorf("log %q", log)
+	}
+	if got := hosts.New(hosts.Config{}).Endpoints(context.WithoutCancel(t.Context()), "registry.invalid"); got != nil {
+		t.Errorf("without a path: %v", got)
+	}
+}
+
+func TestNames(t *testing.T) {
+	s := &site{t: t, root: t.TempDir()}
+	s.configure("docker.io", table("http://a.invalid", ""))
+	s.configure("b.invalid:5000", "")
+	known := hosts.New(hosts.Config{Path: s.root, PlainHTTP: func(host string) bool { return host == "b.invalid:5000" }})
+	for host, want := range map[string]string{
+		name.DefaultRegistry: "http://a.invalid/v2 docker.io true, https://registry-1.docker.io/v2  false, ",
+		"b.invalid:5000":     "http://b.invalid:5000/v2  false, ",
+		"c.invalid":          "",
+	} {
+		var all strings.Builder
+		for _, e := range known.Endpoints(t.Context(), host) {
+			fmt.Fprintf(&all, "%s %s %v, ", e.URL, e.Namespace, e.Mirror)
+		}
+		if got := all.String(); got != want {
+			t.Errorf("%s: %q, want %q", host, got, want)
+		}
+	}
+}
