@@ -78,6 +78,7 @@ type Node struct {
 	peers    *p2p.Node // nil without peers
 	fs       *lazyfs.FS
 	tally    *tally
+	starts   starts
 	// How fast blocks come from where.
 	peerRate, registryRate rate
 
@@ -140,7 +141,7 @@ func New(cfg Config) (_ *Node, err error) {
 		source.Link{Name: "disk", Source: n.tally.count(n.disk, fromDisk)},
 		source.Link{Name: "upstream", Source: n.upstream(memory)})
 	n.fs, err = lazyfs.New(lazyfs.Config{
-		StateDir: filepath.Join(cfg.Dir, "mounts"), Source: timed{blocks, n.tally}, Local: countedDisk{n.disk, n.tally}, Backend: cfg.Backend,
+		StateDir: filepath.Join(cfg.Dir, "mounts"), Source: timed{blocks, n.tally, &n.starts}, Local: countedDisk{n.disk, n.tally}, Backend: cfg.Backend,
 		ReadTimeout: cfg.ReadTimeout, Logger: cfg.Log, Registerer: cfg.Metrics,
 		Keeper: cfg.Keeper, Reopen: n.reopen,
 	})
