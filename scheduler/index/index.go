@@ -72,6 +72,7 @@ type slot struct {
 	rates    v1alpha1.BandwidthStatus
 	keys     []v1alpha1.ImageKey // sorted
 	promised map[v1alpha1.ImageKey]*owed
+	expected map[v1alpha1.ImageKey]expected
 	finish   time.Time // of the newest start-up that was reported
 }
 

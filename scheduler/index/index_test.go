@@ -311,6 +311,33 @@ func TestStarts(t *testing.T) {
 	}
 }
 
+// TestLateStarts checks that start-ups count that are reported long after the promise has ended, of
+// warm nodes too.
+func TestLateStarts(t *testing.T) {
+	x, c := newIndex()
+	set(t, x, report(t, c, "a", has(t, "app", 100*mb, 0), has(t, "warm", 0, 100*mb)))
+	x.Reserve("pod", ask(t, x, "a", "app"))
+	x.Reserve("warm", ask(t, x, "a", "warm"))
+	c.advance(10 * time.Minute)
+	x.Promised() // forgets what is over
+	r := report(t, c, "a", has(t, "app", 0, 100*mb), has(t, "warm", 0, 100*mb))
+	r.Status.Starts = []v1alpha1.StartStatus{
+		{Image: digest("app"), FinishedAt: metav1.NewMicroTime(c.now.Add(-time.Minute)), Milliseconds: 2500},
+		{Image: digest("warm"), FinishedAt: metav1.NewMicroTime(c.now.Add(-time.Second)), Milliseconds: 100},
+	}
+	want := []index.Start{
+		{Estimated: 2 * time.Second, Actual: 2500 * time.Millisecond}, {Estimated: 2 * time.Second, Actual: 100 * time.Millisecond},
+	} // the second pod waits behind the first
+	if diff := cmp.Diff(want, set(t, x, r).Starts); diff != "" {
+		t.Error(diff)
+	}
+	// Only the first start after the estimate is one that it was made for.
+	r.Status.Starts = []v1alpha1.StartStatus{{Image: digest("app"), FinishedAt: metav1.NewMicroTime(c.now), Milliseconds: 1}}
+	if again := set(t, x, r).Starts; len(again) != 0 {
+		t.Errorf("counted: %v", again)
+	}
+}
+
 // TestMoreMissingIsNeverBetter checks that a node that misses more is not estimated to be ready sooner.
 func TestMoreMissingIsNeverBetter(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 5))
