@@ -10,6 +10,9 @@ TOOLS := $(BIN)/tools
 DEPS := iproute2:ip busybox-static:busybox attr:setfattr acl:setfacl libcap2-bin:setcap
 # Tests of figures and of large images, which run without the race detector.
 FIGURES := IndexShare|DemoImage|BuildBudget|Scale|Throughput|WarmNodes|Shortlist
+# Packages whose tests have kube-apiserver in their process, which takes many minutes to
+# build with the race detector. What they test is tested with it in its own package.
+CLUSTERS := /test/(scheduler|controlplane|integration)(/|$$)
 FUZZTIME ?= 60s
 
 .PHONY: help
@@ -25,8 +28,10 @@ demo: build ## Run the demo: one image, a plain pull beside three lazy nodes (ne
 	$(BIN)/brisk demo $(DEMO_FLAGS)
 
 .PHONY: test
-test: deps ## Run all tests, but for figures to hold under the race detector (as root: real mounts)
-	PATH="$(CURDIR)/$(TOOLS):$$PATH" $(GO) test -race -timeout 20m $(TEST_FLAGS) ./...
+test: deps ## Run all tests, under the race detector but for figures and clusters (as root: real mounts)
+	packages=$$($(GO) list ./...); export PATH="$(CURDIR)/$(TOOLS):$$PATH"; \
+	$(GO) test -race -timeout 20m $(TEST_FLAGS) $$(grep -vE '$(CLUSTERS)' <<< "$$packages"); \
+	$(GO) test -timeout 20m $(TEST_FLAGS) $$(grep -E '$(CLUSTERS)' <<< "$$packages")
 	$(GO) test -timeout 20m $(TEST_FLAGS) -run "$(FIGURES)" ./bench/... ./cmd/internal/node ./cmd/brisk-node ./image/erofs ./scheduler
 
 .PHONY: test-releases
