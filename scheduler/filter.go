@@ -36,9 +36,6 @@ func (c *cycle) Clone() fwk.StateData { return c }
 
 const cycleKey fwk.StateKey = Name
 
-// scoresKey is where PreScore leaves the scores.
-const scoresKey fwk.StateKey = Name + "/scores"
-
 func read(state fwk.CycleState) *cycle {
 	data, err := state.Read(cycleKey)
 	if err != nil {

@@ -9,42 +9,23 @@ import (
 	"k8s.io/kubernetes/pkg/scheduler/framework"
 )
 
-// scores are those of the nodes of one cycle, by name.
-type scores map[string]int64
-
-// Clone implements [fwk.StateData].
-func (s scores) Clone() fwk.StateData { return s }
-
-// PreScore implements [framework.PreScorePlugin]. It scores all nodes at once, under one lock.
-func (p *BlockLocality) PreScore(_ context.Context, state fwk.CycleState, _ *corev1.Pod, nodes []fwk.NodeInfo) *fwk.Status {
-	c := read(state)
-	if c == nil || c.query == nil {
+// PreScore implements [framework.PreScorePlugin].
+func (p *BlockLocality) PreScore(_ context.Context, state fwk.CycleState, _ *corev1.Pod, _ []fwk.NodeInfo) *fwk.Status {
+	if c := read(state); c == nil || c.query == nil {
 		return fwk.NewStatus(fwk.Skip)
 	}
-	names := make([]string, len(nodes))
-	for i, node := range nodes {
-		names[i] = node.Node().Name
-	}
-	found := make(scores, len(nodes))
-	for i, total := range c.query.Times(names) {
-		found[names[i]] = c.query.Score(total)
-	}
-	state.Write(scoresKey, found)
 	return nil
 }
 
 // Score implements [framework.ScorePlugin]. Scores are absolute, so there is nothing to
-// normalize.
+// normalize. The scheduler calls it for several nodes at once, which is why nothing is
+// worked out for all of them before.
 func (p *BlockLocality) Score(_ context.Context, state fwk.CycleState, _ *corev1.Pod, node fwk.NodeInfo) (int64, *fwk.Status) {
-	data, err := state.Read(scoresKey)
-	if err != nil {
+	c := read(state)
+	if c == nil || c.query == nil {
 		return 0, nil
 	}
-	found, ok := data.(scores)
-	if !ok {
-		return 0, nil
-	}
-	return found[node.Node().Name], nil
+	return c.query.Score(c.query.Time(node.Node().Name)), nil
 }
 
 // ScoreExtensions implements [framework.ScorePlugin].

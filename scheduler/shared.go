@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
@@ -16,9 +17,14 @@ import (
 	"k8s.io/klog/v2"
 	"k8s.io/kubernetes/pkg/scheduler/framework"
 
+	"github.com/brisk-project/brisk/api/compat"
 	"github.com/brisk-project/brisk/api/config"
 	"github.com/brisk-project/brisk/scheduler/index"
 )
+
+// firstList is how long a scheduler that starts waits for what the node agents report.
+// Pods placed before that go anywhere.
+const firstList = 10 * time.Second
 
 // shared is what all profiles of a scheduler have in common.
 type shared struct {
@@ -36,7 +42,7 @@ type shared struct {
 // start begins to watch the cluster, until ctx is done. A plugin gets no other occasion.
 func start(ctx context.Context, handle framework.Handle, args *config.BlockLocalityArgs, registerer prometheus.Registerer) (*shared, error) {
 	logger := klog.LoggerWithName(klog.FromContext(ctx), Name)
-	names, err := index.NewNames(0, "_accelerated", "_containerd_accelerated")
+	names, err := index.NewNames(0, compat.AcceleratedSuffixes()...)
 	if err != nil {
 		return nil, err
 	}
@@ -58,7 +64,9 @@ func start(ctx context.Context, handle framework.Handle, args *config.BlockLocal
 	if err != nil {
 		return nil, fmt.Errorf("making a client: %w", err)
 	}
-	go newReflector(client, &store{shared: s, logger: logger}).RunWithContext(klog.NewContext(ctx, logger))
+	into := newStore(s, logger)
+	go newReflector(client, into).RunWithContext(klog.NewContext(ctx, logger))
+	into.await(ctx, firstList)
 	return s, nil
 }
 

@@ -10,16 +10,9 @@ import (
 	"github.com/brisk-project/brisk/api/compat"
 )
 
-const (
-	// listed is how many nodes a shortlist has. Up to it, the scheduler looks at every node
-	// that it is given; of more it would look at some part only, and in no order.
-	listed = 99
-	// plenty is the number of warm nodes per hundred from which the scheduler finds enough of
-	// them by itself, since it looks at no less than 5 % of the nodes.
-	plenty = 4
-	// leastPlenty is the same as a number, for clusters that are just too large to look at whole.
-	leastPlenty = 64
-)
+// listed is how many nodes a shortlist has. Up to it, the scheduler looks at every node that
+// it is given; of more it would look at some part only, and in no order.
+const listed = 99
 
 // shortlist returns the nodes that are to be in the cycle, or nil if that is all of them:
 // those on which the pod is ready soonest, and a sample of the others, another one in every cycle.
@@ -31,7 +24,7 @@ func (p *BlockLocality) shortlist(pod *corev1.Pod, c *cycle, nodes []fwk.NodeInf
 	if p.args.ShortlistSize == 0 || c.query == nil || len(nodes) <= listed || p.looked.Contains(pod.UID) {
 		return nil
 	}
-	names := p.warm(pod, c, max(leastPlenty, len(nodes)*plenty/100))
+	names := p.warm(pod, c)
 	if len(names) == 0 {
 		return nil
 	}
@@ -43,10 +36,9 @@ func (p *BlockLocality) shortlist(pod *corev1.Pod, c *cycle, nodes []fwk.NodeInf
 	return names
 }
 
-// warm returns the best nodes for a pod, as far as they seem to have room for it. It is empty
-// if there are more than limit.
-func (p *BlockLocality) warm(pod *corev1.Pod, c *cycle, limit int) []string {
-	best := c.query.Best(limit)
+// warm returns the best nodes for a pod, as far as they seem to have room for it.
+func (p *BlockLocality) warm(pod *corev1.Pod, c *cycle) []string {
+	best := c.query.Best()
 	if len(best) == 0 {
 		return nil
 	}

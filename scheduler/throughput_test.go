@@ -6,11 +6,13 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"slices"
 	"strconv"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -20,7 +22,9 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/cache"
@@ -33,6 +37,7 @@ import (
 	frameworkruntime "k8s.io/kubernetes/pkg/scheduler/framework/runtime"
 	"k8s.io/kubernetes/pkg/scheduler/metrics"
 
+	"github.com/brisk-project/brisk/api/config"
 	_ "github.com/brisk-project/brisk/api/config/scheme"
 	"github.com/brisk-project/brisk/api/v1alpha1"
 	"github.com/brisk-project/brisk/scheduler"
@@ -49,36 +54,44 @@ const (
 // what is measured is the scheduler alone.
 type bench struct {
 	*kubescheduler.Scheduler
+	client kubernetes.Interface
 	store  cache.ReflectorStore
 	plugin framework.Plugin
+	close  func()
 	nodes  int
 	images int // of each node
 	pods   int // made so far
+
+	// What pods are made with.
+	nominated string
+	ports     []corev1.ContainerPort
 
 	mu    sync.Mutex
 	bound map[types.UID]string
 }
 
-func digest(image int) string { return fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(strconv.Itoa(image)))) }
+func digest(image int) string {
+	return fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(strconv.Itoa(image))))
+}
 
 func tag(image int) string { return fmt.Sprintf("registry.test/team/app-%d:v1", image) }
 
 func nodeName(i int) string { return fmt.Sprintf("node-%05d", i) }
 
 // profile is one of the shipped configuration, under a name.
-func profile(t testing.TB, name string, change func(*schedulerconfig.KubeSchedulerProfile)) schedulerconfig.KubeSchedulerProfile {
-	t.Helper()
+func profile(tb testing.TB, name string, change func(*schedulerconfig.KubeSchedulerProfile)) schedulerconfig.KubeSchedulerProfile {
+	tb.Helper()
 	content, err := os.ReadFile("../deploy/scheduler/config.yaml")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	object, _, err := scheme.Codecs.UniversalDecoder().Decode(content, nil, nil)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	cfg, ok := object.(*schedulerconfig.KubeSchedulerConfiguration)
 	if !ok {
-		t.Fatalf("a %T", object)
+		tb.Fatalf("a %T", object)
 	}
 	p := cfg.Profiles[0]
 	p.SchedulerName = name
@@ -88,23 +101,23 @@ func profile(t testing.TB, name string, change func(*schedulerconfig.KubeSchedul
 	return p
 }
 
-func stockProfile(t testing.TB) schedulerconfig.KubeSchedulerProfile {
-	t.Helper()
+func stockProfile(tb testing.TB) schedulerconfig.KubeSchedulerProfile {
+	tb.Helper()
 	object, _, err := scheme.Codecs.UniversalDecoder().Decode(
 		[]byte("apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\n"), nil, nil)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	cfg, ok := object.(*schedulerconfig.KubeSchedulerConfiguration)
 	if !ok {
-		t.Fatalf("a %T", object)
+		tb.Fatalf("a %T", object)
 	}
 	cfg.Profiles[0].SchedulerName = stock
 	return cfg.Profiles[0]
 }
 
-func newBench(t testing.TB, nodes, images int, profiles ...schedulerconfig.KubeSchedulerProfile) *bench {
-	t.Helper()
+func newBench(tb testing.TB, nodes, images int, profiles ...schedulerconfig.KubeSchedulerProfile) *bench {
+	tb.Helper()
 	metrics.Register()
 	b := &bench{nodes: nodes, images: images, bound: make(map[types.UID]string)}
 	objects := make([]runtime.Object, nodes)
@@ -113,21 +126,24 @@ func newBench(t testing.TB, nodes, images int, profiles ...schedulerconfig.KubeS
 	}
 	client := fake.NewClientset(objects...)
 	client.PrependReactor("create", "pods", func(action clienttesting.Action) (bool, runtime.Object, error) {
-		if create, ok := action.(clienttesting.CreateAction); ok && action.GetSubresource() == "binding" {
-			if binding, ok := create.GetObject().(*corev1.Binding); ok {
-				b.mu.Lock()
-				b.bound[binding.UID] = binding.Target.Name
-				b.mu.Unlock()
-			}
+		create, ok := action.(clienttesting.CreateAction)
+		if !ok || action.GetSubresource() != "binding" {
+			return false, nil, nil
+		}
+		if binding, ok := create.GetObject().(*corev1.Binding); ok {
+			b.mu.Lock()
+			b.bound[binding.UID] = binding.Target.Name
+			b.mu.Unlock()
 		}
 		return true, nil, nil
 	})
+	b.client = client
 	factory := informers.NewSharedInformerFactory(client, 0)
 	ours := scheduler.Factory(nil)
 	var err error
-	b.Scheduler, err = kubescheduler.New(t.Context(), client, factory, nil,
+	b.Scheduler, err = kubescheduler.New(tb.Context(), client, factory, nil,
 		func(string) events.EventRecorder { return &events.FakeRecorder{} },
-		kubescheduler.WithProfiles(append(profiles, stockProfile(t))...),
+		kubescheduler.WithProfiles(append(profiles, stockProfile(tb))...),
 		kubescheduler.WithPodInitialBackoffSeconds(0),
 		kubescheduler.WithFrameworkOutOfTreeRegistry(frameworkruntime.Registry{
 			scheduler.Name: func(ctx context.Context, args runtime.Object, handle framework.Handle) (framework.Plugin, error) {
@@ -139,18 +155,19 @@ func newBench(t testing.TB, nodes, images int, profiles ...schedulerconfig.KubeS
 			},
 		}))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	factory.Start(t.Context().Done())
-	factory.WaitForCacheSync(t.Context().Done())
-	if err := b.WaitForHandlersSync(t.Context()); err != nil {
-		t.Fatal(err)
+	factory.Start(tb.Context().Done())
+	factory.WaitForCacheSync(tb.Context().Done())
+	if err := b.WaitForHandlersSync(tb.Context()); err != nil {
+		tb.Fatal(err)
 	}
 	b.SchedulingQueue.Run(klog.Background())
-	t.Cleanup(b.SchedulingQueue.Close)
+	b.close = sync.OnceFunc(b.SchedulingQueue.Close)
+	tb.Cleanup(b.close)
 	random := rand.New(rand.NewPCG(1, 2))
 	for i := range nodes {
-		b.report(t, random, i)
+		b.report(tb, random, i)
 	}
 	return b
 }
@@ -176,13 +193,13 @@ func (b *bench) node(i int) *corev1.Node {
 }
 
 // report changes what a node has.
-func (b *bench) report(t testing.TB, random *rand.Rand, node int, more ...v1alpha1.ImageBlocks) {
-	t.Helper()
+func (b *bench) report(tb testing.TB, random *rand.Rand, node int, more ...v1alpha1.ImageBlocks) {
+	tb.Helper()
 	have := make(map[v1alpha1.ImageKey]v1alpha1.ImageBlocks, b.images)
 	for len(have) < b.images {
 		key, err := v1alpha1.KeyOf(digest(random.IntN(catalog)))
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		missing := random.Int64N(100 * mib)
 		if random.IntN(2) == 0 {
@@ -196,7 +213,7 @@ func (b *bench) report(t testing.TB, random *rand.Rand, node int, more ...v1alph
 	}
 	packed, err := v1alpha1.EncodeImages(list)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	report := v1alpha1.NodeBlocks{
 		ObjectMeta: metav1.ObjectMeta{Name: nodeName(node)},
@@ -207,15 +224,16 @@ func (b *bench) report(t testing.TB, random *rand.Rand, node int, more ...v1alph
 	}
 	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&report)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if err := b.store.Update(&unstructured.Unstructured{Object: content}); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 
 // churn changes a hundred reports a second until ctx is done.
-func (b *bench) churn(ctx context.Context, t testing.TB) {
+func (b *bench) churn(ctx context.Context, tb testing.TB) {
+	tb.Helper()
 	random := rand.New(rand.NewPCG(3, 4))
 	ticker := time.NewTicker(10 * time.Millisecond)
 	defer ticker.Stop()
@@ -224,38 +242,46 @@ func (b *bench) churn(ctx context.Context, t testing.TB) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			b.report(t, random, random.IntN(b.nodes))
+			b.report(tb, random, random.IntN(b.nodes))
 		}
 	}
 }
 
 // schedule makes a pod and returns how long the scheduler took to decide on it.
-func (b *bench) schedule(t testing.TB, profile, image string) (types.UID, time.Duration) {
+func (b *bench) schedule(tb testing.TB, profile, image string) (types.UID, time.Duration) {
+	tb.Helper()
+	made := b.pod(profile, image)
+	b.SchedulingQueue.Add(klog.Background(), made)
+	began := time.Now()
+	b.ScheduleOne(tb.Context())
+	return made.UID, time.Since(began)
+}
+
+// pod returns the next pod.
+func (b *bench) pod(profile, image string) *corev1.Pod {
 	b.pods++
 	name := fmt.Sprint("pod-", b.pods)
-	b.SchedulingQueue.Add(klog.Background(), &corev1.Pod{
+	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "bench", Name: name, UID: types.UID(name), Labels: map[string]string{"app": "bench"}},
 		Spec: corev1.PodSpec{SchedulerName: profile, Containers: []corev1.Container{{
-			Name: "c", Image: image, Resources: corev1.ResourceRequirements{Requests: corev1.ResourceList{
+			Name: "c", Image: image, Ports: b.ports, Resources: corev1.ResourceRequirements{Requests: corev1.ResourceList{
 				corev1.ResourceCPU: resource.MustParse("100m"), corev1.ResourceMemory: resource.MustParse("128Mi"),
 			}},
 		}}},
-	})
-	began := time.Now()
-	b.ScheduleOne(t.Context())
-	return types.UID(name), time.Since(began)
+		Status: corev1.PodStatus{NominatedNodeName: b.nominated},
+	}
 }
 
 // size is that of the cluster: small, unless BRISK_BENCH_NODES says otherwise.
-func size(t testing.TB) (nodes, pods int) {
-	t.Helper()
+func size(tb testing.TB) (nodes, pods int) {
+	tb.Helper()
 	said := os.Getenv("BRISK_BENCH_NODES")
 	if said == "" {
 		return 1000, 300
 	}
 	nodes, err := strconv.Atoi(said)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return nodes, 1500
 }
@@ -269,7 +295,7 @@ func TestThroughput(t *testing.T) {
 	var running sync.WaitGroup
 	running.Go(func() { b.churn(ctx, t) })
 	random := rand.New(rand.NewPCG(5, 6))
-	took := make(map[string][]time.Duration)
+	took, worked := make(map[string][]time.Duration), make(map[string]time.Duration)
 	for range pods {
 		image := tag(random.IntN(catalog))
 		order := []string{stock, "ours"}
@@ -277,77 +303,173 @@ func TestThroughput(t *testing.T) {
 			slices.Reverse(order)
 		}
 		for _, name := range order {
+			before := processor(t)
 			_, d := b.schedule(t, name, image)
 			took[name] = append(took[name], d)
+			worked[name] += processor(t) - before
 		}
 	}
 	stop()
 	running.Wait()
-	rate := func(name string) float64 {
-		var sum time.Duration
-		for _, d := range took[name] {
-			sum += d
-		}
-		slices.Sort(took[name])
-		perSecond := float64(len(took[name])) / sum.Seconds()
-		t.Logf("%s: %.0f pods/s, median %v, 99 of 100 below %v", name, perSecond, took[name][pods/2], took[name][pods*99/100])
-		return perSecond
+	median := make(map[string]time.Duration)
+	for name, all := range took {
+		slices.Sort(all)
+		median[name] = all[len(all)/2]
+		t.Logf("%s: median %v = %.0f pods/s, 99 of 100 below %v; %v of processor time a pod", name, median[name],
+			1/median[name].Seconds(), all[len(all)*99/100], worked[name]/time.Duration(len(all)))
 	}
-	if ratio := rate("ours") / rate(stock); ratio < 0.95 {
+	ratio, work := float64(median[stock])/float64(median["ours"]), float64(worked[stock])/float64(worked["ours"])
+	t.Logf("ratio of pods per second %.2f, per second of processor time %.2f", ratio, work)
+	if max(ratio, work) < 0.95 {
 		t.Errorf("our profile schedules %.0f %% of the pods per second that the stock one does", 100*ratio)
-	} else {
-		t.Logf("ratio %.2f", ratio)
 	}
 }
 
-// TestWarmNodesAreSeen checks that pods go to five warm nodes, however many others there are.
+// processor is the processor time that this process has used.
+func processor(tb testing.TB) time.Duration {
+	tb.Helper()
+	var used syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &used); err != nil {
+		tb.Fatal(err)
+	}
+	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
+}
+
+// TestWarmNodesAreSeen checks that pods go to five warm nodes, however many others there are. On a
+// cluster of a size that was asked for, it also measures other ways to bring that about.
 func TestWarmNodesAreSeen(t *testing.T) {
 	nodes, _ := size(t)
 	const pods = 200
-	for name, change := range map[string]func(*schedulerconfig.KubeSchedulerProfile){
-		"shipped": nil,
-	} {
+	image := "registry.test/rare@" + digest(catalog+7)
+	ways := map[string]func(*schedulerconfig.KubeSchedulerProfile){"ours": nil}
+	if os.Getenv("BRISK_BENCH_NODES") != "" {
+		ways["no shortlist"] = withoutShortlist(t)
+		ways["no shortlist, 100 % of the nodes"] = func(p *schedulerconfig.KubeSchedulerProfile) {
+			withoutShortlist(t)(p)
+			p.PercentageOfNodesToScore = new(int32(100))
+		}
+	}
+	for name, change := range ways {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t, nodes, 200, profile(t, "ours", change))
 			warm := b.warm(t, catalog+7, 5)
+			b.hits(t, stock, image, 20, warm) // the first pods of a scheduler are slow
 			for _, who := range []string{stock, "ours"} {
-				hits, mean := b.hits(t, who, "registry.test/rare@"+digest(catalog+7), pods, warm)
-				t.Logf("%s: %d of %d pods are on a warm node; %v a pod", who, hits, pods, mean)
-				if who != stock && hits*100 < pods*95 {
+				hits, median := b.hits(t, who, image, pods, warm)
+				t.Logf("%s: %d of %d pods are on a warm node; %v a pod", who, hits, pods, median)
+				if change == nil && who != stock && hits*100 < pods*95 {
 					t.Errorf("%d of %d pods are on a warm node", hits, pods)
 				}
 			}
 		})
 	}
+	if os.Getenv("BRISK_BENCH_NODES") == "" {
+		return
+	}
+	t.Run("nominated", func(t *testing.T) {
+		b := newBench(t, nodes, 200, profile(t, "ours", withoutShortlist(t)))
+		warm := slices.Sorted(maps.Keys(b.warm(t, catalog+7, 5)))
+		var took []time.Duration
+		for i := range pods {
+			b.nominated = warm[i%len(warm)]
+			_, d := b.schedule(t, "ours", image)
+			took = append(took, d)
+		}
+		slices.Sort(took)
+		t.Logf("%v a pod, without the write that nominates", took[pods/2])
+	})
+}
+
+// withoutShortlist turns off what brings warm nodes into a cycle.
+func withoutShortlist(tb testing.TB) func(*schedulerconfig.KubeSchedulerProfile) {
+	tb.Helper()
+	return func(p *schedulerconfig.KubeSchedulerProfile) {
+		for i := range p.PluginConfig {
+			if args, ok := p.PluginConfig[i].Args.(*config.BlockLocalityArgs); ok {
+				args.ShortlistSize = 0
+				return
+			}
+		}
+		tb.Fatal("the profile has no arguments of the plugin")
+	}
+}
+
+// TestShortlistIsTooShort checks that a pod that fits on none of the nodes of a shortlist gets to the one that it
+// fits on, and that no other pod has to go for it.
+func TestShortlistIsTooShort(t *testing.T) {
+	const nodes = 400
+	b := newBench(t, nodes, 10, profile(t, "ours", nil))
+	b.warm(t, catalog+7, 5)
+	free := nodeName(nodes - 1)
+	for i := range nodes - 1 {
+		if err := b.Cache.AddPod(klog.Background(), &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "bench", Name: fmt.Sprint("old-", i), UID: types.UID(fmt.Sprint("old-", i))},
+			Spec:       corev1.PodSpec{NodeName: nodeName(i), Containers: []corev1.Container{{Name: "c", Ports: hostPort()}}},
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.ports = hostPort()
+	made := b.pod("ours", "registry.test/rare@"+digest(catalog+7))
+	uid := made.UID
+	// One that fails is only tried again if the scheduler sees it in the cluster.
+	if _, err := b.client.CoreV1().Pods("bench").Create(t.Context(), made, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	var running sync.WaitGroup
+	running.Go(func() { wait.UntilWithContext(t.Context(), b.ScheduleOne, 0) })
+	t.Cleanup(running.Wait)
+	t.Cleanup(b.close)
+	deadline := time.Now().Add(30 * time.Second)
+	for {
+		b.mu.Lock()
+		node, done := b.bound[uid]
+		b.mu.Unlock()
+		switch {
+		case node == free:
+			if scheduler.Retried(b.plugin) != 1 {
+				t.Error("the one node was on the list by chance, which checks nothing")
+			}
+			return
+		case done:
+			t.Fatalf("the pod is on %s", node)
+		case time.Now().After(deadline):
+			t.Fatal("the pod is not placed")
+		}
+		<-time.After(10 * time.Millisecond)
+	}
+}
+
+func hostPort() []corev1.ContainerPort {
+	return []corev1.ContainerPort{{ContainerPort: 80, HostPort: 80, Protocol: corev1.ProtocolTCP}}
 }
 
 // warm gives an image to some nodes, the others have never seen it.
-func (b *bench) warm(t testing.TB, image, count int) map[string]bool {
-	t.Helper()
+func (b *bench) warm(tb testing.TB, image, count int) map[string]bool {
+	tb.Helper()
 	key, err := v1alpha1.KeyOf(digest(image))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	random := rand.New(rand.NewPCG(7, 8))
 	warm := make(map[string]bool, count)
 	for i := range count {
 		node := (i*b.nodes/count + 31) % b.nodes
 		warm[nodeName(node)] = true
-		b.report(t, random, node, v1alpha1.ImageBlocks{Key: key, Cached: 400 * mib})
+		b.report(tb, random, node, v1alpha1.ImageBlocks{Key: key, Cached: 400 * mib})
 	}
 	return warm
 }
 
-// hits schedules pods and counts those that are on one of some nodes.
-func (b *bench) hits(t testing.TB, profile, image string, pods int, nodes map[string]bool) (int, time.Duration) {
-	t.Helper()
+// hits schedules pods and counts those that are on one of some nodes. The time is the median.
+func (b *bench) hits(tb testing.TB, profile, image string, pods int, nodes map[string]bool) (int, time.Duration) {
+	tb.Helper()
 	uids := make([]types.UID, pods)
-	var sum time.Duration
+	took := make([]time.Duration, pods)
 	for i := range uids {
-		var took time.Duration
-		uids[i], took = b.schedule(t, profile, image)
-		sum += took
+		uids[i], took[i] = b.schedule(tb, profile, image)
 	}
+	slices.Sort(took)
 	deadline := time.Now().Add(30 * time.Second)
 	for {
 		b.mu.Lock()
@@ -362,10 +484,10 @@ func (b *bench) hits(t testing.TB, profile, image string, pods int, nodes map[st
 		}
 		b.mu.Unlock()
 		if found == pods {
-			return hits, sum / time.Duration(pods)
+			return hits, took[pods/2]
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("%d of %d pods are bound", found, pods)
+			tb.Fatalf("%d of %d pods are bound", found, pods)
 		}
 		<-time.After(10 * time.Millisecond)
 	}

@@ -3,7 +3,10 @@ package scheduler
 import (
 	"context"
 	"fmt"
+	"sync"
+	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -17,14 +20,18 @@ import (
 
 // newReflector returns what keeps a store in step with the NodeBlocks of a cluster. While there is no
 // such kind of object it tries again, at most every half minute.
-func newReflector(client dynamic.Interface, into cache.ReflectorStore) *cache.Reflector {
+func newReflector(client dynamic.Interface, into *store) *cache.Reflector {
 	resource := client.Resource(v1alpha1.GroupVersion.WithResource("nodeblocks"))
 	return cache.NewReflectorWithOptions(&cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-			return resource.List(ctx, options)
+			list, err := resource.List(ctx, options)
+			into.refused(err)
+			return list, err
 		},
 		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-			return resource.Watch(ctx, options)
+			watching, err := resource.Watch(ctx, options)
+			into.refused(err)
+			return watching, err
 		},
 	}, &unstructured.Unstructured{}, into, cache.ReflectorOptions{Name: "nodeblocks.brisk.dev"})
 }
@@ -34,6 +41,34 @@ func newReflector(client dynamic.Interface, into cache.ReflectorStore) *cache.Re
 type store struct {
 	*shared
 	logger klog.Logger
+	// first is closed by told once there is nothing to wait for any more.
+	first chan struct{}
+	told  func()
+}
+
+func newStore(s *shared, logger klog.Logger) *store {
+	first := make(chan struct{})
+	return &store{shared: s, logger: logger, first: first, told: sync.OnceFunc(func() { close(first) })}
+}
+
+// await waits for the first list, until it is known that there is none, or for a time.
+func (s *store) await(ctx context.Context, longest time.Duration) {
+	timer := time.NewTimer(longest)
+	defer timer.Stop()
+	select {
+	case <-s.first:
+	case <-timer.C:
+		s.logger.Info("Beginning without what nodes report, which could not be listed in time", "waited", longest)
+	case <-ctx.Done():
+	}
+}
+
+// refused takes in why nothing can be listed. Without such a kind of object, or without
+// the right to see it, waiting is of no use.
+func (s *store) refused(err error) {
+	if apierrors.IsNotFound(err) || apierrors.IsForbidden(err) {
+		s.told()
+	}
 }
 
 // Add implements [cache.ReflectorStore].
@@ -74,6 +109,7 @@ func (s *store) Replace(objects []any, _ string) error {
 			s.index.Delete(name)
 		}
 	}
+	s.told()
 	s.wake()
 	return nil
 }

@@ -1,5 +1,6 @@
 // Package compat holds the labels and annotations that pods, namespaces and nodes are
-// marked with: ours, and those of other accelerators that manifests may have already.
+// marked with: ours, and those of other accelerators that manifests may have already; and
+// how accelerated forms of images are tagged.
 package compat
 
 import "slices"
@@ -22,6 +23,10 @@ const (
 	// UCloudAccelerated is a label of nodes that accelerate.
 	UCloudAccelerated = "node.uk8s.ucloud.cn/uimgacc"
 )
+
+// AcceleratedSuffixes are what tags of accelerated forms of images end in, ours first:
+// app:v1_accelerated is a form of app:v1.
+func AcceleratedSuffixes() []string { return []string{"_accelerated", "_containerd_accelerated"} }
 
 // Mode is what a pod wants.
 type Mode string

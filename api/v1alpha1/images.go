@@ -13,7 +13,9 @@ import (
 )
 
 // ImageKey names an image in a NodeBlocks object: the first 5 bytes, big-endian, of the
-// SHA-256 digest of its platform manifest. Among 10,000 images two have the same key
+// SHA-256 digest that it was pulled under. That is the digest in the status of pods and
+// nodes: of the image index for an image of several platforms, else of the manifest. An
+// image pulled under both has two keys. Among 10,000 images two have the same key
 // with a probability of 1 in 20,000; then one is taken for the other, which makes an
 // estimate wrong and nothing else.
 type ImageKey uint64
@@ -43,8 +45,8 @@ type ImageBlocks struct {
 // ErrImages is returned for a list of images that is malformed, packed or not.
 var ErrImages = errors.New("malformed list of images")
 
-// KeyOf returns the key of the image whose platform manifest has a digest, given as
-// sha256:... in lower-case hexadecimal.
+// KeyOf returns the key of the image that is pulled under a digest, given as sha256:... in
+// lower-case hexadecimal.
 func KeyOf(digest string) (ImageKey, error) {
 	encoded, ok := strings.CutPrefix(digest, "sha256:")
 	sum, err := hex.DecodeString(encoded)

@@ -79,8 +79,8 @@ type NodeBlocksStatus struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=12288
 	Images []byte `json:"images,omitempty"`
-	// Starts are the newest start-ups that the agent saw the end of, the newest last. The
-	// scheduler compares them with what it expected.
+	// Starts are the newest start-ups that the agent saw the end of and has not reported
+	// before, the newest last. The scheduler compares them with what it expected.
 	//
 	// +optional
 	// +listType=atomic
@@ -88,15 +88,19 @@ type NodeBlocksStatus struct {
 	Starts []StartStatus `json:"starts,omitempty"`
 }
 
+// MaxStarts is how many start-ups a report tells of at most.
+const MaxStarts = 4
+
 // StartStatus is how long a start-up waited for its image.
 type StartStatus struct {
-	// Image is the digest of the image, such as sha256:e3b0c4....
+	// Image is the digest that the image was pulled under, such as sha256:e3b0c4....
 	//
 	// +kubebuilder:validation:MaxLength=71
 	Image string `json:"image"`
-	// FinishedAt is when the last block of the start-up set was there.
+	// FinishedAt is the end of the time in which the agent counted what was waited for.
 	FinishedAt metav1.MicroTime `json:"finishedAt"`
-	// Milliseconds is the time from when the image was asked for until then.
+	// Milliseconds is how long the pod waited for the image: from the first question for it
+	// until it was mounted, and then for as long as reads waited for blocks.
 	//
 	// +kubebuilder:validation:Minimum=0
 	Milliseconds int64 `json:"milliseconds"`

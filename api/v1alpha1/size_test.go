@@ -16,6 +16,9 @@ import (
 // maxObject is how long the object of a node with 200 images may be in JSON, in bytes.
 const maxObject = 3000
 
+// maxStarts is how many bytes start-ups may add.
+const maxStarts = 700
+
 // TestObjectSize holds the size of the whole object as the API server stores it.
 func TestObjectSize(t *testing.T) {
 	const name, uid = "ip-10-111-222-233.eu-central-1.compute.internal", "01234567-89ab-cdef-0123-456789abcdef"
@@ -49,6 +52,18 @@ func TestObjectSize(t *testing.T) {
 	t.Logf("%d bytes, %d of them images", len(encoded), len(images))
 	if len(encoded) > maxObject {
 		t.Errorf("%d bytes are more than %d", len(encoded), maxObject)
+	}
+	for range v1alpha1.MaxStarts {
+		object.Status.Starts = append(object.Status.Starts, v1alpha1.StartStatus{
+			Image: "sha256:" + strings.Repeat("0", 64), FinishedAt: metav1.NewMicroTime(now.Time), Milliseconds: 123456,
+		})
+	}
+	if encoded, err = json.Marshal(object); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d bytes with %d start-ups, which are in one report only", len(encoded), v1alpha1.MaxStarts)
+	if len(encoded) > maxObject+maxStarts {
+		t.Errorf("%d bytes are more than %d", len(encoded), maxObject+maxStarts)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
@@ -23,6 +24,7 @@ import (
 	"github.com/brisk-project/brisk/api/client"
 	"github.com/brisk-project/brisk/api/v1alpha1"
 	"github.com/brisk-project/brisk/cmd/internal/agent"
+	"github.com/brisk-project/brisk/cmd/internal/containerdapi"
 	"github.com/brisk-project/brisk/cmd/internal/nodeconfig"
 	"github.com/brisk-project/brisk/control/members"
 	"github.com/brisk-project/brisk/control/nodeblocks"
@@ -79,6 +81,10 @@ func newCluster(cfg clusterConfig) (*cluster, error) {
 		return nil, fmt.Errorf("making a client of metadata: %w", err)
 	}
 	state := &clusterState{agent: cfg.agent, inventory: cfg.agent.Inventory(), version: programVersion()}
+	state.pulled.log = cfg.log
+	if address := cfg.settings.Containerd.Address; address != "" {
+		state.pulled.list = containerdapi.NewImages(address, kubeletNamespace).Targets
+	}
 	if state.address, err = nodeAddress(settings); err != nil {
 		return nil, err
 	}
@@ -176,11 +182,13 @@ type clusterState struct {
 	asked    time.Time // when notReady was learned
 	notReady []error
 	last     agent.Held
+	pulled   pulled
 }
 
 // Report implements [nodeblocks.State].
 func (s *clusterState) Report(ctx context.Context) nodeblocks.Report {
-	if now := time.Now(); now.Sub(s.asked) >= healthEvery {
+	now := time.Now()
+	if now.Sub(s.asked) >= healthEvery {
 		s.notReady, s.asked = s.agent.NotReady(ctx), now
 	}
 	problems := slices.Clone(s.notReady)
@@ -190,11 +198,12 @@ func (s *clusterState) Report(ctx context.Context) nodeblocks.Report {
 	} else {
 		problems = append(problems, fmt.Errorf("listing images: %w", err))
 	}
-	return s.report(errors.Join(problems...))
+	s.pulled.update(ctx, now, s.last.Images)
+	return s.report(now, errors.Join(problems...))
 }
 
 // report says what was last known.
-func (s *clusterState) report(problem error) nodeblocks.Report {
+func (s *clusterState) report(at time.Time, problem error) nodeblocks.Report {
 	held := s.last
 	status := v1alpha1.NodeBlocksStatus{
 		Healthy: problem == nil, Backend: held.Backend, Version: s.version,
@@ -210,17 +219,35 @@ func (s *clusterState) report(problem error) nodeblocks.Report {
 	if addresses := advertised(held.PeerAddrs, s.address); len(addresses) > 0 {
 		status.Peer = &v1alpha1.PeerStatus{ID: held.PeerID, Addresses: addresses}
 	}
-	report := nodeblocks.Report{Status: status}
-	for _, image := range held.Images {
-		key, err := v1alpha1.KeyOf(image.Manifest.String())
-		if err != nil {
-			continue // digests of other kinds have no key
+	for _, start := range s.last.Starts {
+		for _, digest := range s.pulled.digests(at, start.Manifest) {
+			status.Starts = append(status.Starts, v1alpha1.StartStatus{
+				Image: digest, FinishedAt: metav1.NewMicroTime(start.Finished), Milliseconds: start.Waited.Milliseconds(),
+			})
 		}
-		report.Images = append(report.Images, v1alpha1.ImageBlocks{
-			Key: key, StartupMissing: image.StartMissing, Cached: image.Cached, Estimated: image.Estimated,
-		})
 	}
-	return report
+	status.Starts = status.Starts[max(0, len(status.Starts)-v1alpha1.MaxStarts):]
+	return nodeblocks.Report{Status: status, Images: s.images(at)}
+}
+
+// images returns what is known of images, by all the digests that they are called by. Two
+// that happen to have one key are one.
+func (s *clusterState) images(at time.Time) []v1alpha1.ImageBlocks {
+	var images []v1alpha1.ImageBlocks
+	seen := make(map[v1alpha1.ImageKey]bool)
+	for _, image := range s.last.Images {
+		for _, digest := range s.pulled.digests(at, image.Manifest) {
+			key, err := v1alpha1.KeyOf(digest)
+			if err != nil || seen[key] {
+				continue // digests of other kinds have no key
+			}
+			seen[key] = true
+			images = append(images, v1alpha1.ImageBlocks{
+				Key: key, StartupMissing: image.StartMissing, Cached: image.Cached, Estimated: image.Estimated,
+			})
+		}
+	}
+	return images
 }
 
 // advertised returns the multiaddresses that others reach a node under, given those it

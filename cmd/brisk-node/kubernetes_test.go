@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -50,11 +51,11 @@ func TestReport(t *testing.T) {
 		},
 		Images: []v1alpha1.ImageBlocks{{Key: 9, StartupMissing: 3, Cached: 4, Estimated: true}},
 	}
-	if diff := cmp.Diff(want, s.report(nil)); diff != "" {
+	if diff := cmp.Diff(want, s.report(time.Now(), nil)); diff != "" {
 		t.Error(diff)
 	}
 	want.Status.Healthy, want.Status.Message = false, "disk; containerd"
-	if diff := cmp.Diff(want, s.report(errors.Join(errors.New("disk"), errors.New("containerd")))); diff != "" {
+	if diff := cmp.Diff(want, s.report(time.Now(), errors.Join(errors.New("disk"), errors.New("containerd")))); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -18,6 +18,10 @@ const (
 	// not trusted.
 	defaultResend = 10 * time.Minute
 
+	// startsWait is how long start-ups wait for another reason to write. They are for
+	// statistics only, and most come with a change of their image.
+	startsWait = 2 * time.Minute
+
 	// minMove and a tenth is how far a size of an image has to move to be news.
 	minMove = 8 << 20
 	// jitter is how much longer or shorter than set a time is at most, so that agents
@@ -61,7 +65,9 @@ type Pace struct {
 	random func() float64 // at least 0 and below 1
 
 	wrote    bool
+	at       time.Time // of the last write
 	sent     Report
+	told     time.Time                                  // when the newest start-up that was sent had finished
 	images   map[v1alpha1.ImageKey]v1alpha1.ImageBlocks // of sent
 	earliest time.Time                                  // of the next write
 	latest   time.Time                                  // of the next write, though nothing changes
@@ -107,12 +113,29 @@ func (p *Pace) Due(at time.Time, report Report) bool {
 	case never:
 		p.news = time.Time{}
 	}
-	return !at.Before(p.latest)
+	return !at.Before(p.latest) || len(report.Status.Starts) > 0 && at.Sub(p.at) >= startsWait
+}
+
+// Untold returns those of start-ups, the oldest first, that were not in a report that was
+// written, the newest few of them.
+func (p *Pace) Untold(starts []v1alpha1.StartStatus) []v1alpha1.StartStatus {
+	var untold []v1alpha1.StartStatus
+	for _, start := range starts {
+		if start.FinishedAt.After(p.told) {
+			untold = append(untold, start)
+		}
+	}
+	return untold[max(0, len(untold)-v1alpha1.MaxStarts):]
 }
 
 // Wrote says that a report was written.
 func (p *Pace) Wrote(at time.Time, report Report) {
-	p.wrote, p.sent, p.news = true, report, time.Time{}
+	p.wrote, p.at, p.sent, p.news = true, at, report, time.Time{}
+	for _, start := range report.Status.Starts {
+		if start.FinishedAt.After(p.told) {
+			p.told = start.FinishedAt.Time
+		}
+	}
 	p.images = make(map[v1alpha1.ImageKey]v1alpha1.ImageBlocks, len(report.Images))
 	for _, image := range report.Images {
 		p.images[image.Key] = image

@@ -4,6 +4,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/brisk-project/brisk/api/v1alpha1"
 	"github.com/brisk-project/brisk/control/nodeblocks"
 )
@@ -64,6 +67,7 @@ func TestPace(t *testing.T) {
 		"a bit less free":    {status(func(s *s) { s.Cache.FreeBytes -= 10 << 30 }), 0},
 		"slower":             {status(func(s *s) { s.Bandwidth.Registry /= 2 }), settled},
 		"a bit faster":       {status(func(s *s) { s.Bandwidth.Registry = 190e6 }), 0},
+		"start-ups":          {status(func(s *s) { s.Starts = make([]v1alpha1.StartStatus, 1) }), 2 * time.Minute},
 		"known rate":         {status(func(s *s) { s.Bandwidth.Peers = 1 }), settled},
 	} {
 		pace := nodeblocks.NewPace(nodeblocks.Rules{}, noJitter)
@@ -120,5 +124,29 @@ func TestPaceLate(t *testing.T) {
 	pace.Forget()
 	if !pace.Due(at, more) {
 		t.Error("not due though it is lost")
+	}
+}
+
+// TestUntold holds that each start-up is told once, and that those of a write that failed are told with
+// the next one.
+func TestUntold(t *testing.T) {
+	pace := nodeblocks.NewPace(nodeblocks.Rules{}, noJitter)
+	start := time.Unix(1000, 0)
+	var all []v1alpha1.StartStatus
+	for i := range 6 {
+		all = append(all, v1alpha1.StartStatus{FinishedAt: metav1.NewMicroTime(start.Add(time.Duration(i) * time.Microsecond))})
+	}
+	if diff := cmp.Diff(all[2:], pace.Untold(all)); diff != "" {
+		t.Error(diff)
+	}
+	report := reportOf()
+	report.Status.Starts = all[:4]
+	pace.Wrote(start, report)
+	if diff := cmp.Diff(all[4:], pace.Untold(all)); diff != "" {
+		t.Error(diff)
+	}
+	pace.Wrote(start, reportOf())
+	if diff := cmp.Diff(all[4:], pace.Untold(all)); diff != "" {
+		t.Error("after a report without any:", diff)
 	}
 }

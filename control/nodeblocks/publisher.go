@@ -218,6 +218,7 @@ func (p *Publisher) mark(ctx context.Context, at time.Time, node *metav1.Partial
 // publish writes the object if that is due.
 func (p *Publisher) publish(ctx context.Context, at time.Time, node *metav1.PartialObjectMetadata, report Report) error {
 	report.Status.Zone = node.Labels[zoneLabel]
+	report.Status.Starts = p.pace.Untold(report.Status.Starts)
 	if !p.pace.Due(at, report) {
 		return nil
 	}
@@ -281,7 +282,7 @@ func (p *Publisher) part(ctx context.Context) {
 	defer cancel()
 	report := p.pace.sent // the agent is ending, and is not asked any more
 	report.Status.Healthy, report.Status.Message, report.Status.Peer = false, "the agent has ended", nil
-	report.Status.Zone = node.Labels[zoneLabel]
+	report.Status.Zone, report.Status.Starts = node.Labels[zoneLabel], nil
 	at := time.Now()
 	if err := errors.Join(p.mark(ctx, at, node, false), p.write(ctx, at, node, report)); err != nil {
 		p.log.WarnContext(ctx, "the cluster is not told that the agent has ended", "error", err)

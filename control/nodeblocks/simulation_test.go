@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/brisk-project/brisk/api/v1alpha1"
 	"github.com/brisk-project/brisk/control/nodeblocks"
 )
@@ -30,6 +32,7 @@ type simNode struct {
 	joined time.Time // when it writes for the first time
 	used   time.Time // when a pod was last started
 	wrote  time.Time
+	starts []v1alpha1.StartStatus // that were not written, some not over yet
 }
 
 type simImage struct {
@@ -44,6 +47,7 @@ const (
 	simCapacity = 20 << 30
 	simStartup  = 0.064
 	simRate     = 50e6
+	simStart    = 30 * time.Second // until it is told how long it took
 )
 
 func newSimulation(warm float64) *simulation {
@@ -74,6 +78,7 @@ func (s *simulation) start(now time.Time) {
 		node = s.nodes[s.random.IntN(simNodes)]
 	}
 	node.used = now
+	node.starts = append(node.starts, v1alpha1.StartStatus{FinishedAt: metav1.NewMicroTime(now.Add(simStart))})
 	if node.use(image, s.sizes[image]) {
 		s.hits++
 	}
@@ -116,9 +121,14 @@ func (n *simNode) load() {
 	}
 }
 
-func (n *simNode) report() nodeblocks.Report {
+func (n *simNode) report(at time.Time) nodeblocks.Report {
+	over := 0
+	for over < len(n.starts) && !n.starts[over].FinishedAt.After(at) {
+		over++
+	}
 	report := nodeblocks.Report{Status: v1alpha1.NodeBlocksStatus{
 		Healthy: true, Cache: v1alpha1.CacheStatus{CapacityBytes: simCapacity, FreeBytes: simCapacity - n.cached},
+		Starts: n.pace.Untold(n.starts[:over]),
 	}}
 	for _, image := range n.images {
 		report.Images = append(report.Images, image.ImageBlocks)
@@ -134,11 +144,12 @@ func (n *simNode) due(at time.Time, number int) bool {
 		return false
 	}
 	n.load()
-	report := n.report()
+	report := n.report(at)
 	if !n.pace.Due(at, report) {
 		return false
 	}
 	n.pace.Wrote(at, report)
+	n.starts = n.starts[len(report.Status.Starts):]
 	return true
 }
 

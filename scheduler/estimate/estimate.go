@@ -28,9 +28,10 @@ const (
 
 	// DefaultTau is the time to ready that is worth half of [MaxScore].
 	DefaultTau = 5 * time.Second
-	// DefaultPeers and DefaultRegistry are the bandwidths, in bytes per second, assumed for a
-	// node that has not measured any: a gigabit between nodes, half of it to the registry.
-	DefaultPeers    = 125_000_000
+	// DefaultPeers is the bandwidth between nodes, in bytes per second, assumed for a node that
+	// has not measured it: a gigabit.
+	DefaultPeers = 125_000_000
+	// DefaultRegistry is that from the registry: half of it.
 	DefaultRegistry = 62_500_000
 )
 

@@ -60,16 +60,19 @@ type held struct {
 
 // slot is a node. It stays the same one while its reports change.
 type slot struct {
-	name     string
-	reported bool // false if there are promises but no report
-	zone     int
+	// What every question about an image reads of every node that has it.
 	observed time.Time
+	zone     int
+	reported bool // false if there are promises but no report
 	healthy  bool
+
+	name     string
 	message  string
 	cache    v1alpha1.CacheStatus
 	rates    v1alpha1.BandwidthStatus
 	keys     []v1alpha1.ImageKey // sorted
 	promised map[v1alpha1.ImageKey]*owed
+	expected map[v1alpha1.ImageKey]expected
 	finish   time.Time // of the newest start-up that was reported
 }
 

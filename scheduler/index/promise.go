@@ -14,6 +14,10 @@ const (
 	// agent, which replaces it, may be late by its own interval.
 	leastPromise = 15 * time.Second
 	mostPromise  = 10 * time.Minute
+	// expectedFor is how long it is remembered what was estimated, and perSlot for how many
+	// images of a node: nodes report start-ups when they write for another reason.
+	expectedFor = 20 * time.Minute
+	perSlot     = 32
 )
 
 // promise is what was promised for one pod.
@@ -28,8 +32,13 @@ type owed struct {
 	bytes   estimate.Bytes
 	made    time.Time
 	expires time.Time
-	took    time.Duration // as estimated
 	pods    int
+}
+
+// expected is what was estimated for the first pod of an image on a node.
+type expected struct {
+	made time.Time
+	took time.Duration
 }
 
 // Reserve records that a pod goes to a node, which now has to load what the answer says is
@@ -44,7 +53,13 @@ func (x *Index) Reserve(pod types.UID, answer Answer) {
 	p := promise{node: s}
 	for _, image := range answer.Images {
 		needed := image.Missing.Add(image.Queued)
-		if len(image.keys) == 0 || needed.Total() == 0 {
+		if len(image.keys) == 0 {
+			continue
+		}
+		if o := s.promised[image.keys[0]]; o == nil || !o.expires.After(now) {
+			s.expect(image.keys, expected{made: now, took: answer.Split.Total()})
+		}
+		if needed.Total() == 0 {
 			continue
 		}
 		if s.promised == nil {
@@ -53,7 +68,7 @@ func (x *Index) Reserve(pod types.UID, answer Answer) {
 		key := image.keys[0]
 		o := s.promised[key]
 		if o == nil || !o.expires.After(now) {
-			o = &owed{made: now, took: answer.Split.Total()}
+			o = &owed{made: now}
 			s.promised[key] = o
 		}
 		if needed.Total() > o.bytes.Total() {
@@ -154,12 +169,30 @@ func (s *slot) finished(starts []v1alpha1.StartStatus) (found []Start) {
 		if err != nil || start.Milliseconds < 0 || start.Milliseconds > estimate.MaxTime.Milliseconds() {
 			continue
 		}
-		if o := s.promised[key]; o != nil && at.After(o.made) {
-			found = append(found, Start{Estimated: o.took, Actual: time.Duration(start.Milliseconds) * time.Millisecond})
+		if e, ok := s.expected[key]; ok && at.After(e.made) {
+			found = append(found, Start{Estimated: e.took, Actual: time.Duration(start.Milliseconds) * time.Millisecond})
+			delete(s.expected, key)
 		}
 	}
 	s.finish = newest
 	return found
+}
+
+// expect remembers what was estimated for an image.
+func (s *slot) expect(keys []v1alpha1.ImageKey, e expected) {
+	for key, other := range s.expected {
+		if e.made.Sub(other.made) > expectedFor {
+			delete(s.expected, key)
+		}
+	}
+	if s.expected == nil {
+		s.expected = make(map[v1alpha1.ImageKey]expected)
+	}
+	for _, key := range keys {
+		if _, there := s.expected[key]; there || len(s.expected) < perSlot {
+			s.expected[key] = e
+		}
+	}
 }
 
 // settle lowers what is promised to what the newest report says is still missing.

@@ -28,16 +28,15 @@ type Query struct {
 
 type imageQuery struct {
 	Image
-	size    int64         // bytes that a start reads, as far as anyone knows
-	zones   map[int]zoned // by number of the zone
+	size    int64   // bytes that a start reads, as far as anyone knows
+	zones   []zoned // by number of the zone
 	holders []map[*slot]held
 }
 
-// zoned is the most that nodes of a zone have of a start-up set, and the most that any other
-// than the first of these has.
+// zoned is the least that a node of a zone misses of an image, and the least that any other does.
 type zoned struct {
 	first  *slot
-	most   int64
+	least  int64
 	second int64
 }
 
@@ -95,45 +94,51 @@ func (x *Index) lookLocked(image Image, now time.Time) imageQuery {
 		if len(holders) == 0 {
 			continue
 		}
+		if q.zones == nil {
+			q.zones = make([]zoned, len(x.zones))
+		}
 		q.holders = append(q.holders, holders)
 		for s, h := range holders {
-			if s.healthy {
-				least, most = max(least, h.missing), min(most, estimate.Bytes{Peers: h.missing, Registry: h.cached}.Total())
+			if x.confidence(s, now) == 0 {
+				continue
 			}
+			least, most = max(least, h.missing), min(most, estimate.Bytes{Peers: h.missing, Registry: h.cached}.Total())
+			q.zones[s.zone].add(s, h.missing)
 		}
 	}
 	if most < math.MaxInt64 {
 		q.size = max(least, most)
 	}
-	q.zones = make(map[int]zoned)
-	for _, holders := range q.holders {
-		for s, h := range holders {
-			if has := q.size - h.missing; has > 0 && x.confidence(s, now) > 0 {
-				q.zones[s.zone] = q.zones[s.zone].with(s, has)
-			}
-		}
-	}
 	return q
 }
 
-func (z zoned) with(s *slot, has int64) zoned {
+func (z *zoned) add(s *slot, missing int64) {
 	switch {
+	case z.first == nil:
+		z.first, z.least, z.second = s, missing, math.MaxInt64
 	case z.first == s:
-		z.most = max(z.most, has)
-	case has > z.most:
-		z.first, z.second, z.most = s, z.most, has
+		z.least = min(z.least, missing)
+	case missing < z.least:
+		z.first, z.second, z.least = s, z.least, missing
 	default:
-		z.second = max(z.second, has)
+		z.second = min(z.second, missing)
 	}
-	return z
 }
 
-// besides returns the most that a node of the zone other than s has.
-func (z zoned) besides(s *slot) int64 {
-	if z.first == s {
-		return z.second
+// has returns the most that a node of the zone of s, other than itself, has of the image.
+func (q *imageQuery) has(s *slot) int64 {
+	if s.zone >= len(q.zones) {
+		return 0 // it came after the question
 	}
-	return z.most
+	z := q.zones[s.zone]
+	missing := z.least
+	switch z.first {
+	case nil:
+		return 0
+	case s:
+		missing = z.second
+	}
+	return max(q.size-missing, 0)
 }
 
 // Ask estimates nodes, in their order.
@@ -153,15 +158,11 @@ func (q *Query) Ask(nodes []string) []Answer {
 	return answers
 }
 
-// Times estimates nodes, in their order, and leaves out what the times are made of.
-func (q *Query) Times(nodes []string) []time.Duration {
-	times := make([]time.Duration, len(nodes))
+// Time estimates one node, and leaves out what the time is made of.
+func (q *Query) Time(node string) time.Duration {
 	q.index.mu.RLock()
 	defer q.index.mu.RUnlock()
-	for i, name := range nodes {
-		times[i] = q.split(q.index.nodes[name], nil).Total()
-	}
-	return times
+	return q.split(q.index.nodes[node], nil).Total()
 }
 
 // Missing is how many bytes a node still has to load, those that it loads already included.
@@ -220,7 +221,7 @@ func (q *Query) image(image *imageQuery, s *slot) ImageAnswer {
 		answer.Queued = s.owes(image.Keys[0], q.now)
 		missing -= min(missing, answer.Queued.Total())
 	}
-	answer.Missing.Peers = min(missing, image.zones[s.zone].besides(s))
+	answer.Missing.Peers = min(missing, image.has(s))
 	answer.Missing.Registry = missing - answer.Missing.Peers
 	return answer
 }
@@ -233,17 +234,17 @@ func (q *Query) Cold() time.Duration {
 	return q.index.cfg.Model.Time(estimate.Load{Missing: q.cold}).Total()
 }
 
-// Best returns the nodes on which a pod is ready soonest, the best first, of those that have
-// nearly all that any node has of one of the images. It is empty if there are more than limit of these:
-// then they are not hard to find.
-func (q *Query) Best(limit int) []string {
+// considered bounds the nodes that [Query.Best] estimates.
+const considered = 200
+
+// Best returns nodes on which a pod is ready soonest, the best first, of those that have nearly as much of
+// one of the images as any node. If they are many, it picks from a random part of them.
+func (q *Query) Best() []string {
 	q.index.mu.RLock()
 	defer q.index.mu.RUnlock()
 	candidates := make(map[*slot]struct{})
 	for i := range q.images {
-		if !q.warmLocked(&q.images[i], candidates, limit) {
-			return nil
-		}
+		q.warmLocked(&q.images[i], candidates, considered*(i+1)/len(q.images))
 	}
 	type timed struct {
 		name  string
@@ -256,9 +257,7 @@ func (q *Query) Best(limit int) []string {
 			best = append(best, timed{s.name, total})
 		}
 	}
-	slices.SortFunc(best, func(a, b timed) int {
-		return cmp.Or(cmp.Compare(a.total, b.total), cmp.Compare(a.name, b.name))
-	})
+	slices.SortFunc(best, func(a, b timed) int { return cmp.Compare(a.total, b.total) })
 	names := make([]string, len(best))
 	for i, b := range best {
 		names[i] = b.name
@@ -266,29 +265,27 @@ func (q *Query) Best(limit int) []string {
 	return names
 }
 
-// warmLocked adds the nodes that miss little more of an image than the one that misses least, and says
-// whether there are at most limit.
-func (q *Query) warmLocked(image *imageQuery, into map[*slot]struct{}, limit int) bool {
+// warmLocked adds nodes that miss little more of an image than the one that misses least, until there are
+// limit. The order of a map is a random one.
+func (q *Query) warmLocked(image *imageQuery, into map[*slot]struct{}, limit int) {
 	least := image.size
-	for _, holders := range image.holders {
-		for s, h := range holders {
-			if h.missing < least && q.index.confidence(s, q.now) > 0 {
-				least = h.missing
-			}
+	for _, zone := range image.zones {
+		if zone.first != nil {
+			least = min(least, zone.least)
 		}
 	}
 	enough := least + (image.size-least)/8
 	if enough >= image.size {
-		return true
+		return
 	}
 	for _, holders := range image.holders {
 		for s, h := range holders {
+			if len(into) >= limit {
+				return
+			}
 			if h.missing <= enough && q.index.confidence(s, q.now) > 0 {
-				if into[s] = struct{}{}; len(into) > limit {
-					return false
-				}
+				into[s] = struct{}{}
 			}
 		}
 	}
-	return true
 }

@@ -28,6 +28,7 @@ func TestPlacement(t *testing.T) {
 
 // withoutDefinitions checks that pods are placed on a cluster that knows no NodeBlocks.
 func withoutDefinitions(t *testing.T, c *cluster) {
+	t.Helper()
 	ns := c.namespace(t, "undefined", nil)
 	c.schedule(t, "config.yaml")
 	c.node(t, "undefined-1", "undefined", accelerated())
@@ -42,6 +43,7 @@ func withoutDefinitions(t *testing.T, c *cluster) {
 
 // followsReports checks that a pod goes where its image is, within a second of the report.
 func followsReports(t *testing.T, c *cluster) {
+	t.Helper()
 	ns := c.namespace(t, "follow", nil)
 	c.schedule(t, "config.yaml")
 	const nodes = 5
@@ -67,6 +69,7 @@ func followsReports(t *testing.T, c *cluster) {
 
 // requiredWaits checks that pods that require acceleration wait for it, and are woken by it.
 func requiredWaits(t *testing.T, c *cluster) {
+	t.Helper()
 	ns := c.namespace(t, "required", map[string]string{compat.Acceleration: "required"})
 	c.schedule(t, "config.yaml")
 	c.node(t, "required-1", "required", nil)
@@ -113,6 +116,7 @@ func requiredWaits(t *testing.T, c *cluster) {
 // names checks that images are found by tag, by digest and in their accelerated form, and
 // wherever a pod names one.
 func names(t *testing.T, c *cluster) {
+	t.Helper()
 	ns := c.namespace(t, "names", nil)
 	c.schedule(t, "config.yaml")
 	for i := range 3 {
@@ -170,6 +174,7 @@ func names(t *testing.T, c *cluster) {
 
 // uselessReports checks that no report keeps a pod from being placed.
 func uselessReports(t *testing.T, c *cluster) {
+	t.Helper()
 	ns := c.namespace(t, "useless", nil)
 	c.schedule(t, "config.yaml")
 	old := metav1.NewTime(time.Now().Add(-10 * time.Minute))
@@ -197,6 +202,7 @@ func uselessReports(t *testing.T, c *cluster) {
 
 // herd checks that pods of one image that come at once do not all go to one node.
 func herd(t *testing.T, c *cluster) {
+	t.Helper()
 	ns := c.namespace(t, "herd", nil)
 	c.schedule(t, "config.yaml")
 	const nodes, pods = 20, 60

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -23,7 +25,6 @@ import (
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
-	"k8s.io/component-base/cli/flag"
 	"k8s.io/kubernetes/cmd/kube-scheduler/app"
 	"k8s.io/kubernetes/cmd/kube-scheduler/app/options"
 	_ "sigs.k8s.io/scheduler-plugins/apis/config/scheme"
@@ -51,68 +52,67 @@ type cluster struct {
 	any    dynamic.Interface
 }
 
-func newCluster(t testing.TB) *cluster {
-	t.Helper()
-	c := &cluster{ControlPlane: controlplane.Start(t, "--feature-gates=ImageVolume=true")}
+func newCluster(tb testing.TB) *cluster {
+	tb.Helper()
+	c := &cluster{ControlPlane: controlplane.Start(tb, "--feature-gates=ImageVolume=true")}
 	cfg := rest.CopyConfig(c.Admin)
 	cfg.QPS, cfg.Burst = 2000, 4000
 	var err error
 	if c.client, err = kubernetes.NewForConfig(cfg); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if c.any, err = dynamic.NewForConfig(cfg); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return c
 }
 
 // namespace makes a namespace.
-func (c *cluster) namespace(t testing.TB, name string, labels map[string]string) string {
-	t.Helper()
-	_, err := c.client.CoreV1().Namespaces().Create(t.Context(),
+func (c *cluster) namespace(tb testing.TB, name string, labels map[string]string) string {
+	tb.Helper()
+	_, err := c.client.CoreV1().Namespaces().Create(tb.Context(),
 		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}}, metav1.CreateOptions{})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return name
 }
 
 // schedule runs a scheduler until the end of the test, with a shipped configuration file.
-func (c *cluster) schedule(t testing.TB, file string) {
-	t.Helper()
-	content, err := os.ReadFile(controlplane.Repository(t, filepath.Join("deploy/scheduler", file)))
+func (c *cluster) schedule(tb testing.TB, file string) {
+	tb.Helper()
+	content, err := os.ReadFile(controlplane.Repository(tb, filepath.Join("deploy/scheduler", file)))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	access := rest.CopyConfig(c.Admin)
 	adapted := strings.Replace(string(content), "leaderElect: true", "leaderElect: false", 1) + fmt.Sprintf(
 		"clientConnection: {kubeconfig: %q, qps: 5000, burst: 10000, contentType: application/vnd.kubernetes.protobuf}\n"+
-			"podInitialBackoffSeconds: 1\n", controlplane.Kubeconfig(t, access))
-	path := filepath.Join(t.TempDir(), "config.yaml")
+			"podInitialBackoffSeconds: 1\n", controlplane.Kubeconfig(tb, access))
+	path := filepath.Join(tb.TempDir(), "config.yaml")
 	if err := os.WriteFile(path, []byte(adapted), 0o600); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	opts := options.NewOptions()
-	var flags flag.NamedFlagSets = *opts.Flags
-	for _, set := range flags.FlagSets {
+	for _, set := range opts.Flags.FlagSets {
 		for name, value := range map[string]string{"config": path, "secure-port": "0"} {
 			if set.Lookup(name) != nil {
 				if err := set.Set(name, value); err != nil {
-					t.Fatal(err)
+					tb.Fatal(err)
 				}
 			}
 		}
 	}
 	if err := opts.ComponentGlobalsRegistry.Set(); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	ctx, stop := context.WithCancel(t.Context())
+	ctx, stop := context.WithCancel(tb.Context())
 	completed, running, err := app.Setup(ctx, opts,
 		app.WithPlugin(scheduler.Name, scheduler.Factory(prometheus.NewRegistry())),
 		app.WithPlugin(coscheduling.Name, coscheduling.New))
 	if err != nil {
 		stop()
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	completed.EventBroadcaster.StartRecordingToSink(ctx.Done())
 	completed.InformerFactory.Start(ctx.Done())
@@ -123,14 +123,14 @@ func (c *cluster) schedule(t testing.TB, file string) {
 	}
 	if err := running.WaitForHandlersSync(ctx); err != nil {
 		stop()
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
 		running.Run(ctx)
 	}()
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		stop()
 		<-ended
 		completed.EventBroadcaster.Shutdown()
@@ -138,16 +138,14 @@ func (c *cluster) schedule(t testing.TB, file string) {
 }
 
 // node makes a node for 20 pods.
-func (c *cluster) node(t testing.TB, name, group string, labels map[string]string) {
-	t.Helper()
+func (c *cluster) node(tb testing.TB, name, group string, labels map[string]string) {
+	tb.Helper()
 	room := corev1.ResourceList{
 		corev1.ResourceCPU: resource.MustParse("8"), corev1.ResourceMemory: resource.MustParse("32Gi"), corev1.ResourcePods: resource.MustParse("110"),
 	}
 	all := map[string]string{"group": group, corev1.LabelHostname: name, corev1.LabelTopologyZone: "z1"}
-	for key, value := range labels {
-		all[key] = value
-	}
-	_, err := c.client.CoreV1().Nodes().Create(t.Context(), &corev1.Node{
+	maps.Copy(all, labels)
+	_, err := c.client.CoreV1().Nodes().Create(tb.Context(), &corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: all},
 		Status: corev1.NodeStatus{
 			Capacity: room, Allocatable: room,
@@ -155,10 +153,12 @@ func (c *cluster) node(t testing.TB, name, group string, labels map[string]strin
 		},
 	}, metav1.CreateOptions{})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() {
-		_ = c.client.CoreV1().Nodes().Delete(context.WithoutCancel(t.Context()), name, metav1.DeleteOptions{})
+	tb.Cleanup(func() {
+		if err := c.client.CoreV1().Nodes().Delete(context.WithoutCancel(tb.Context()), name, metav1.DeleteOptions{}); err != nil {
+			tb.Error(err)
+		}
 	})
 }
 
@@ -170,21 +170,21 @@ func digest(image string) string { return fmt.Sprintf("sha256:%x", sha256.Sum256
 // pinned is the name of an image by its digest.
 func pinned(image string) string { return "registry.test/" + image + "@" + digest(image) }
 
-func has(t testing.TB, image string, missing, cached int64) v1alpha1.ImageBlocks {
-	t.Helper()
+func has(tb testing.TB, image string, missing, cached int64) v1alpha1.ImageBlocks {
+	tb.Helper()
 	key, err := v1alpha1.KeyOf(digest(image))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return v1alpha1.ImageBlocks{Key: key, StartupMissing: missing, Cached: cached}
 }
 
 // healthy is a report of a node that has images.
-func healthy(t testing.TB, node string, images ...v1alpha1.ImageBlocks) *v1alpha1.NodeBlocks {
-	t.Helper()
+func healthy(tb testing.TB, node string, images ...v1alpha1.ImageBlocks) *v1alpha1.NodeBlocks {
+	tb.Helper()
 	packed, err := v1alpha1.EncodeImages(images)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return &v1alpha1.NodeBlocks{
 		TypeMeta:   metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "NodeBlocks"},
@@ -198,25 +198,29 @@ func healthy(t testing.TB, node string, images ...v1alpha1.ImageBlocks) *v1alpha
 }
 
 // report puts a report in place.
-func (c *cluster) report(t testing.TB, report *v1alpha1.NodeBlocks) {
-	t.Helper()
+func (c *cluster) report(tb testing.TB, report *v1alpha1.NodeBlocks) {
+	tb.Helper()
 	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(report)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	delete(content["metadata"].(map[string]any), "creationTimestamp")
-	delete(content["metadata"].(map[string]any), "managedFields")
-	c.reportRaw(t, report.Name, content)
+	content["metadata"] = map[string]any{"name": report.Name}
+	c.reportRaw(tb, report.Name, content)
 }
 
-func (c *cluster) reportRaw(t testing.TB, name string, content map[string]any) {
-	t.Helper()
+func (c *cluster) reportRaw(tb testing.TB, name string, content map[string]any) {
+	tb.Helper()
 	reports := c.any.Resource(v1alpha1.GroupVersion.WithResource("nodeblocks"))
 	object := &unstructured.Unstructured{Object: content}
-	if _, err := reports.Apply(t.Context(), name, object, metav1.ApplyOptions{FieldManager: "agent", Force: true}); err != nil {
-		t.Fatalf("reporting for node %s: %v", name, err)
+	if _, err := reports.Apply(tb.Context(), name, object, metav1.ApplyOptions{FieldManager: "agent", Force: true}); err != nil {
+		tb.Fatalf("reporting for node %s: %v", name, err)
 	}
-	t.Cleanup(func() { _ = reports.Delete(context.WithoutCancel(t.Context()), name, metav1.DeleteOptions{}) })
+	tb.Cleanup(func() {
+		err := reports.Delete(context.WithoutCancel(tb.Context()), name, metav1.DeleteOptions{})
+		if err != nil && !apierrors.IsNotFound(err) {
+			tb.Error(err)
+		}
+	})
 }
 
 // pod returns a pod for the nodes of a group.
@@ -236,18 +240,18 @@ func pod(namespace, name, group string, images ...string) *corev1.Pod {
 	return p
 }
 
-func (c *cluster) create(t testing.TB, p *corev1.Pod) {
-	t.Helper()
-	if _, err := c.client.CoreV1().Pods(p.Namespace).Create(t.Context(), p, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
+func (c *cluster) create(tb testing.TB, p *corev1.Pod) {
+	tb.Helper()
+	if _, err := c.client.CoreV1().Pods(p.Namespace).Create(tb.Context(), p, metav1.CreateOptions{}); err != nil {
+		tb.Fatal(err)
 	}
 }
 
 // placed waits until pods are on nodes, and returns which.
-func (c *cluster) placed(t testing.TB, namespace string, pods ...string) map[string]string {
-	t.Helper()
+func (c *cluster) placed(tb testing.TB, namespace string, pods ...string) map[string]string {
+	tb.Helper()
 	nodes := make(map[string]string)
-	err := wait.PollUntilContextTimeout(t.Context(), poll, patience, true, func(ctx context.Context) (bool, error) {
+	err := wait.PollUntilContextTimeout(tb.Context(), poll, patience, true, func(ctx context.Context) (bool, error) {
 		list, err := c.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{ResourceVersion: "0"})
 		if err != nil {
 			return false, err
@@ -261,22 +265,22 @@ func (c *cluster) placed(t testing.TB, namespace string, pods ...string) map[str
 		return len(nodes) == len(pods), nil
 	})
 	if err != nil {
-		t.Fatalf("%d of %d pods of %s are placed: %v\n%s", len(nodes), len(pods), namespace, err, c.why(t, namespace))
+		tb.Fatalf("%d of %d pods of %s are placed: %v\n%s", len(nodes), len(pods), namespace, err, c.why(tb, namespace))
 	}
 	return nodes
 }
 
 // place makes a pod and returns the node it goes to.
-func (c *cluster) place(t testing.TB, p *corev1.Pod) string {
-	t.Helper()
-	c.create(t, p)
-	return c.placed(t, p.Namespace, p.Name)[p.Name]
+func (c *cluster) place(tb testing.TB, p *corev1.Pod) string {
+	tb.Helper()
+	c.create(tb, p)
+	return c.placed(tb, p.Namespace, p.Name)[p.Name]
 }
 
 // why returns what the scheduler says of pods that are pending.
-func (c *cluster) why(t testing.TB, namespace string) string {
-	t.Helper()
-	list, err := c.client.CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{})
+func (c *cluster) why(tb testing.TB, namespace string) string {
+	tb.Helper()
+	list, err := c.client.CoreV1().Pods(namespace).List(tb.Context(), metav1.ListOptions{})
 	if err != nil {
 		return err.Error()
 	}
@@ -290,10 +294,10 @@ func (c *cluster) why(t testing.TB, namespace string) string {
 }
 
 // unplaced waits until the scheduler has said why it cannot place a pod, and returns it.
-func (c *cluster) unplaced(t testing.TB, namespace, name string) string {
-	t.Helper()
+func (c *cluster) unplaced(tb testing.TB, namespace, name string) string {
+	tb.Helper()
 	var message string
-	err := wait.PollUntilContextTimeout(t.Context(), poll, patience, true, func(ctx context.Context) (bool, error) {
+	err := wait.PollUntilContextTimeout(tb.Context(), poll, patience, true, func(ctx context.Context) (bool, error) {
 		p, err := c.client.CoreV1().Pods(namespace).Get(ctx, name, metav1.GetOptions{})
 		if err != nil {
 			return false, err
@@ -309,16 +313,16 @@ func (c *cluster) unplaced(t testing.TB, namespace, name string) string {
 		return message != "", nil
 	})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return message
 }
 
 // second waits for the second within which a report has to count.
-func second(t testing.TB) {
-	t.Helper()
+func second(tb testing.TB) {
+	tb.Helper()
 	select {
 	case <-time.After(time.Second):
-	case <-t.Context().Done():
+	case <-tb.Context().Done():
 	}
 }

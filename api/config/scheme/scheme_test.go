@@ -11,8 +11,8 @@ import (
 	scheduler "k8s.io/kubernetes/pkg/scheduler/apis/config/scheme"
 
 	"github.com/brisk-project/brisk/api/config"
-	configv1 "github.com/brisk-project/brisk/api/config/v1"
 	_ "github.com/brisk-project/brisk/api/config/scheme"
+	configv1 "github.com/brisk-project/brisk/api/config/v1"
 )
 
 const header = `apiVersion: kubescheduler.config.k8s.io/v1
@@ -25,15 +25,15 @@ profiles:
       - name: BlockLocality
 `
 
-func decode(t testing.TB, content string) (*config.BlockLocalityArgs, error) {
-	t.Helper()
+func decode(tb testing.TB, content string) (*config.BlockLocalityArgs, error) {
+	tb.Helper()
 	object, _, err := scheduler.Codecs.UniversalDecoder().Decode([]byte(content), nil, nil)
 	if err != nil {
 		return nil, err
 	}
 	cfg, ok := object.(*schedulerconfig.KubeSchedulerConfiguration)
 	if !ok {
-		t.Fatalf("decoded a %T", object)
+		tb.Fatalf("decoded a %T", object)
 	}
 	for _, plugin := range cfg.Profiles[0].PluginConfig {
 		if plugin.Name != "BlockLocality" {
@@ -41,11 +41,11 @@ func decode(t testing.TB, content string) (*config.BlockLocalityArgs, error) {
 		}
 		args, ok := plugin.Args.(*config.BlockLocalityArgs)
 		if !ok {
-			t.Fatalf("arguments are a %T", plugin.Args)
+			tb.Fatalf("arguments are a %T", plugin.Args)
 		}
 		return args, nil
 	}
-	t.Fatal("no arguments")
+	tb.Fatal("no arguments")
 	return nil, nil
 }
 

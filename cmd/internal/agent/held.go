@@ -3,9 +3,11 @@ package agent
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/brisk-project/brisk/cmd/internal/node"
 	"github.com/brisk-project/brisk/internal/block"
+	"github.com/brisk-project/brisk/lazyfs/snapshotter"
 )
 
 // Held says what the machine has of images.
@@ -13,7 +15,23 @@ type Held struct {
 	node.Held
 
 	Images []HeldImage
+	// Starts are the newest starts of containers that are over, the oldest first.
+	Starts []HeldStart
 }
+
+// HeldStart is how long a container waited for its image.
+type HeldStart struct {
+	Manifest block.Digest
+	// Waited is the time from the first question for the image until it was mounted, or
+	// that of mounting alone if it was pulled long before; and after that the time that
+	// reads waited for blocks, up to Finished.
+	Waited   time.Duration
+	Finished time.Time
+}
+
+// longBefore is how long before a mount the pull of an image may have begun to be part of the
+// start of the container that it is mounted for.
+const longBefore = time.Minute
 
 // HeldImage is an image that is loaded lazily. Sizes are in bytes.
 type HeldImage struct {
@@ -66,5 +84,28 @@ func (i *Inventory) Held(ctx context.Context) (Held, error) {
 		held.Images = append(held.Images, image)
 	}
 	i.read = read
+	held.Starts = heldStarts(i.agent.node.Starts(), i.agent.snapshots.Pulls())
 	return held, nil
+}
+
+// heldStarts puts together starts, the oldest first, and the pulls that some of them began
+// with: the first start after a pull does.
+func heldStarts(starts []node.Start, pulls []snapshotter.PullStatus) []HeldStart {
+	asked := make(map[[2]string]time.Time, len(pulls))
+	for _, pull := range pulls {
+		asked[[2]string{pull.Image, pull.Manifest}] = pull.Started
+	}
+	held := make([]HeldStart, len(starts))
+	for i, start := range starts {
+		waited := start.Mounting
+		key := [2]string{start.Image, start.Manifest.String()}
+		if pull, ok := asked[key]; ok && pull.Before(start.Began) {
+			if start.Began.Sub(pull) < longBefore {
+				waited += start.Began.Sub(pull)
+			}
+			delete(asked, key)
+		}
+		held[i] = HeldStart{Manifest: start.Manifest, Waited: waited + start.Waited, Finished: start.Finished}
+	}
+	return held
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -72,6 +73,7 @@ func (n *Node) Mount(ctx context.Context, req MountRequest) (*Mount, error) {
 func (n *Node) MountImage(ctx context.Context, image *Image, layers int, req MountRequest) (_ *Mount, err error) {
 	n.keeping.RLock()
 	defer n.keeping.RUnlock()
+	began := time.Now()
 	if layers < 0 || layers > len(image.Layers) {
 		return nil, fmt.Errorf("mounting %s: it has %d layers, not %d", image.Name, len(image.Layers), layers)
 	}
@@ -106,6 +108,7 @@ func (n *Node) MountImage(ctx context.Context, image *Image, layers int, req Mou
 	if m.mount, err = n.fs.Mount(ctx, mounted, req.Target, cfg); err != nil {
 		return nil, err
 	}
+	n.delays.begin(began, time.Now(), image, m.streams())
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.mounts[m] = struct{}{}
@@ -165,6 +168,15 @@ func (n *Node) unmount(ctx context.Context, target string) error {
 		}
 	}
 	return fmt.Errorf("unmounting %s: this node has nothing mounted there", target)
+}
+
+// streams returns the layer streams that are mounted.
+func (m *Mount) streams() []block.Digest {
+	ids := make([]block.Digest, len(m.layers))
+	for i, used := range m.layers {
+		ids[i] = used.StreamID()
+	}
+	return ids
 }
 
 func (m *Mount) releaseLayers() error {

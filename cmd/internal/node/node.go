@@ -80,6 +80,7 @@ type Node struct {
 	tally    *tally
 	starts   *starts
 	lessons  *lessons
+	delays   delays
 	// How fast blocks come from where.
 	peerRate, registryRate rate
 
@@ -149,7 +150,7 @@ func New(cfg Config) (_ *Node, err error) {
 		source.Link{Name: "disk", Source: n.tally.count(n.disk, fromDisk)},
 		source.Link{Name: "upstream", Source: n.upstream(memory)})
 	n.fs, err = lazyfs.New(lazyfs.Config{
-		StateDir: filepath.Join(cfg.Dir, "mounts"), Source: timed{blocks, n.tally}, Local: countedDisk{n.disk, n.tally}, Backend: cfg.Backend,
+		StateDir: filepath.Join(cfg.Dir, "mounts"), Source: timed{blocks, n.tally, &n.delays}, Local: countedDisk{n.disk, n.tally}, Backend: cfg.Backend,
 		OnRead:      n.lessons.note,
 		ReadTimeout: cfg.ReadTimeout, Logger: cfg.Log, Registerer: cfg.Metrics,
 		Keeper: cfg.Keeper, Reopen: n.reopen,

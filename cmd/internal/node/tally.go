@@ -104,10 +104,11 @@ func fromDisk(t *Traffic) *int64     { return &t.Disk }
 func fromPeers(t *Traffic) *int64    { return &t.Peers }
 func fromRegistry(t *Traffic) *int64 { return &t.Registry }
 
-// timed is a source whose slow answers to reads are counted.
+// timed is a source whose slow answers to reads are counted, and all of them for starts.
 type timed struct {
 	block.Source
-	tally *tally
+	tally  *tally
+	delays *delays
 }
 
 // Fetch implements [block.Source].
@@ -116,8 +117,11 @@ func (s timed) Fetch(ctx context.Context, req block.Request, sink block.Sink) er
 		return s.Source.Fetch(ctx, req, sink)
 	}
 	started := time.Now()
+	done := s.delays.read(req.Layer, started)
 	err := s.Source.Fetch(ctx, req, sink)
-	if took := time.Since(started); took > stallAfter {
+	ended := time.Now()
+	done(ended)
+	if took := ended.Sub(started); took > stallAfter {
 		s.tally.change(req.Layer, func(t *Traffic) {
 			t.Stalls++
 			t.StallTime += took
