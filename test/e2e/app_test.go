@@ -12,8 +12,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
-	"path/filepath"
-	"strings"
+	"slices"
 	"testing"
 	"time"
 
@@ -28,53 +27,45 @@ import (
 	"github.com/brisk-project/brisk/test/cluster"
 )
 
-const nodeConfig = `apiVersion: brisk.dev/v1alpha1
-kind: NodeConfig
-registry: {plainHTTP: ["` + cluster.Registry + `"]}
-cache: {size: 2Gi}
-`
+// Sizes of the files of an app.
+const (
+	fileBytes    = 4 << 20
+	startupBytes = 8 << 20
+)
 
 // app is an image whose containers read some of it at their start.
 type app struct {
 	ref     string
+	program int64             // length of the program
 	startup map[string]string // digests of files read at the start
 	rest    map[string]string // and of others
+	more    map[string]string // and of yet others
 }
 
-// Sizes of the files of an app.
-const (
-	startupBytes = 8 << 20
-	restBytes    = 64 << 20
-)
+// appConfig says what app to make.
+type appConfig struct {
+	name string
+	seed byte
+	// rest and more are how many bytes of such files there are.
+	rest, more int
+	// plain leaves it without an index.
+	plain bool
+}
 
-// pushApp puts an image into the registry, with an index if it is to be lazy.
-func pushApp(t *testing.T, c *cluster.Cluster, image string, seed uint64, lazy bool) *app {
+// pushApp puts an image into the registry.
+func pushApp(t *testing.T, c *cluster.Cluster, cfg appConfig) *app {
 	t.Helper()
 	program, err := os.ReadFile(c.Program("test/cluster/probe"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &app{startup: make(map[string]string), rest: make(map[string]string)}
-	files := func(into map[string]string, prefix string, total int) []cluster.File {
-		random := rand.NewChaCha8([32]byte{byte(seed), prefix[0]})
-		var all []cluster.File
-		const each = 4 << 20
-		for i := range total / each {
-			data := make([]byte, each)
-			if _, err := random.Read(data); err != nil {
-				t.Fatal(err)
-			}
-			sum := sha256.Sum256(data)
-			path := fmt.Sprintf("data/%s%d", prefix, i)
-			into["/"+path] = hex.EncodeToString(sum[:])
-			all = append(all, cluster.File{Path: path, Mode: 0o644, Data: data})
-		}
-		return all
+	a := &app{
+		startup: make(map[string]string), rest: make(map[string]string), more: make(map[string]string), program: int64(len(program)),
 	}
-	a.ref = c.Push(image, []string{"/bin/probe"},
+	a.ref = c.Push(cfg.name, []string{"/bin/probe"},
 		[]cluster.File{{Path: "bin/probe", Mode: 0o755, Data: program}},
-		files(a.rest, "rest", restBytes/2), files(a.startup, "startup", startupBytes), files(a.rest, "more", restBytes/2))
-	if !lazy {
+		files(a.rest, "rest", cfg.seed, cfg.rest), files(a.startup, "startup", cfg.seed, startupBytes), files(a.more, "more", cfg.seed, cfg.more))
+	if cfg.plain {
 		return a
 	}
 	client, err := registry.NewClient(registry.Config{PlainHTTP: func(string) bool { return true }})
@@ -92,6 +83,26 @@ func pushApp(t *testing.T, c *cluster.Cluster, image string, seed uint64, lazy b
 	return a
 }
 
+// files makes files, the same ones for the same seed, that shrink to half of their
+// length.
+func files(digests map[string]string, prefix string, seed byte, total int) []cluster.File {
+	random := rand.NewChaCha8([32]byte{seed, prefix[0]})
+	var all []cluster.File
+	for i := range total / fileBytes {
+		data := make([]byte, fileBytes)
+		for piece := range slices.Chunk(data, 16<<10) {
+			half := len(piece) / 2
+			_, _ = random.Read(piece[:half]) //nolint:errcheck // it cannot fail
+			copy(piece[half:], piece)
+		}
+		digest := sha256.Sum256(data)
+		path := fmt.Sprintf("data/%s%d", prefix, i)
+		digests["/"+path] = hex.EncodeToString(digest[:])
+		all = append(all, cluster.File{Path: path, Mode: 0o644, Data: data})
+	}
+	return all
+}
+
 // pod returns a pod of the app that is ready once it has read its files.
 func (a *app) pod(id string) *corev1.Pod {
 	var args []string
@@ -104,7 +115,7 @@ func (a *app) pod(id string) *corev1.Pod {
 			TerminationGracePeriodSeconds: new(int64),
 			AutomountServiceAccountToken:  new(bool),
 			Containers: []corev1.Container{{
-				Name: "app", Image: a.ref, Args: args,
+				Name: "app", Image: a.ref, Args: args, TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
 				ReadinessProbe: &corev1.Probe{PeriodSeconds: 1, ProbeHandler: corev1.ProbeHandler{
 					HTTPGet: &corev1.HTTPGetAction{Path: "/ready", Port: intstr.FromInt32(8080)},
 				}},
@@ -113,22 +124,40 @@ func (a *app) pod(id string) *corev1.Pod {
 	}
 }
 
+// idle returns a pod that reads nothing but its program.
+func (a *app) idle(id string) *corev1.Pod {
+	pod := a.pod(id)
+	pod.Spec.Containers[0].Args = nil
+	return pod
+}
+
 // started is how a pod came to life.
 type started struct {
 	*corev1.Pod
 	running, ready time.Duration
 }
 
-// run creates a pod and waits until it is ready.
-func run(t *testing.T, c *cluster.Cluster, pod *corev1.Pod) started {
+func create(t *testing.T, c *cluster.Cluster, pod *corev1.Pod) {
 	t.Helper()
-	begin := time.Now()
 	if _, err := c.Client.CoreV1().Pods(pod.Namespace).Create(t.Context(), pod, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// run creates a pod and waits until it is ready.
+func run(t *testing.T, c *cluster.Cluster, pod *corev1.Pod) started {
+	t.Helper()
+	create(t, c, pod)
+	return awaitPod(t, c, pod.Name)
+}
+
+// awaitPod waits until a pod is ready.
+func awaitPod(t *testing.T, c *cluster.Cluster, id string) started {
+	t.Helper()
+	begin := time.Now()
 	var s started
-	c.Await("pod "+pod.Name+" to be ready", cluster.Patience, func(ctx context.Context) (bool, error) {
-		now, err := c.Client.CoreV1().Pods(pod.Namespace).Get(ctx, pod.Name, metav1.GetOptions{})
+	c.Await("pod "+id+" to be ready", cluster.Patience, func(ctx context.Context) (bool, error) {
+		now, err := c.Client.CoreV1().Pods("default").Get(ctx, id, metav1.GetOptions{})
 		if err != nil {
 			return false, err
 		}
@@ -142,7 +171,7 @@ func run(t *testing.T, c *cluster.Cluster, pod *corev1.Pod) started {
 		s.ready = time.Since(begin)
 		return true, nil
 	})
-	t.Logf("%s on %s: running after %.2f s, ready after %.2f s", pod.Name, s.Spec.NodeName, s.running.Seconds(), s.ready.Seconds())
+	t.Logf("%s on %s: running after %.2f s, ready after %.2f s", id, s.Spec.NodeName, s.running.Seconds(), s.ready.Seconds())
 	return s
 }
 
@@ -170,70 +199,50 @@ func remove(t *testing.T, c *cluster.Cluster, id string) {
 	})
 }
 
-// requireSums checks files as a pod reads them.
-func (s started) requireSums(t *testing.T, sums map[string]string) {
+// requireSums checks files as a pod reads them, and returns the longest time that it
+// waited for a read.
+func (s started) requireSums(t *testing.T, sums map[string]string) time.Duration {
 	t.Helper()
-	for path, want := range sums {
-		got, err := s.sum(t.Context(), path)
-		if err != nil || got != want {
-			t.Errorf("%s in %s: %q, %v", path, s.Name, got, err)
-		}
+	longest, err := s.check(t.Context(), sums)
+	if err != nil {
+		t.Error(err)
 	}
+	return longest
 }
 
-func (s started) sum(ctx context.Context, path string) (string, error) {
+// check is requireSums for goroutines.
+func (s started) check(ctx context.Context, sums map[string]string) (time.Duration, error) {
+	var longest time.Duration
+	for path, want := range sums {
+		got, waited, err := s.sum(ctx, path)
+		if err != nil {
+			return 0, fmt.Errorf("%s in %s: %w", path, s.Name, err)
+		}
+		if got != want {
+			return 0, fmt.Errorf("%s in %s: the digest is %s, want %s", path, s.Name, got, want)
+		}
+		longest = max(longest, waited)
+	}
+	return longest, nil
+}
+
+func (s started) sum(ctx context.Context, path string) (string, time.Duration, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.Status.PodIP+":8080/sum?path="+path, http.NoBody)
 	if err != nil {
-		return "", err
+		return "", 0, err
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return "", err
+		return "", 0, err
 	}
 	defer resp.Body.Close() //nolint:errcheck // read to the end
 	var buf bytes.Buffer
 	if _, err := io.Copy(&buf, resp.Body); err != nil {
-		return "", err
+		return "", 0, err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return "", fmt.Errorf("%s: %s", resp.Status, buf.String())
+		return "", 0, fmt.Errorf("%s: %s", resp.Status, buf.String())
 	}
-	return buf.String(), nil
-}
-
-// TestInstalledByHand installs the agent with its own command, on a node that has
-// run pods without it.
-func TestInstalledByHand(t *testing.T) {
-	c := cluster.Start(t, cluster.Config{Nodes: 1})
-	n := c.Nodes[0]
-	plain := pushApp(t, c, "plain:1", 1, false)
-	before := run(t, c, plain.pod("before"))
-
-	program, err := os.ReadFile(c.Program("cmd/brisk-node"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for path, content := range map[string][]byte{"opt/brisk-node": program, "etc/brisk/node.yaml": []byte(nodeConfig)} {
-		if err := os.WriteFile(filepath.Join(n.Root, path), content, 0o700); err != nil {
-			t.Fatal(err)
-		}
-	}
-	t.Log(n.MustRun("/opt/brisk-node", "install"))
-	n.AwaitReady(cluster.Patience)
-
-	lazy := pushApp(t, c, "lazy:1", 2, true)
-	pod := run(t, c, lazy.pod("lazy"))
-	pod.requireSums(t, lazy.startup)
-	status := n.MustRun("/opt/brisk-node", "status")
-	if !strings.Contains(status, "lazy") {
-		t.Error("the image is not lazy")
-	}
-	t.Log(status)
-	n.MustRun("systemctl", "restart", "brisk-node")
-	pod.requireSums(t, lazy.rest)
-	before.requireSums(t, plain.rest)
-	remove(t, c, "lazy")
-	t.Log(n.MustRun("/opt/brisk-node", "uninstall", "--drain", "--purge"))
-	after := run(t, c, lazy.pod("after"))
-	after.requireSums(t, lazy.startup)
+	longest, err := time.ParseDuration(resp.Header.Get("Longest-Read"))
+	return buf.String(), longest, err
 }
