@@ -147,14 +147,14 @@ func create(t *testing.T, c *cluster.Cluster, pod *corev1.Pod) {
 // run creates a pod and waits until it is ready.
 func run(t *testing.T, c *cluster.Cluster, pod *corev1.Pod) started {
 	t.Helper()
+	begin := time.Now()
 	create(t, c, pod)
-	return awaitPod(t, c, pod.Name)
+	return awaitPod(t, c, pod.Name, begin)
 }
 
-// awaitPod waits until a pod is ready.
-func awaitPod(t *testing.T, c *cluster.Cluster, id string) started {
+// awaitPod waits until a pod is ready, and counts the time from begin on.
+func awaitPod(t *testing.T, c *cluster.Cluster, id string, begin time.Time) started {
 	t.Helper()
-	begin := time.Now()
 	var s started
 	c.Await("pod "+id+" to be ready", cluster.Patience, func(ctx context.Context) (bool, error) {
 		now, err := c.Client.CoreV1().Pods("default").Get(ctx, id, metav1.GetOptions{})

@@ -170,7 +170,7 @@ func (s *site) registryDown(a, alone *app, node string) {
 		return false, nil
 	})
 	s.StartRegistry()
-	awaitPod(s.t, s.Cluster, "alone").requireSums(s.t, alone.startup)
+	awaitPod(s.t, s.Cluster, "alone", time.Now()).requireSums(s.t, alone.startup)
 	remove(s.t, s.Cluster, "alone")
 }
 
@@ -274,7 +274,7 @@ func (s *site) placement(a *app) {
 	enabled := s.Nodes[len(s.Nodes)-1].Name
 	s.patchNode(enabled, `{"metadata":{"labels":{"`+compat.Acceleration+`":null}}}`)
 	accelerated(enabled)
-	if placed := awaitPod(s.t, s.Cluster, "required"); placed.Spec.NodeName != enabled {
+	if placed := awaitPod(s.t, s.Cluster, "required", time.Now()); placed.Spec.NodeName != enabled {
 		s.t.Errorf("the pod is on %s, and only %s accelerates", placed.Spec.NodeName, enabled)
 	}
 	remove(s.t, s.Cluster, "required")
