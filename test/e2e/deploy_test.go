@@ -103,7 +103,7 @@ func (s *site) policy(own, foreign string) {
 			return err
 		}
 		report.Status.Message = "written by a test"
-		_, err = agent.NodeBlocks().UpdateStatus(s.t.Context(), report, metav1.UpdateOptions{})
+		_, err = agent.NodeBlocks().Update(s.t.Context(), report, metav1.UpdateOptions{})
 		return err
 	}
 	s.Await("the agent to write its own report", cluster.Patience, func(context.Context) (bool, error) {
