@@ -17,7 +17,7 @@ import (
 
 func main() {
 	fmt.Fprintln(os.Stderr, run(os.Args[1:])) // it serves until it is killed
-	os.Exit(1) //nolint:forbidigo // this is main
+	os.Exit(1)                                //nolint:forbidigo // this is main
 }
 
 func run(paths []string) error {
