@@ -76,7 +76,7 @@ func Start(tb testing.TB, cfg Config) *Cluster {
 		tb.Fatal("TestMain does not call cluster.Main")
 	}
 	// The clusters of one program, one after the other, have nothing in common.
-	dir, err := os.MkdirTemp(os.Getenv(envDir), "c")
+	dir, err := os.MkdirTemp(os.Getenv(envDir), "c") //nolint:usetesting // where the janitor cleans
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -18,6 +19,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/klauspost/compress/gzip"
 )
 
 // module is ours.
@@ -97,7 +99,7 @@ func (c *Cluster) push(image string, entrypoint []string, layers ...[]File) erro
 			return fmt.Errorf("pushing %s: %w", image, err)
 		}
 		layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil },
-			tarball.WithMediaType(types.OCILayer), tarball.WithCompressionLevel(1))
+			tarball.WithMediaType(types.OCILayer))
 		if err != nil {
 			return fmt.Errorf("pushing %s: %w", image, err)
 		}
@@ -113,10 +115,43 @@ func (c *Cluster) push(image string, entrypoint []string, layers ...[]File) erro
 	return nil
 }
 
-// pack makes a tar.
+// Copy puts an image of the registry there again, under a name in another repository,
+// without what refers to it, and returns its reference.
+func (c *Cluster) Copy(from, to string) string {
+	c.tb.Helper()
+	if err := c.duplicate(from, to); err != nil {
+		c.tb.Fatalf("copying %s to %s: %v", from, to, err)
+	}
+	return Registry + "/" + to
+}
+
+func (c *Cluster) duplicate(from, to string) error {
+	source, err := name.ParseReference(Registry+"/"+from, name.Insecure)
+	if err != nil {
+		return err
+	}
+	target, err := name.ParseReference(Registry+"/"+to, name.Insecure)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(c.tb.Context(), Patience)
+	defer cancel()
+	image, err := remote.Image(source, remote.WithContext(ctx))
+	if err != nil {
+		return err
+	}
+	return remote.Write(target, image, remote.WithContext(ctx))
+}
+
+// pack makes a compressed tar. It is compressed here, once: who makes a layer of it reads it
+// several times.
 func pack(files []File) ([]byte, error) {
 	var buf bytes.Buffer
-	w := tar.NewWriter(&buf)
+	compressed, err := gzip.NewWriterLevel(&buf, gzip.BestSpeed)
+	if err != nil {
+		return nil, err
+	}
+	w := tar.NewWriter(compressed)
 	made := make(map[string]bool)
 	for _, f := range files {
 		if dir := filepath.Dir(f.Path); dir != "." && !made[dir] {
@@ -132,7 +167,8 @@ func pack(files []File) ([]byte, error) {
 			return nil, err
 		}
 	}
-	return buf.Bytes(), w.Close()
+	err = errors.Join(w.Close(), compressed.Close())
+	return buf.Bytes(), err
 }
 
 func (c *Cluster) pushPause() error {

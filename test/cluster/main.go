@@ -130,12 +130,14 @@ func settleIn() error {
 	return ip("link", "set", "lo", "up")
 }
 
-// ip runs the program of that name, which says nothing when all is well.
-func ip(args ...string) error {
+func ip(args ...string) error { return run("ip", args...) }
+
+// run runs a program of the machine that says nothing when all is well.
+func run(name string, args ...string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute) //nolint:forbidigo // bounded, and of no use to cancel
 	defer cancel()
-	if out, err := exec.CommandContext(ctx, "ip", args...).CombinedOutput(); err != nil {
-		return fmt.Errorf("ip %q: %w: %s", args, err, out)
+	if out, err := exec.CommandContext(ctx, name, args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("%s %q: %w: %s", name, args, err, out)
 	}
 	return nil
 }

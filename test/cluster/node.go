@@ -138,6 +138,17 @@ func (n *Node) Kill() {
 	}
 }
 
+// Shape bounds both directions of the cable of the node to a rate as tc writes it, such as
+// "200mbit". A node that is started again has a new cable, which is as fast as it can be.
+func (n *Node) Shape(rate string) {
+	n.c.tb.Helper()
+	limit := []string{"root", "tbf", "rate", rate, "burst", "256k", "latency", "50ms"}
+	if err := run("tc", append([]string{"qdisc", "replace", "dev", "cable" + strconv.Itoa(n.number)}, limit...)...); err != nil {
+		n.c.tb.Fatal(err)
+	}
+	n.MustRun("tc", append([]string{"qdisc", "replace", "dev", "eth0"}, limit...)...)
+}
+
 // Run runs a program in the node and returns what it prints to its standard output.
 func (n *Node) Run(name string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(n.c.tb.Context()), Patience)

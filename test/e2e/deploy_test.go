@@ -6,255 +6,314 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
+	"math"
+	"slices"
 	"strings"
 	"testing"
-	"text/tabwriter"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
 
 	"github.com/brisk-project/brisk/api/client"
+	"github.com/brisk-project/brisk/api/compat"
 	"github.com/brisk-project/brisk/test/cluster"
-	"github.com/brisk-project/brisk/test/require"
 )
 
-const (
-	namespace = "brisk-system"
-	scheduler = "brisk-scheduler"
-	program   = "/opt/brisk/bin/brisk-node"
-)
+// TestDeployed installs the chart and takes parts of it, and of what it needs, away. Agents
+// load only what is read, so every container depends on its agent for what it has not read.
+func TestDeployed(t *testing.T) {
+	s := deploy(t, 3, "lazy")
+	lazy := pushApp(t, s.Cluster, appConfig{name: "lazy:1", seed: 1, rest: 48 << 20, more: 16 << 20})
+	alone := pushApp(t, s.Cluster, appConfig{name: "alone:1", seed: 2})
+	s.shape("50mbit")
 
-// site is a cluster that everything is deployed to.
-type site struct {
-	*cluster.Cluster
-	t     *testing.T
-	table strings.Builder
+	first := run(t, s.Cluster, s.pod(lazy.pod("cold"), ""))
+	where := first.Spec.NodeName
+	if missing := s.missing(s.status(s.node(where)), lazy.ref); missing < 64<<20 {
+		t.Fatalf("the container could do without its agent: only %d bytes are missing", missing)
+	}
+	s.awaitReport(where)
+	s.step("a warm node comes first", func() { s.warm(lazy, where) })
+	s.step("an agent reports for no other", func() { s.policy(where, s.other(where)) })
+	s.step("a node starts from peers without a registry", func() { s.registryDown(lazy, alone, s.other(where)) })
+	s.step("an agent is killed under a reader", func() { s.agentKilled(first, lazy.rest) })
+	s.step("a drained pod moves", func() { s.drained(lazy, where) })
+	s.step("a pod that requires acceleration waits for it", func() { s.placement(lazy) })
+	s.step("all is taken off", func() { s.uninstalled(lazy) })
 }
 
-// deploy brings everything of the chart into a cluster.
-func deploy(t *testing.T, nodes int) *site {
-	t.Helper()
-	helm := require.Tool(t, "helm")
-	s := &site{Cluster: cluster.Start(t, cluster.Config{Nodes: nodes}), t: t}
-	s.PushProgram("brisk-node:test", "cmd/brisk-node")
-	s.PushProgram("brisk-scheduler:test", "cmd/brisk-scheduler")
-	values := map[string]any{
-		"registry": cluster.Registry, "tag": "test",
-		"agent": map[string]any{"config": map[string]any{
-			"registry": map[string]any{"plainHTTP": []string{cluster.Registry}}, "cache": map[string]any{"size": "2Gi"},
-			"peers": map[string]any{"listen": []string{"/ip4/0.0.0.0/tcp/4077"}},
-		}},
+// explanation is what kubectl brisk says of a pod.
+type explanation struct {
+	Message string
+	Nodes   []struct {
+		Node                                   string
+		Chosen                                 bool
+		Seconds, PeersSeconds, RegistrySeconds float64
 	}
-	content, err := json.Marshal(values)
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(t.TempDir(), "values.json")
-	if err := os.WriteFile(path, content, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.CommandContext(t.Context(), helm, "template", "brisk", "../../deploy/charts/brisk", "--namespace", namespace, "--values", path)
-	cmd.Stderr = os.Stderr
-	objects, err := cmd.Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.Apply([]byte("apiVersion: v1\nkind: Namespace\nmetadata: {name: " + namespace + "}\n---\n" + string(objects)))
-	s.Await("the agents to be ready", cluster.Patience, func(ctx context.Context) (bool, error) {
-		set, err := s.Client.AppsV1().DaemonSets(namespace).Get(ctx, "brisk-node", metav1.GetOptions{})
-		return err == nil && set.Status.NumberReady == int32(nodes), err
-	})
-	s.Await("the scheduler to be ready", cluster.Patience, func(ctx context.Context) (bool, error) {
-		deployment, err := s.Client.AppsV1().Deployments(namespace).Get(ctx, scheduler, metav1.GetOptions{})
-		return err == nil && deployment.Status.ReadyReplicas == 2, err
-	})
-	return s
 }
 
-// pod returns a pod of an app for our scheduler, for one node unless that is empty.
-func (s *site) pod(a *app, name, node string) *corev1.Pod {
-	pod := a.pod(name)
-	pod.Spec.SchedulerName = scheduler
-	if node != "" {
-		pod.Spec.NodeSelector = map[string]string{"kubernetes.io/hostname": node}
-	}
-	return pod
-}
-
-// measure runs a pod and notes how long that took.
-func (s *site) measure(what string, pod *corev1.Pod) started {
+func (s *site) why(pod string) explanation {
 	s.t.Helper()
-	done := run(s.t, s.Cluster, pod)
-	fmt.Fprintf(&s.table, "%s\t%s\t%.2f\t%.2f\n", what, done.Spec.NodeName, done.running.Seconds(), done.ready.Seconds())
-	return done
-}
-
-// report prints what was measured.
-func (s *site) report() {
-	s.t.Helper()
-	var out strings.Builder
-	w := tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)
-	_, err := fmt.Fprint(w, "START\tNODE\tRUNNING [s]\tREADY [s]\n", s.table.String())
-	if err := errors.Join(err, w.Flush()); err != nil {
-		s.t.Error(err)
-	}
-	s.t.Log("\n" + out.String())
-}
-
-func (s *site) node(name string) *cluster.Node {
-	s.t.Helper()
-	for _, n := range s.Nodes {
-		if n.Name == name {
-			return n
-		}
-	}
-	s.t.Fatalf("there is no node %q", name)
-	return nil
-}
-
-// other returns the name of a node that is none of those given.
-func (s *site) other(not ...string) string {
-	s.t.Helper()
-	for _, n := range s.Nodes {
-		if !strings.Contains(" "+strings.Join(not, " ")+" ", " "+n.Name+" ") {
-			return n.Name
-		}
-	}
-	s.t.Fatal("there is no other node")
-	return ""
-}
-
-// cordon says whether a node takes pods.
-func (s *site) cordon(node string, closed bool) {
-	s.t.Helper()
-	patch := fmt.Appendf(nil, `{"spec":{"unschedulable":%t}}`, closed)
-	if _, err := s.Client.CoreV1().Nodes().Patch(s.t.Context(), node, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+	var said explanation
+	if err := json.Unmarshal([]byte(s.brisk("why", pod, "-o", "json")), &said); err != nil {
 		s.t.Fatal(err)
 	}
+	return said
 }
 
-func TestDeployed(t *testing.T) {
-	s := deploy(t, 3)
-	lazy := pushApp(t, s.Cluster, "lazy:1", 1, true)
-	plain := pushApp(t, s.Cluster, "plain:1", 2, false)
-
-	s.measure("plain", s.pod(plain, "plain", ""))
-	first := s.measure("cold", s.pod(lazy, "cold", ""))
-	if status := s.node(first.Spec.NodeName).MustRun(program, "status"); !strings.Contains(status, "lazy:1") {
-		t.Errorf("the image is not lazy:\n%s", status)
+// warm starts a pod on the node that has what it reads, and asks how long each node would
+// have taken. The scheduler may think that so little is not worth a preference, so the
+// pod is for that node.
+func (s *site) warm(a *app, where string) {
+	run(s.t, s.Cluster, s.pod(a.pod("warm"), where))
+	said := s.why("warm")
+	if len(said.Nodes) != len(s.Nodes) || said.Nodes[0].Node != where || !said.Nodes[0].Chosen {
+		s.t.Errorf("the warm node is not first: %+v", said.Nodes)
 	}
-	s.awaitReport(first.Spec.NodeName)
-	if warm := s.measure("warm node", s.pod(lazy, "warm", "")); warm.Spec.NodeName != first.Spec.NodeName {
-		t.Errorf("the pod is on %s and not on the node that is warm, %s:\n%s", warm.Spec.NodeName, first.Spec.NodeName, s.brisk("why", "warm"))
+	for _, n := range said.Nodes {
+		if math.Abs(n.Seconds-n.PeersSeconds-n.RegistrySeconds) > 1e-6 {
+			s.t.Errorf("on %s peers and registry do not add up: %+v", n.Node, n)
+		}
+		if n.Node != where && n.Seconds <= said.Nodes[0].Seconds {
+			s.t.Errorf("node %s is not behind the warm one: %+v", n.Node, said.Nodes)
+		}
 	}
 	for _, args := range [][]string{{"nodes"}, {"images"}, {"why", "warm"}, {"top"}} {
-		t.Logf("kubectl brisk %s\n%s", strings.Join(args, " "), s.brisk(args...))
+		s.t.Logf("kubectl brisk %s\n%s", strings.Join(args, " "), s.brisk(args...))
 	}
-	remove(t, s.Cluster, "warm")
-	t.Run("RegistryDown", func(t *testing.T) { s.registryDown(t, lazy, s.other(first.Spec.NodeName)) })
-
-	t.Run("AgentKilled", func(*testing.T) {
-		s.node(first.Spec.NodeName).MustRun("systemctl", "kill", "brisk-node")
-		first.requireSums(t, lazy.rest)
-	})
-	t.Run("Drained", func(t *testing.T) {
-		s.cordon(first.Spec.NodeName, true)
-		eviction := &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Name: "cold", Namespace: "default"}}
-		if err := s.Client.CoreV1().Pods("default").EvictV1(t.Context(), eviction); err != nil {
-			t.Fatal(err)
-		}
-		moved := run(t, s.Cluster, s.pod(lazy, "moved", ""))
-		if moved.Spec.NodeName == first.Spec.NodeName {
-			t.Error("the pod is on a node that takes none")
-		}
-		moved.requireSums(t, lazy.startup)
-		s.cordon(first.Spec.NodeName, false)
-	})
-	t.Run("WithoutPods", func(*testing.T) { s.withoutPods(lazy) })
-	s.report()
+	remove(s.t, s.Cluster, "warm")
 }
 
-// brisk runs kubectl-brisk.
-func (s *site) brisk(args ...string) string {
-	s.t.Helper()
-	cmd := exec.CommandContext(s.t.Context(), s.Program("cmd/kubectl-brisk"), append(args, "--kubeconfig", s.Kubeconfig)...)
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		s.t.Errorf("kubectl brisk %s: %v\n%s", strings.Join(args, " "), err, out)
-	}
-	return string(out)
-}
-
-// awaitReport waits until the scheduler can know what a node has.
-func (s *site) awaitReport(node string) {
-	s.t.Helper()
-	reports, err := client.New(s.REST)
+// policy tries to report with the credentials of an agent.
+func (s *site) policy(own, foreign string) {
+	cfg := rest.AnonymousClientConfig(s.REST)
+	cfg.BearerToken = strings.TrimSpace(s.node(own).MustRun("cat", "/run/brisk/kubernetes/token"))
+	agent, err := client.New(cfg)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.Await("node "+node+" to report an image", cluster.Patience, func(ctx context.Context) (bool, error) {
-		report, err := reports.NodeBlocks().Get(ctx, node, metav1.GetOptions{})
-		if apierrors.IsNotFound(err) {
-			return false, nil
+	write := func(node string) error {
+		report, err := agent.NodeBlocks().Get(s.t.Context(), node, metav1.GetOptions{})
+		if err != nil {
+			return err
 		}
-		return err == nil && report.Status.Healthy && report.Status.ImageCount > 0, err
+		report.Status.Message = "written by a test"
+		_, err = agent.NodeBlocks().Update(s.t.Context(), report, metav1.UpdateOptions{})
+		return err
+	}
+	s.Await("the agent to write its own report", cluster.Patience, func(context.Context) (bool, error) {
+		err := write(own)
+		if apierrors.IsConflict(err) {
+			return false, nil // the agent was faster
+		}
+		return err == nil, err
+	})
+	s.Await("the agent to be refused", cluster.Patience, func(context.Context) (bool, error) {
+		err := write(foreign)
+		if err == nil {
+			return false, errors.New("an agent wrote the report of another node")
+		}
+		return !apierrors.IsConflict(err) && (apierrors.IsForbidden(err) || apierrors.IsInvalid(err)), nil
 	})
 }
 
-// fromPeers returns how many bytes the agent of a node has from others.
-func fromPeers(t *testing.T, n *cluster.Node) int64 {
-	t.Helper()
-	var status struct {
-		Bytes struct{ Peers int64 }
+// registryDown starts pods on a node that has pulled their images but has nothing of what
+// they read, while there is no registry. One of the images is on another node, too.
+func (s *site) registryDown(a, alone *app, node string) {
+	n := s.node(node)
+	for _, one := range []*app{a, alone} {
+		run(s.t, s.Cluster, s.pod(one.idle("idle"), node))
+		remove(s.t, s.Cluster, "idle")
 	}
-	if err := json.Unmarshal([]byte(n.MustRun(program, "status", "-o", "json")), &status); err != nil {
-		t.Fatal(err)
-	}
-	return status.Bytes.Peers
-}
-
-// registryDown starts a pod on a node that knows the image and has nothing of it, while
-// there is no registry.
-func (s *site) registryDown(t *testing.T, a *app, node string) {
-	t.Helper()
-	idle := s.pod(a, "idle", node)
-	idle.Spec.Containers[0].Args = nil
-	run(t, s.Cluster, idle)
-	remove(t, s.Cluster, "idle")
 	s.StopRegistry()
-	defer s.StartRegistry()
-	pod := s.measure("peers, no registry", s.pod(a, "peers", node))
-	pod.requireSums(t, a.startup)
-	if n := fromPeers(t, s.node(node)); n < startupBytes {
-		t.Errorf("%d bytes came from peers", n)
+	// The registry is gone: from here on the numbers count.
+	before := s.status(n)
+	lacks, files := s.missing(before, a.ref), int64(len(a.startup)+len(a.rest)+len(a.more))*fileBytes
+	if lacks < files {
+		s.t.Fatalf("the node has some of the files already: of %d bytes %d are missing", files, lacks)
 	}
-	remove(t, s.Cluster, "peers")
+	pod := run(s.t, s.Cluster, s.pod(a.pod("peers"), node))
+	pod.requireSums(s.t, a.startup)
+	after := s.status(n)
+	got := after.Bytes.Peers - before.Bytes.Peers
+	s.t.Logf("%d bytes came from peers, %d are read", got, startupBytes)
+	// Beside the files: the headers of the tar, and what else the program touches of itself.
+	if got < startupBytes || got > startupBytes+a.program+1<<20 {
+		s.t.Errorf("%d bytes came from peers, while the start reads %d", got, startupBytes)
+	}
+	if got := after.Bytes.Registry - before.Bytes.Registry; got != 0 {
+		s.t.Errorf("%d bytes came from a registry that is not there", got)
+	}
+	remove(s.t, s.Cluster, "peers")
+
+	create(s.t, s.Cluster, s.pod(alone.pod("alone"), node))
+	s.Await("the pod without peers to say why it does not start", cluster.Patience, func(ctx context.Context) (bool, error) {
+		pod, err := s.Client.CoreV1().Pods("default").Get(ctx, "alone", metav1.GetOptions{})
+		if err != nil || len(pod.Status.ContainerStatuses) == 0 {
+			return false, err
+		}
+		if podReady(pod) {
+			return false, errors.New("it is ready without a source")
+		}
+		c := pod.Status.ContainerStatuses[0]
+		for _, ended := range []*corev1.ContainerStateTerminated{c.State.Terminated, c.LastTerminationState.Terminated} {
+			if ended != nil && strings.Contains(ended.Message, "input/output error") {
+				s.t.Logf("without peers: %s", strings.TrimSpace(ended.Message))
+				return true, nil
+			}
+		}
+		return false, nil
+	})
+	s.StartRegistry()
+	awaitPod(s.t, s.Cluster, "alone", time.Now()).requireSums(s.t, alone.startup)
+	remove(s.t, s.Cluster, "alone")
 }
 
-// withoutPods removes the pods of the agents, which does not matter to those of others,
-// and then an agent.
-func (s *site) withoutPods(a *app) {
-	s.t.Helper()
-	ctx := s.t.Context()
-	if err := s.Client.AppsV1().DaemonSets(namespace).Delete(ctx, "brisk-node", metav1.DeleteOptions{}); err != nil {
+// kills is how often the agent is killed under a reader.
+const kills = 3
+
+// agentKilled kills the agent while a container reads what only the agent can give it.
+func (s *site) agentKilled(pod started, sums map[string]string) {
+	n := s.node(pod.Spec.NodeName)
+	type outcome struct {
+		longest time.Duration
+		err     error
+	}
+	read := make(chan outcome, 1)
+	base := s.status(n).Bytes
+	go func() {
+		longest, err := pod.check(s.t.Context(), sums)
+		read <- outcome{longest, err}
+	}()
+	for i := range kills {
+		// An agent that has loaded something for the reader since it was started is in use.
+		s.Await("the reader to read through the agent", cluster.Patience, func(context.Context) (bool, error) {
+			if len(read) > 0 {
+				return false, errors.New("the reader is done before the agent was killed often enough")
+			}
+			st, err := ask(n)
+			return err == nil && st.Bytes.Registry+st.Bytes.Peers >= base.Registry+base.Peers+1<<20, nil
+		})
+		n.MustRun("systemctl", "kill", "brisk-node")
+		s.t.Logf("kill %d", i+1)
+		base.Registry, base.Peers = 0, 0 // they count from the start of the agent
+	}
+	done := <-read
+	if done.err != nil {
+		s.t.Error(done.err)
+	}
+	s.t.Logf("the longest read with %d kills took %.2f s", kills, done.longest.Seconds())
+	if st := s.status(n); st.Bytes.Registry+st.Bytes.Peers < 1<<20 {
+		s.t.Errorf("the reader did not need the agent after it was killed: %+v", st.Bytes)
+	}
+}
+
+// drained evicts the pod "cold" from its node.
+func (s *site) drained(a *app, where string) {
+	s.cordon(where, true)
+	eviction := &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Name: "cold", Namespace: "default"}}
+	if err := s.Client.CoreV1().Pods("default").EvictV1(s.t.Context(), eviction); err != nil {
 		s.t.Fatal(err)
 	}
+	moved := run(s.t, s.Cluster, s.pod(a.pod("moved"), ""))
+	if moved.Spec.NodeName == where {
+		s.t.Error("the pod is on a node that takes none")
+	}
+	moved.requireSums(s.t, a.startup)
+	remove(s.t, s.Cluster, "moved")
+	s.cordon(where, false)
+}
+
+// placement has a pod wait until there is a node that accelerates.
+func (s *site) placement(a *app) {
+	accelerated := func(want ...string) {
+		s.t.Helper()
+		s.Await("the nodes that accelerate to be "+strings.Join(want, " "), cluster.Patience, func(ctx context.Context) (bool, error) {
+			list, err := s.Client.CoreV1().Nodes().List(ctx, metav1.ListOptions{LabelSelector: compat.Accelerated + "=true"})
+			if err != nil {
+				return false, err
+			}
+			var have []string
+			for i := range list.Items {
+				have = append(have, list.Items[i].Name)
+			}
+			slices.Sort(have)
+			return slices.Equal(have, want), nil
+		})
+	}
+	for _, n := range s.Nodes {
+		s.patchNode(n.Name, `{"metadata":{"labels":{"`+compat.Acceleration+`":"disabled"}}}`)
+	}
+	accelerated()
+	pod := s.pod(a.pod("required"), "")
+	pod.Labels[compat.Acceleration] = string(compat.Required)
+	create(s.t, s.Cluster, pod)
+	const reason = "do not mount images lazily"
+	s.Await("the scheduler to say that no node will do", cluster.Patience, func(ctx context.Context) (bool, error) {
+		now, err := s.Client.CoreV1().Pods("default").Get(ctx, "required", metav1.GetOptions{})
+		if err != nil {
+			return false, err
+		}
+		if now.Spec.NodeName != "" {
+			return false, errors.New("it was placed on " + now.Spec.NodeName)
+		}
+		return slices.ContainsFunc(now.Status.Conditions, func(c corev1.PodCondition) bool {
+			return c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && strings.Contains(c.Message, reason)
+		}), nil
+	})
+	if said := s.why("required"); !strings.Contains(said.Message, reason) {
+		s.t.Errorf("kubectl brisk why does not say that no node will do: %q", said.Message)
+	}
+	s.t.Log(s.brisk("why", "required"))
+
+	enabled := s.Nodes[len(s.Nodes)-1].Name
+	s.patchNode(enabled, `{"metadata":{"labels":{"`+compat.Acceleration+`":null}}}`)
+	accelerated(enabled)
+	if placed := awaitPod(s.t, s.Cluster, "required", time.Now()); placed.Spec.NodeName != enabled {
+		s.t.Errorf("the pod is on %s, and only %s accelerates", placed.Spec.NodeName, enabled)
+	}
+	remove(s.t, s.Cluster, "required")
+	for _, n := range s.Nodes {
+		s.patchNode(n.Name, `{"metadata":{"labels":{"`+compat.Acceleration+`":null}}}`)
+	}
+	accelerated("n1", "n2", "n3")
+}
+
+// uninstalled takes the release off, which does not matter to containers, and then an agent.
+func (s *site) uninstalled(a *app) {
+	running := run(s.t, s.Cluster, s.pod(a.pod("running"), ""))
+	n := s.node(running.Spec.NodeName)
+	s.runHelm("uninstall", "brisk", "--wait")
 	s.Await("the pods of the agents to be gone", cluster.Patience, func(ctx context.Context) (bool, error) {
-		list, err := s.Client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=brisk-node"})
+		list, err := s.Client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{})
 		return err == nil && len(list.Items) == 0, err
 	})
-	pod := run(s.t, s.Cluster, s.pod(a, "without", ""))
-	pod.requireSums(s.t, a.rest)
-	n := s.node(pod.Spec.NodeName)
-	if _, err := n.Run(program, "uninstall"); err == nil {
-		s.t.Error("an agent was uninstalled that a container needs")
+	before := s.status(n).Bytes
+	running.requireSums(s.t, a.more)
+	if after := s.status(n).Bytes; after.Registry+after.Peers < before.Registry+before.Peers+int64(len(a.more))*fileBytes/2 {
+		s.t.Errorf("the container did not need the agent: %+v, then %+v", before, after)
 	}
-	pod.requireSums(s.t, a.startup)
+	without := run(s.t, s.Cluster, on(a.pod("without"), n.Name))
+	if _, err := n.Run(program, "uninstall"); err == nil {
+		s.t.Error("an agent was uninstalled that containers need")
+	}
+	running.requireSums(s.t, a.startup)
+	remove(s.t, s.Cluster, "running")
+	remove(s.t, s.Cluster, without.Name)
+
+	s.t.Log(n.MustRun(program, "uninstall", "--drain", "--purge"))
+	if now := s.containerdConfig(n); now != s.before {
+		s.t.Errorf("containerd's configuration is not what it was:\n%s\nand was:\n%s", now, s.before)
+	}
+	n.AwaitReady(cluster.Patience)
+	plain := pushApp(s.t, s.Cluster, appConfig{name: "plain:1", seed: 3, plain: true})
+	run(s.t, s.Cluster, on(plain.pod("plain"), n.Name)).requireSums(s.t, plain.startup)
+	run(s.t, s.Cluster, on(a.pod("again"), n.Name)).requireSums(s.t, a.startup)
+	if mounts := n.MustRun("cat", "/proc/mounts"); strings.Contains(mounts, "erofs") || strings.Contains(mounts, "fuse.brisk") {
+		s.t.Errorf("mounts of the agent are left:\n%s", mounts)
+	}
 }

@@ -70,16 +70,28 @@ func removeIfThere(path string) error {
 // Run runs a program of the machine, given by its path, as a process that sees the mounts
 // of the machine. What it writes goes to out.
 func (m Machine) Run(ctx context.Context, out io.Writer, path string, args ...string) error {
-	ended := make(chan error, 1)
-	go func() {
-		// The thread is of no use to others any more, and ends with this goroutine.
-		runtime.LockOSThread()
-		ended <- m.run(ctx, out, path, args)
-	}()
-	if err := <-ended; err != nil {
+	if err := <-onThread(func() error { return m.run(ctx, out, path, args) }); err != nil {
 		return fmt.Errorf("running %s on the machine: %w", path, err)
 	}
 	return nil
+}
+
+// onThread calls do on a thread that ends afterwards. That is never the first thread of the
+// process: it does not end, and its mounts are what others take for those of the process, such
+// as who starts the readiness probe of this container.
+func onThread(do func() error) <-chan error {
+	ended := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			// As long as it waits here, the other goroutine is on another thread.
+			ended <- <-onThread(do)
+			runtime.UnlockOSThread()
+			return
+		}
+		ended <- do()
+	}()
+	return ended
 }
 
 func (m Machine) run(ctx context.Context, out io.Writer, path string, args []string) error {
