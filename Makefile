@@ -14,6 +14,7 @@ FIGURES := IndexShare|DemoImage|BuildBudget|Scale|Throughput|WarmNodes|Shortlist
 # build with the race detector. What they test is tested with it in its own package.
 CLUSTERS := /test/(scheduler|controlplane|integration)(/|$$)
 FUZZTIME ?= 60s
+VERSION := $(shell sed -n 's/^appVersion: //p' deploy/charts/brisk/Chart.yaml)
 
 .PHONY: help
 help: ## Show this list
@@ -26,6 +27,17 @@ build: ## Build the programs into bin/
 .PHONY: demo
 demo: build ## Run the demo: one image, a plain pull beside three lazy nodes (needs root)
 	$(BIN)/brisk demo $(DEMO_FLAGS)
+
+.PHONY: push
+push: $(TOOLS)/crane ## Build the images that the chart runs, and push them to REGISTRY
+	@test -n "$(REGISTRY)" || { echo "usage: make push REGISTRY=registry.example.com/brisk"; exit 1; }
+	@for program in brisk-node brisk-scheduler; do \
+	  image=$(REGISTRY)/$$program:$(VERSION); dir=$(BIN)/images/$$program; mkdir -p $$dir; \
+	  CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $$dir/ ./cmd/$$program; \
+	  tar -C $$dir --owner=0 --group=0 -czf $$dir.tar.gz $$program; \
+	  $(TOOLS)/crane append --oci-empty-base -f $$dir.tar.gz -t $$image >/dev/null; \
+	  $(TOOLS)/crane mutate --set-platform linux/$$($(GO) env GOARCH) --entrypoint /$$program -t $$image $$image; \
+	done
 
 .PHONY: e2e
 e2e: deps $(TOOLS)/helm ## Test in a real Kubernetes cluster of three nodes (as root; builds Kubernetes once)
@@ -94,6 +106,9 @@ $(TOOLS)/golangci-lint: go.tools.mod go.tools.sum
 
 $(TOOLS)/controller-gen: go.tools.mod go.tools.sum
 	$(GO) build -modfile=go.tools.mod -o $@ sigs.k8s.io/controller-tools/cmd/controller-gen
+
+$(TOOLS)/crane: go.mod go.sum
+	$(GO) build -trimpath -o $@ github.com/google/go-containerregistry/cmd/crane
 
 $(TOOLS)/helm: deploy/tools/go.mod deploy/tools/go.sum
 	cd deploy/tools && $(GO) build -trimpath -o $(CURDIR)/$@ \
