@@ -12,7 +12,7 @@ DEPS := iproute2:ip busybox-static:busybox attr:setfattr acl:setfacl libcap2-bin
 FIGURES := IndexShare|DemoImage|BuildBudget|Scale|Throughput|WarmNodes|Shortlist
 # Packages whose tests have kube-apiserver in their process, which takes many minutes to
 # build with the race detector. What they test is tested with it in its own package.
-CLUSTERS := /test/(scheduler|controlplane|integration)(/|$$)
+CLUSTERS := /(test/(scheduler|controlplane|integration)|cmd/kubectl-brisk|cmd/internal/chart)(/|$$)
 FUZZTIME ?= 60s
 VERSION := $(shell sed -n 's/^appVersion: //p' deploy/charts/brisk/Chart.yaml)
 
