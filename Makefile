@@ -12,7 +12,7 @@ DEPS := iproute2:ip busybox-static:busybox attr:setfattr acl:setfacl libcap2-bin
 FIGURES := IndexShare|DemoImage|BuildBudget|Scale|Throughput|WarmNodes|Shortlist
 # Packages whose tests have kube-apiserver in their process, which takes many minutes to
 # build with the race detector. What they test is tested with it in its own package.
-CLUSTERS := /(test/(scheduler|controlplane|integration)|cmd/kubectl-brisk|cmd/internal/chart)(/|$$)
+CLUSTERS := /(test/(scheduler|controlplane|integration|chart)|cmd/kubectl-brisk)(/|$$)
 FUZZTIME ?= 60s
 VERSION := $(shell sed -n 's/^appVersion: //p' deploy/charts/brisk/Chart.yaml)
 
@@ -48,12 +48,12 @@ test: deps $(TOOLS)/helm ## Run all tests, under the race detector but for figur
 	packages=$$($(GO) list ./...); export PATH="$(CURDIR)/$(TOOLS):$$PATH"; \
 	$(GO) test -race -timeout 20m $(TEST_FLAGS) $$(grep -vE '$(CLUSTERS)' <<< "$$packages"); \
 	$(GO) test -timeout 20m $(TEST_FLAGS) $$(grep -E '$(CLUSTERS)' <<< "$$packages")
-	$(GO) test -timeout 20m $(TEST_FLAGS) -run "$(FIGURES)" ./bench/... ./cmd/internal/node ./cmd/brisk-node ./image/erofs ./scheduler
+	$(GO) test -timeout 20m $(TEST_FLAGS) -run "$(FIGURES)" ./bench/... ./node ./cmd/brisk-node ./image/erofs ./scheduler
 
 .PHONY: test-releases
 test-releases: ## Test with the containerd releases from 1.7 on, built here (as root)
 	BRISK_TEST_CONTAINERDS="$$(test/tools/containerds.sh $(TOOLS)/containerd)" \
-	  $(GO) test -timeout 20m -count=1 -run '^(TestReleases|TestContainerd)$$' ./cmd/brisk-node ./cmd/internal/containerdcfg
+	  $(GO) test -timeout 20m -count=1 -run '^(TestReleases|TestContainerd)$$' ./cmd/brisk-node ./node/host/containerdconfig
 
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint ## Check style, layering and formatting

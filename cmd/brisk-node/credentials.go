@@ -12,11 +12,11 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/brisk-project/brisk/cmd/internal/criproxy"
-	"github.com/brisk-project/brisk/cmd/internal/nodeconfig"
 	"github.com/brisk-project/brisk/image/registry"
 	"github.com/brisk-project/brisk/image/registry/credential"
 	"github.com/brisk-project/brisk/image/registry/hosts"
+	nodeconfig "github.com/brisk-project/brisk/node/config"
+	"github.com/brisk-project/brisk/node/criproxy"
 )
 
 const (

@@ -22,9 +22,9 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"github.com/brisk-project/brisk/cmd/internal/agent"
-	"github.com/brisk-project/brisk/cmd/internal/containerdapi"
-	"github.com/brisk-project/brisk/cmd/internal/node"
+	"github.com/brisk-project/brisk/node"
+	"github.com/brisk-project/brisk/node/agent"
+	containerdapi "github.com/brisk-project/brisk/node/containerd"
 	"github.com/brisk-project/brisk/p2p"
 	"github.com/brisk-project/brisk/test/containerdtest"
 	"github.com/brisk-project/brisk/test/registrytest"

@@ -8,8 +8,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/brisk-project/brisk/cmd/internal/nodeconfig"
-	"github.com/brisk-project/brisk/cmd/internal/rollout"
+	nodeconfig "github.com/brisk-project/brisk/node/config"
+	"github.com/brisk-project/brisk/node/host/rollout"
 )
 
 func newDeployCommand() *cobra.Command {

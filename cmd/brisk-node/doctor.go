@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/brisk-project/brisk/cmd/internal/doctor"
+	"github.com/brisk-project/brisk/node/host/doctor"
 )
 
 // errSick says that a check has failed; the findings have been printed.

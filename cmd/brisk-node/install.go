@@ -12,9 +12,9 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/brisk-project/brisk/cmd/internal/containerdcfg"
-	"github.com/brisk-project/brisk/cmd/internal/install"
-	"github.com/brisk-project/brisk/cmd/internal/nodeconfig"
+	nodeconfig "github.com/brisk-project/brisk/node/config"
+	"github.com/brisk-project/brisk/node/host/containerdconfig"
+	"github.com/brisk-project/brisk/node/host/install"
 )
 
 // snapshotterName is what containerd calls the snapshotter.
@@ -48,19 +48,19 @@ func (o *installOptions) addTo(cmd *cobra.Command) {
 // addContainerdTo adds the flags that say where the parts of containerd are.
 func (o *installOptions) addContainerdTo(f *pflag.FlagSet) {
 	f.StringVar(&o.version, "containerd-version", "", "version of containerd, if it cannot be asked")
-	f.StringVar(&o.main, "containerd-config", containerdcfg.DefaultMain, "main configuration file of containerd")
-	f.StringVar(&o.dropIn, "containerd-drop-in", containerdcfg.DefaultDropIn, "file to write for containerd 2")
+	f.StringVar(&o.main, "containerd-config", containerdconfig.DefaultMain, "main configuration file of containerd")
+	f.StringVar(&o.dropIn, "containerd-drop-in", containerdconfig.DefaultDropIn, "file to write for containerd 2")
 	f.StringVar(&o.containerd, "containerd-program", "containerd", "program of containerd, which validates its configuration")
 }
 
 // target says what containerd is to be configured for.
-func (o *installOptions) target(cfg nodeconfig.Config) (containerdcfg.Target, error) {
-	target := containerdcfg.Target{
+func (o *installOptions) target(cfg nodeconfig.Config) (containerdconfig.Target, error) {
+	target := containerdconfig.Target{
 		Name: snapshotterName, Socket: cfg.Socket, Dir: cfg.Directory, Main: o.main, DropIn: o.dropIn,
 	}
 	var err error
 	if o.version != "" {
-		target.Version, err = containerdcfg.ParseVersion(o.version)
+		target.Version, err = containerdconfig.ParseVersion(o.version)
 	}
 	for _, path := range []string{o.main, o.dropIn} {
 		if !filepath.IsAbs(path) {

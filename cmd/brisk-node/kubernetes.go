@@ -23,11 +23,11 @@ import (
 
 	"github.com/brisk-project/brisk/api/client"
 	"github.com/brisk-project/brisk/api/v1alpha1"
-	"github.com/brisk-project/brisk/cmd/internal/agent"
-	"github.com/brisk-project/brisk/cmd/internal/containerdapi"
-	"github.com/brisk-project/brisk/cmd/internal/nodeconfig"
 	"github.com/brisk-project/brisk/control/members"
 	"github.com/brisk-project/brisk/control/nodeblocks"
+	"github.com/brisk-project/brisk/node/agent"
+	nodeconfig "github.com/brisk-project/brisk/node/config"
+	containerdapi "github.com/brisk-project/brisk/node/containerd"
 	"github.com/brisk-project/brisk/p2p"
 )
 

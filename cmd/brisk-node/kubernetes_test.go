@@ -9,10 +9,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/brisk-project/brisk/api/v1alpha1"
-	"github.com/brisk-project/brisk/cmd/internal/agent"
-	"github.com/brisk-project/brisk/cmd/internal/node"
 	"github.com/brisk-project/brisk/control/nodeblocks"
 	"github.com/brisk-project/brisk/internal/block"
+	"github.com/brisk-project/brisk/node"
+	"github.com/brisk-project/brisk/node/agent"
 )
 
 func TestAdvertised(t *testing.T) {

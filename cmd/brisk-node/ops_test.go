@@ -17,8 +17,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
-	"github.com/brisk-project/brisk/cmd/internal/agent"
-	"github.com/brisk-project/brisk/cmd/internal/nodeconfig"
+	"github.com/brisk-project/brisk/node/agent"
+	nodeconfig "github.com/brisk-project/brisk/node/config"
 	"github.com/brisk-project/brisk/test/containerdtest"
 	"github.com/brisk-project/brisk/test/require"
 )

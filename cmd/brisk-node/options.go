@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/brisk-project/brisk/cmd/internal/nodeconfig"
+	nodeconfig "github.com/brisk-project/brisk/node/config"
 )
 
 // options are the flags that go on top of the configuration file.

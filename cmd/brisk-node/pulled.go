@@ -5,8 +5,8 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/brisk-project/brisk/cmd/internal/agent"
 	"github.com/brisk-project/brisk/internal/block"
+	"github.com/brisk-project/brisk/node/agent"
 )
 
 const (

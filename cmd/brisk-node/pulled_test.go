@@ -12,11 +12,11 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/brisk-project/brisk/api/v1alpha1"
-	"github.com/brisk-project/brisk/cmd/internal/agent"
-	"github.com/brisk-project/brisk/cmd/internal/containerdapi"
 	"github.com/brisk-project/brisk/image/convert"
 	"github.com/brisk-project/brisk/image/registry"
 	"github.com/brisk-project/brisk/internal/block"
+	"github.com/brisk-project/brisk/node/agent"
+	containerdapi "github.com/brisk-project/brisk/node/containerd"
 	"github.com/brisk-project/brisk/test/registrytest"
 )
 

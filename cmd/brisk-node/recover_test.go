@@ -16,10 +16,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/brisk-project/brisk/cmd/internal/agent"
 	"github.com/brisk-project/brisk/internal/block"
 	"github.com/brisk-project/brisk/lazyfs/keeper"
 	"github.com/brisk-project/brisk/lazyfs/kernel"
+	"github.com/brisk-project/brisk/node/agent"
 	"github.com/brisk-project/brisk/test/containerdtest"
 	"github.com/brisk-project/brisk/test/registrytest"
 )

@@ -9,7 +9,7 @@ import (
 	"google.golang.org/grpc"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"github.com/brisk-project/brisk/cmd/internal/containerdcfg"
+	"github.com/brisk-project/brisk/node/host/containerdconfig"
 	"github.com/brisk-project/brisk/test/containerdtest"
 	"github.com/brisk-project/brisk/test/registrytest"
 )
@@ -24,7 +24,7 @@ func TestReleases(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		version, err := containerdcfg.ParseVersion(string(out))
+		version, err := containerdconfig.ParseVersion(string(out))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -32,19 +32,19 @@ func TestReleases(t *testing.T) {
 	}
 }
 
-func pullWith(t *testing.T, program string, version containerdcfg.Version) {
+func pullWith(t *testing.T, program string, version containerdconfig.Version) {
 	t.Helper()
 	s := &site{t: t, dir: filepath.Join(t.TempDir(), "node"), reg: registrytest.New(t, registrytest.Config{}), logs: &logs{}}
 	s.start(containerdtest.Config{Plain: true, Program: program, Edit: func(path string) {
-		at := containerdcfg.Target{
+		at := containerdconfig.Target{
 			Name: containerdtest.Snapshotter, Socket: s.socket(), Dir: s.dir, Version: version,
 			Main: path, DropIn: filepath.Join(filepath.Dir(path), "conf.d", "zz-brisk.toml"),
 		}
-		changes, err := at.Plan(containerdcfg.Selected)
+		changes, err := at.Plan(containerdconfig.Selected)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := containerdcfg.Apply(changes); err != nil {
+		if err := containerdconfig.Apply(changes); err != nil {
 			t.Fatal(err)
 		}
 	}})

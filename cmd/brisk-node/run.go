@@ -14,12 +14,12 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/brisk-project/brisk/cmd/internal/agent"
-	"github.com/brisk-project/brisk/cmd/internal/node"
-	"github.com/brisk-project/brisk/cmd/internal/nodeconfig"
-	"github.com/brisk-project/brisk/cmd/internal/ops"
 	"github.com/brisk-project/brisk/lazyfs"
 	"github.com/brisk-project/brisk/lazyfs/keeper"
+	"github.com/brisk-project/brisk/node"
+	"github.com/brisk-project/brisk/node/agent"
+	nodeconfig "github.com/brisk-project/brisk/node/config"
+	"github.com/brisk-project/brisk/node/ops"
 	"github.com/brisk-project/brisk/p2p"
 )
 

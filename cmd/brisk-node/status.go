@@ -11,8 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/brisk-project/brisk/cmd/internal/agent"
-	"github.com/brisk-project/brisk/cmd/internal/node"
+	"github.com/brisk-project/brisk/node"
+	"github.com/brisk-project/brisk/node/agent"
 )
 
 // The formats that commands print their results in.

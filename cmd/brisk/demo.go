@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/brisk-project/brisk/cmd/internal/demo"
+	"github.com/brisk-project/brisk/bench"
 )
 
 type demoOptions struct {
@@ -60,7 +60,7 @@ func (o *demoOptions) run(ctx context.Context, out io.Writer) (err error) {
 		return fmt.Errorf("making a directory to work in: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	report, err := demo.Execute(ctx, demo.Config{
+	report, err := bench.Demo(ctx, bench.DemoConfig{
 		Image: o.image, Args: o.args, BitsPerSecond: int64(o.rate), Nodes: o.nodes, Small: o.size == "small",
 		NodeFlags: o.node, Dir: dir, Out: out, Programs: os.Stderr, PlainHTTP: o.plainHTTP, Log: o.logger(),
 	})

@@ -16,8 +16,8 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"github.com/brisk-project/brisk/cmd/internal/node"
 	"github.com/brisk-project/brisk/lazyfs"
+	"github.com/brisk-project/brisk/node"
 	"github.com/brisk-project/brisk/p2p"
 )
 

@@ -16,8 +16,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/brisk-project/brisk/cmd/internal/node"
 	"github.com/brisk-project/brisk/lazyfs"
+	"github.com/brisk-project/brisk/node"
 	"github.com/brisk-project/brisk/p2p/p2ptest"
 	"github.com/brisk-project/brisk/test/mountns"
 	"github.com/brisk-project/brisk/test/registrytest"

@@ -6,7 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/brisk-project/brisk/cmd/internal/container"
+	"github.com/brisk-project/brisk/bench/chroot"
 )
 
 // globals are the flags every command understands.
@@ -54,9 +54,9 @@ func newRootCommand() *cobra.Command {
 // binary inside the new namespaces.
 func newContainerInitCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:    container.InitCommand,
+		Use:    chroot.InitCommand,
 		Hidden: true,
 		Args:   cobra.ExactArgs(1),
-		RunE:   func(_ *cobra.Command, args []string) error { return container.Init(args[0]) },
+		RunE:   func(_ *cobra.Command, args []string) error { return chroot.Init(args[0]) },
 	}
 }

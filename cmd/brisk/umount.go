@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/brisk-project/brisk/cmd/internal/node"
+	"github.com/brisk-project/brisk/node"
 )
 
 func newUmountCommand() *cobra.Command {

@@ -1,0 +1,171 @@
+package agent
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"sync"
+
+	"github.com/brisk-project/brisk/internal/block"
+	"github.com/brisk-project/brisk/node"
+)
+
+const (
+	// maxWritten bounds the images whose indexes this node has written, maxWrittenBytes
+	// their indexes, and maxWrittenList the list of them.
+	maxWritten      = 128
+	maxWrittenBytes = 512 << 20
+	maxWrittenList  = 16 << 20
+)
+
+// written are the images whose indexes this node has written itself. They are kept when
+// the images are removed, for the next pull to be lazy; those written first go first.
+//
+// Nobody else has had a hand in them: the layers were hashed when the indexes were
+// made. So they are used without asking a registry for better ones.
+type written struct {
+	path string
+	node *node.Node
+
+	mu      sync.Mutex                       // guards what follows
+	images  []*node.Image                    // the oldest first
+	pending map[block.Digest]node.ImageLayer // indexes of an image that is not finished, by layer
+}
+
+// openWritten reads the list in a file. One that cannot be read is begun anew.
+func openWritten(path string, n *node.Node) (*written, error) {
+	w := &written{path: path, node: n, pending: make(map[block.Digest]node.ImageLayer)}
+	file, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return w, nil
+	}
+	if err != nil {
+		return w, fmt.Errorf("reading the list of indexes: %w", err)
+	}
+	defer file.Close() //nolint:errcheck // read only
+	list, err := io.ReadAll(io.LimitReader(file, maxWrittenList))
+	if err != nil {
+		return w, fmt.Errorf("reading the list of indexes: %w", err)
+	}
+	w.images, err = parseWritten(list)
+	return w, err
+}
+
+// parseWritten decodes a list, and leaves out what makes no sense.
+func parseWritten(list []byte) ([]*node.Image, error) {
+	var images []*node.Image
+	if err := json.Unmarshal(list, &images); err != nil {
+		return nil, fmt.Errorf("reading the list of indexes: %w", err)
+	}
+	images = slices.DeleteFunc(images, func(i *node.Image) bool {
+		return i == nil || i.Digest.IsZero() || len(i.Layers) == 0 || i.Indexed() != len(i.Layers)
+	})
+	return images[max(0, len(images)-maxWritten):], nil
+}
+
+// image returns the image with a manifest.
+func (w *written) image(manifest string) (*node.Image, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, image := range w.images {
+		if image.Digest.String() == manifest {
+			return &node.Image{Name: image.Name, Digest: image.Digest, Layers: slices.Clone(image.Layers)}, true
+		}
+	}
+	return nil, false
+}
+
+// layer returns a layer of any image that is the same.
+func (w *written) layer(like node.ImageLayer) (node.ImageLayer, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, image := range w.images {
+		for _, layer := range image.Layers {
+			if layer.Digest == like.Digest && layer.DiffID == like.DiffID {
+				return layer, true
+			}
+		}
+	}
+	return node.ImageLayer{}, false
+}
+
+// put stores the index of a layer of an image that is to be added.
+func (w *written) put(layer node.ImageLayer, encoded []byte) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.pending[layer.Digest] = layer
+	_, err := w.node.PutObject(encoded)
+	return err
+}
+
+// add adds an image whose layers all have indexes.
+func (w *written) add(image *node.Image) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	clear(w.pending)
+	w.images = append(w.images, image)
+	for len(w.images) > maxWritten || len(w.images) > 1 && w.bytesLocked() > maxWrittenBytes {
+		w.images = w.images[1:]
+	}
+	return w.saveLocked()
+}
+
+// drop forgets an image, such as one of which an index is gone.
+func (w *written) drop(manifest block.Digest) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.images = slices.DeleteFunc(w.images, func(i *node.Image) bool { return i.Digest == manifest })
+	return w.saveLocked()
+}
+
+func (w *written) bytesLocked() int64 {
+	var size int64
+	for index := range w.indexesLocked() {
+		size += index.IndexSize
+	}
+	return size
+}
+
+// indexesLocked returns the layers of all images, each index once.
+func (w *written) indexesLocked() map[node.ImageLayer]struct{} {
+	all := make(map[node.ImageLayer]struct{})
+	for _, image := range w.images {
+		for _, layer := range image.Layers {
+			all[layer] = struct{}{}
+		}
+	}
+	for _, layer := range w.pending {
+		all[layer] = struct{}{}
+	}
+	return all
+}
+
+// retain calls fn with the digests of all indexes, which are not to be dropped. Until it
+// returns no index is added.
+func (w *written) retain(fn func(indexes []block.Digest) error) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var digests []block.Digest
+	for index := range w.indexesLocked() {
+		digests = append(digests, index.Index)
+	}
+	return fn(digests)
+}
+
+func (w *written) saveLocked() error {
+	list, err := json.Marshal(w.images)
+	if err != nil {
+		return fmt.Errorf("encoding the list of indexes: %w", err)
+	}
+	if err := os.WriteFile(w.path+".tmp", list, 0o600); err != nil {
+		return fmt.Errorf("writing the list of indexes: %w", err)
+	}
+	if err := os.Rename(w.path+".tmp", w.path); err != nil {
+		return fmt.Errorf("writing the list of indexes: %w", err)
+	}
+	return nil
+}

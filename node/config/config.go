@@ -1,0 +1,212 @@
+package config
+
+import (
+	"cmp"
+	"path/filepath"
+	"time"
+)
+
+// What a file says it is.
+const (
+	APIVersion = "brisk.dev/v1alpha1"
+	Kind       = "NodeConfig"
+)
+
+// The places where the programs look for each other when nothing else is configured.
+const (
+	DefaultPath      = "/etc/brisk/node.yaml"
+	DefaultDirectory = "/var/lib/brisk"
+	DefaultSocket    = "/run/brisk/snapshotter.sock"
+	// DefaultConfigPath is that of containerd.
+	DefaultConfigPath = "/etc/containerd/certs.d:/etc/docker/certs.d"
+)
+
+// Config is the configuration of a node. [Default] and [Load] make one.
+type Config struct {
+	APIVersion string `yaml:"apiVersion"`
+	Kind       string `yaml:"kind"`
+	// Directory holds everything the node keeps.
+	Directory string `yaml:"directory"`
+	// Socket is where containerd finds the snapshotter.
+	Socket      string      `yaml:"socket"`
+	Log         Log         `yaml:"log"`
+	Cache       Cache       `yaml:"cache"`
+	Mount       Mount       `yaml:"mount"`
+	Snapshotter Snapshotter `yaml:"snapshotter"`
+	Registry    Registry    `yaml:"registry"`
+	Credentials Credentials `yaml:"credentials"`
+	CRI         CRI         `yaml:"cri"`
+	Peers       Peers       `yaml:"peers"`
+	Keeper      Keeper      `yaml:"keeper"`
+	Containerd  Containerd  `yaml:"containerd"`
+	HTTP        HTTP        `yaml:"http"`
+	Kubernetes  Kubernetes  `yaml:"kubernetes"`
+	Process     Process     `yaml:"process"`
+}
+
+// Log says what is logged and how.
+type Log struct {
+	Level  string `yaml:"level"`  // debug, info, warn or error
+	Format string `yaml:"format"` // text or json
+}
+
+// Cache bounds what is kept of layers.
+type Cache struct {
+	Size   Size  `yaml:"size"`   // on disk
+	Inodes int64 `yaml:"inodes"` // on disk
+	// HighWater and LowWater are per cent of both: above the first the cache evicts down
+	// to the second.
+	HighWater int  `yaml:"highWater"`
+	LowWater  int  `yaml:"lowWater"`
+	Memory    Size `yaml:"memory"` // in memory
+	// MinFree is how much of the filesystem must be free for the node to be ready. The
+	// cache gives way before.
+	MinFree Size `yaml:"minFree"`
+}
+
+// Mount says how images are mounted and read.
+type Mount struct {
+	// Backend is erofs, loop or tree; empty means the first that works.
+	Backend string `yaml:"backend"`
+	// ReadTimeout is how long a read may wait before it fails.
+	ReadTimeout Duration `yaml:"readTimeout"`
+}
+
+// Snapshotter says how containerd is served.
+type Snapshotter struct {
+	// Mode is auto, lazy, fill or plain.
+	Mode string `yaml:"mode"`
+	// WriteIndexes has the indexes of pulled images that have none written.
+	WriteIndexes bool `yaml:"writeIndexes"`
+	// LookupTimeout is how long a pull waits for the answer whether its image has an
+	// index, FetchTimeout how long it waits for an index that is there.
+	LookupTimeout Duration `yaml:"lookupTimeout"`
+	FetchTimeout  Duration `yaml:"fetchTimeout"`
+	// AsyncRemove leaves the files of removed snapshots to the next clean-up.
+	AsyncRemove bool `yaml:"asyncRemove"`
+}
+
+// Registry says how registries are talked to.
+type Registry struct {
+	// PlainHTTP lists registries, as host:port, that speak HTTP without TLS.
+	PlainHTTP []string `yaml:"plainHTTP"`
+	// ConfigPath is what containerd has as config_path: directories with a hosts.toml for
+	// each registry, separated by colons. Empty means none.
+	ConfigPath string `yaml:"configPath"`
+}
+
+// Credentials says where the credentials for registries come from.
+type Credentials struct {
+	// DockerConfig is a Docker configuration file. Empty means that of the user.
+	DockerConfig string `yaml:"dockerConfig"`
+	// Directory holds files like that, such as mounted Secrets. Empty means none.
+	Directory string  `yaml:"directory"`
+	Plugins   Plugins `yaml:"plugins"`
+	// File keeps what was found, sealed with the key in KeyFile. Empty means the file
+	// credentials in the directory of the node, and that with .key behind it.
+	File    string `yaml:"file"`
+	KeyFile string `yaml:"keyFile"`
+}
+
+// Plugins says where kubelet has its credential provider plugins.
+type Plugins struct {
+	// Config is kubelet's --image-credential-provider-config, BinDir its
+	// --image-credential-provider-bin-dir. Both are set, or none.
+	Config string `yaml:"config"`
+	BinDir string `yaml:"binDir"`
+}
+
+// CRI says where kubelet is listened to, to learn what it pulls with.
+type CRI struct {
+	// Socket is what kubelet has as imageServiceEndpoint. Empty serves none.
+	Socket string `yaml:"socket"`
+	// Runtime is the socket that calls are handed on to. Empty means that of containerd.
+	Runtime string `yaml:"runtime"`
+}
+
+// Peers says which nodes exchange blocks with this one.
+type Peers struct {
+	// Listen are multiaddresses to serve peers on; none leaves peers out.
+	Listen []string `yaml:"listen"`
+	// Members are the other nodes, as peerID@multiaddress.
+	Members []string `yaml:"members"`
+}
+
+// Keeper says what keeps mounts while brisk-node is away.
+type Keeper struct {
+	// Socket is that of brisk-keeper. Empty means the descriptor store of systemd, if
+	// there is one.
+	Socket string `yaml:"socket"`
+}
+
+// Containerd says where containerd is.
+type Containerd struct {
+	// Address is its socket.
+	Address string `yaml:"address"`
+}
+
+// HTTP says where metrics and health are served.
+type HTTP struct {
+	// Address is host:port; empty serves nothing.
+	Address string `yaml:"address"`
+	// Pprof serves profiles of the process too. Address must then be on loopback.
+	Pprof bool `yaml:"pprof"`
+}
+
+// Kubernetes says which node of which cluster this is.
+type Kubernetes struct {
+	// Enabled reports what the node has to its cluster, and finds peers there.
+	Enabled bool `yaml:"enabled"`
+	// Kubeconfig is a file that says how to reach the cluster; empty means as a pod does.
+	Kubeconfig string `yaml:"kubeconfig"`
+	// Node is the name of the node; empty means what the environment says in NODE_NAME.
+	Node string `yaml:"node"`
+	// Address is the IP address that other nodes reach this one under; empty means what
+	// the environment says in NODE_IP, and without that all addresses of the machine.
+	Address string `yaml:"address"`
+}
+
+// Process bounds what the program itself takes.
+type Process struct {
+	// MemoryLimit is what the garbage collector keeps memory below, without what the memory
+	// cache may take, as long as what is in use allows it; 0 leaves that to the environment
+	// variable GOMEMLIMIT.
+	MemoryLimit Size `yaml:"memoryLimit"`
+}
+
+// Kept returns the file that keeps credentials, and that of its key.
+func (c *Config) Kept() (file, key string) {
+	file, key = c.Credentials.File, c.Credentials.KeyFile
+	if file == "" {
+		file = filepath.Join(c.Directory, "credentials")
+	}
+	if key == "" {
+		key = file + ".key"
+	}
+	return file, key
+}
+
+// Runtime returns the socket that calls of kubelet are handed on to.
+func (c *Config) Runtime() string { return cmp.Or(c.CRI.Runtime, c.Containerd.Address) }
+
+// Default returns the configuration of an empty file.
+func Default() Config {
+	return Config{
+		APIVersion: APIVersion,
+		Kind:       Kind,
+		Directory:  DefaultDirectory,
+		Socket:     DefaultSocket,
+		Log:        Log{Level: "info", Format: "text"},
+		Cache:      Cache{Size: 20 << 30, Inodes: 100_000, HighWater: 97, LowWater: 92, Memory: 16 << 20, MinFree: 1 << 30},
+		Mount:      Mount{ReadTimeout: Duration(30 * time.Second)},
+		Snapshotter: Snapshotter{
+			Mode: "auto", WriteIndexes: true,
+			LookupTimeout: Duration(time.Second), FetchTimeout: Duration(20 * time.Second),
+		},
+		Registry:   Registry{PlainHTTP: []string{}, ConfigPath: DefaultConfigPath},
+		Peers:      Peers{Listen: []string{}, Members: []string{}},
+		Containerd: Containerd{Address: "/run/containerd/containerd.sock"},
+		HTTP:       HTTP{Address: "127.0.0.1:4078"},
+		Process:    Process{MemoryLimit: 64 << 20},
+	}
+}

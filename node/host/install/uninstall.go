@@ -1,0 +1,275 @@
+package install
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	containerd "github.com/containerd/containerd/v2/client"
+
+	"github.com/brisk-project/brisk/lazyfs/kernel"
+	containerdapi "github.com/brisk-project/brisk/node/containerd"
+	"github.com/brisk-project/brisk/node/host/containerdconfig"
+)
+
+// drainInterval is how often containerd is asked whether all containers have ended.
+const drainInterval = time.Second
+
+// Removal says how to uninstall while containers need the snapshotter.
+type Removal struct {
+	// Drain makes new containers elsewhere, and waits until those that there are have
+	// been removed, by whoever runs them.
+	Drain bool
+	// Force kills and removes them.
+	Force bool
+	// Patience is how long Drain waits; zero is as long as the context lasts.
+	Patience time.Duration
+	// Purge removes what the agent has kept too.
+	Purge bool
+}
+
+// InUseError says that containers need the snapshotter.
+type InUseError struct{ Users []User }
+
+// Error implements error.
+func (e *InUseError) Error() string {
+	var lines []string
+	for _, user := range e.Users {
+		lines = append(lines, "\n  "+user.String())
+	}
+	return fmt.Sprintf("%d containers are on snapshots of the agent; remove them, wait for them with --drain, or kill them with --force:%s",
+		len(e.Users), strings.Join(lines, ""))
+}
+
+// Uninstall undoes what [Installer.Install] has done. If containers need the snapshotter
+// and how says nothing of them, nothing is changed and the error is an [*InUseError].
+func (i *Installer) Uninstall(ctx context.Context, how Removal) error {
+	if i.cfg.Kubelet != "" {
+		i.say("kubelet cannot pull images without the agent as long as imageServiceEndpoint is unix://%s in its configuration: "+
+			"take that out, and restart kubelet", i.cfg.Kubelet)
+	}
+	if err := i.findVersion(ctx); err != nil {
+		if !how.Force {
+			return fmt.Errorf("%w; --force goes on without asking containerd", err)
+		}
+		// Any version that knows drop-ins: removing is the same for all.
+		i.cfg.Target.Version = containerdconfig.Version{Major: 2}
+	}
+	if err := i.release(ctx, how); err != nil {
+		return err
+	}
+	if err := i.reconfigure(ctx, containerdconfig.Absent); err != nil {
+		return err
+	}
+	if err := i.removeUnit(ctx); err != nil {
+		return err
+	}
+	if err := i.unmount(ctx); err != nil {
+		return err
+	}
+	if how.Purge {
+		return i.purge()
+	}
+	return nil
+}
+
+// below returns what is mounted below the directory of the agent, the last mount first.
+func (i *Installer) below() ([]string, error) {
+	mounts, err := kernel.Mounts()
+	if err != nil {
+		return nil, err
+	}
+	var points []string
+	for _, m := range slices.Backward(mounts) {
+		if strings.HasPrefix(m.Point, filepath.Join(i.cfg.Target.Root, i.cfg.Target.Dir)+"/") {
+			points = append(points, m.Point)
+		}
+	}
+	return points, nil
+}
+
+// unmount unmounts what an agent has left that did not end well.
+func (i *Installer) unmount(ctx context.Context) error {
+	points, err := i.below()
+	if err != nil || len(points) == 0 {
+		return err
+	}
+	if i.agentAlive(ctx) {
+		i.say("the agent still runs: what it has mounted stays")
+		return nil
+	}
+	var errs []error
+	for _, point := range points {
+		i.say("unmounting %s", point)
+		if !i.cfg.DryRun {
+			errs = append(errs, kernel.Unmount(ctx, point, true))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// release makes containerd independent of the snapshotter.
+func (i *Installer) release(ctx context.Context, how Removal) (err error) {
+	asking, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	if _, err := containerdapi.Version(asking, i.cfg.Address); err != nil {
+		if !how.Force {
+			return fmt.Errorf("%w; start it, or go on with --force without asking it", err)
+		}
+		i.say("%v: going on without asking it", err)
+		return nil
+	}
+	client, err := dial(i.cfg.Address)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, client.Close()) }()
+	if err := i.releaseContainers(ctx, client, how); err != nil {
+		return err
+	}
+	return i.releaseImages(ctx, client)
+}
+
+// releaseContainers sees to it that no container needs the snapshotter.
+func (i *Installer) releaseContainers(ctx context.Context, client *containerd.Client, how Removal) error {
+	users, err := i.users(ctx, client)
+	if err != nil || len(users) == 0 {
+		return err
+	}
+	if !how.Drain && !how.Force {
+		return &InUseError{users}
+	}
+	// From here on new containers are made elsewhere.
+	if err := i.reconfigure(ctx, containerdconfig.Known); err != nil {
+		return err
+	}
+	if how.Drain {
+		if err := i.drain(ctx, client, how.Patience); err != nil && !how.Force {
+			return err
+		}
+	}
+	if how.Force {
+		return i.killAll(ctx, client)
+	}
+	return nil
+}
+
+// releaseImages removes the images that cannot be run without the snapshotter.
+func (i *Installer) releaseImages(ctx context.Context, client *containerd.Client) error {
+	found, err := i.incomplete(ctx, client)
+	if err != nil {
+		return err
+	}
+	for _, namespace := range slices.Sorted(maps.Keys(found)) {
+		i.say("removing images that are not here in full, from namespace %s: %s", namespace, strings.Join(found[namespace], ", "))
+	}
+	if i.cfg.DryRun {
+		return nil
+	}
+	return i.forget(ctx, client, found)
+}
+
+// drain waits until no container needs the snapshotter.
+func (i *Installer) drain(ctx context.Context, client *containerd.Client, patience time.Duration) error {
+	if patience > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, patience)
+		defer cancel()
+	}
+	tick := time.NewTicker(drainInterval)
+	defer tick.Stop()
+	last := -1
+	for {
+		users, err := i.users(ctx, client)
+		switch {
+		case err == nil && (len(users) == 0 || i.cfg.DryRun):
+			return nil
+		case err == nil && len(users) != last:
+			i.say("waiting for %d containers to be removed", len(users))
+			last = len(users)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for containers to be removed: %w", errors.Join(context.Cause(ctx), err, &InUseError{users}))
+		}
+	}
+}
+
+// killAll ends and removes all containers that need the snapshotter.
+func (i *Installer) killAll(ctx context.Context, client *containerd.Client) error {
+	users, err := i.users(ctx, client)
+	if err != nil {
+		return err
+	}
+	alive := i.agentAlive(ctx)
+	var errs []error
+	for _, user := range users {
+		i.say("killing container %s", user)
+		if !i.cfg.DryRun {
+			errs = append(errs, i.kill(ctx, client, user, alive))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// agentAlive reports whether the agent answers.
+func (i *Installer) agentAlive(ctx context.Context) bool {
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "unix", i.cfg.Target.Socket)
+	return err == nil && conn.Close() == nil
+}
+
+func (i *Installer) removeUnit(ctx context.Context) error {
+	if !i.cfg.Systemd {
+		i.say("systemd does not manage this machine: stop the agent yourself")
+		return nil
+	}
+	changes, err := i.unitChange(nil)
+	if err != nil || len(changes) == 0 {
+		return err
+	}
+	if err := i.systemctl(ctx, "disable", "--now", UnitName); err != nil {
+		return fmt.Errorf("stopping the agent: %w", err)
+	}
+	i.say("removing %s", changes[0].Path)
+	if i.cfg.DryRun {
+		return nil
+	}
+	if err := containerdconfig.Apply(changes); err != nil {
+		return err
+	}
+	return i.systemctl(ctx, "daemon-reload")
+}
+
+// purge removes what the agent has kept, unless something in it is mounted.
+func (i *Installer) purge() error {
+	dir := filepath.Join(i.cfg.Target.Root, i.cfg.Target.Dir)
+	settings := filepath.Join(i.cfg.Target.Root, i.cfg.NodeConfig)
+	points, err := i.below()
+	if err != nil {
+		return err
+	}
+	if len(points) > 0 && !i.cfg.DryRun {
+		return fmt.Errorf("leaving %s alone: %s in it is still mounted", dir, points[0])
+	}
+	i.say("removing %s and %s", dir, settings)
+	if i.cfg.DryRun {
+		return nil
+	}
+	err = os.Remove(settings)
+	if errors.Is(err, os.ErrNotExist) {
+		err = nil
+	}
+	if err := errors.Join(err, os.RemoveAll(dir)); err != nil {
+		return fmt.Errorf("removing what the agent has kept: %w", err)
+	}
+	return nil
+}

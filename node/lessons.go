@@ -1,0 +1,97 @@
+package node
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/brisk-project/brisk/image/startup"
+	"github.com/brisk-project/brisk/internal/block"
+)
+
+const (
+	// startLasts is how long after its first read a start is over. What was measured of
+	// starts takes from 2 to 20 seconds, on slow links; what a program reads later it reads
+	// for its work. It is not over when nothing new is read for some seconds: a program may
+	// wait for a database, or a blocked read for a registry.
+	startLasts = 30 * time.Second
+	// startsWithin is how soon after the mount the first read has to come. A later one is
+	// somebody looking into a container that has all it needs.
+	startsWithin = time.Minute
+)
+
+// lessons learns what starts of images read, from the reads that the kernel asks for. Reads
+// of a layer that several images have are taken for those of all that are being started.
+type lessons struct {
+	learn func(image block.Digest, read startup.Trace)
+	open  atomic.Int32 // the number of lessons, so that reads cost nothing without one
+
+	ending sync.Mutex // held while one ends; taken before mu
+
+	mu  sync.Mutex // guards what follows
+	all map[*Mount]*lesson
+}
+
+// lesson is a start that is watched.
+type lesson struct {
+	image  block.Digest
+	layers map[block.Digest]struct{}
+	read   startup.Recorder
+	begun  bool
+	over   *time.Timer
+}
+
+func newLessons(learn func(image block.Digest, read startup.Trace)) *lessons {
+	return &lessons{learn: learn, all: make(map[*Mount]*lesson)}
+}
+
+// begin begins to watch a mount that has just been made.
+func (l *lessons) begin(m *Mount, image block.Digest, layers []*openLayer) {
+	watched := &lesson{image: image, layers: make(map[block.Digest]struct{}, len(layers))}
+	for _, layer := range layers {
+		watched.layers[layer.StreamID()] = struct{}{}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	watched.over = time.AfterFunc(startsWithin, func() { l.end(m) })
+	l.all[m] = watched
+	l.open.Add(1)
+}
+
+// note notes a read.
+func (l *lessons) note(read block.Range) {
+	if l.open.Load() == 0 {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, watched := range l.all {
+		if _, ok := watched.layers[read.Layer]; !ok || watched.read.Full() {
+			continue
+		}
+		if !watched.begun {
+			watched.begun = true
+			watched.over.Reset(startLasts)
+		}
+		if watched.read.Add(read); watched.read.Full() {
+			watched.over.Reset(0)
+		}
+	}
+}
+
+// end ends what is watched of a mount, and returns when it is learnt.
+func (l *lessons) end(m *Mount) {
+	l.ending.Lock()
+	defer l.ending.Unlock()
+	l.mu.Lock()
+	watched := l.all[m]
+	if watched != nil {
+		watched.over.Stop()
+		delete(l.all, m)
+		l.open.Add(-1)
+	}
+	l.mu.Unlock()
+	if watched != nil {
+		l.learn(watched.image, watched.read.Trace())
+	}
+}

@@ -1,0 +1,136 @@
+package node
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/brisk-project/brisk/image/startup"
+	"github.com/brisk-project/brisk/internal/block"
+	"github.com/brisk-project/brisk/lazyfs/cache"
+)
+
+func imageID(name string) block.Digest { return block.Sum([]byte(name)) }
+
+// TestStartShare checks which start-up sets are pinned when not all of them fit.
+func TestStartShare(t *testing.T) {
+	t.Parallel()
+	disk, err := cache.OpenDisk(cache.DiskConfig{Dir: filepath.Join(t.TempDir(), "cache"), Layout: newLayouts()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer disk.Close() //nolint:errcheck // nothing is in it
+	dir := filepath.Join(t.TempDir(), "traces")
+	cfg := Config{CacheBytes: 20 * block.Size, CacheFiles: 6 * cache.LayerFiles, Log: slog.New(slog.DiscardHandler)}
+	open := func() *starts {
+		s, err := openStarts(dir, cfg, disk)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	check := func(s *starts, want ...string) {
+		t.Helper()
+		var got []string
+		for _, name := range []string{"old", "mid", "new", "long", "wide"} {
+			if status := s.status(imageID(name), nil); status != nil && status.Pinned {
+				got = append(got, name)
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("pinned start-up sets:\n%s", diff)
+		}
+	}
+	s := open()
+	age := time.Hour
+	learn := func(name string, layers int, blocks uint32) {
+		var read startup.Trace
+		for i := range layers {
+			read = append(read, block.Range{Layer: block.Sum([]byte{byte(i)}), Count: blocks})
+		}
+		s.learn(imageID(name), read)
+		// Clocks of filesystems are coarse, and this is how old the next process finds it.
+		age -= time.Minute
+		then := time.Now().Add(-age)
+		s.images[imageID(name)].last = then
+		if err := os.Chtimes(s.path(imageID(name)), then, then); err != nil {
+			t.Fatal(err)
+		}
+	}
+	learn("old", 1, 4)
+	learn("mid", 1, 3)
+	check(s, "old", "mid")
+	learn("long", 1, 11) // alone more than half of the cache
+	check(s, "old", "mid")
+	learn("wide", 4, 1) // alone of more than half of the layers
+	check(s, "old", "mid")
+	learn("new", 2, 2)
+	check(s, "mid", "new")
+	check(open(), "mid", "new")
+	s = open()
+	s.learn(imageID("old"), startup.Trace{{Layer: block.Sum([]byte{0}), Count: 1}}) // nothing new, but started again
+	check(s, "old", "new")
+	if err := s.retain(func(id block.Digest) bool { return id != imageID("new") }); err != nil {
+		t.Fatal(err)
+	}
+	check(s, "old", "mid")
+	check(open(), "old", "mid")
+}
+
+// TestWhenAStartIsOver checks which reads belong to a start.
+func TestWhenAStartIsOver(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		learnt := make(map[block.Digest]startup.Trace)
+		l := newLessons(func(image block.Digest, read startup.Trace) { learnt[image] = read })
+		read := func(layer string, first, count uint32) {
+			l.note(block.Range{Layer: imageID(layer), First: first, Count: count})
+		}
+		wait := func(d time.Duration) {
+			<-time.After(d)
+			synctest.Wait()
+		}
+		begin := func(m *Mount, image string, layers ...string) {
+			l.begin(m, imageID(image), nil)
+			for _, layer := range layers {
+				l.all[m].layers[imageID(layer)] = struct{}{}
+			}
+		}
+		usual, late, unmounted, long := new(Mount), new(Mount), new(Mount), new(Mount)
+		read("base", 9, 1) // nothing is being started
+		begin(usual, "usual", "base", "usual")
+		begin(late, "late", "late")
+		begin(unmounted, "unmounted", "base", "unmounted")
+		wait(50 * time.Second)
+		read("usual", 5, 1)
+		read("base", 3, 2)
+		read("another", 0, 1)
+		l.end(unmounted)
+		l.end(unmounted)
+		wait(20 * time.Second)
+		read("late", 0, 1)
+		read("base", 0, 1)
+		wait(11 * time.Second)
+		read("usual", 6, 1)
+		begin(long, "long", "long")
+		read("long", 0, startup.MaxBlocks+1)
+		wait(0)
+		want := map[block.Digest]startup.Trace{
+			imageID("usual"):     {{Layer: imageID("usual"), First: 5, Count: 1}, {Layer: imageID("base"), First: 3, Count: 2}, {Layer: imageID("base"), Count: 1}},
+			imageID("late"):      nil,
+			imageID("unmounted"): {{Layer: imageID("base"), First: 3, Count: 2}},
+			imageID("long"):      {{Layer: imageID("long"), Count: startup.MaxBlocks}},
+		}
+		if diff := cmp.Diff(want, learnt); diff != "" {
+			t.Errorf("what was learnt:\n%s", diff)
+		}
+		if l.open.Load() != 0 || len(l.all) != 0 {
+			t.Errorf("%d starts are still watched", len(l.all))
+		}
+	})
+}
