@@ -95,7 +95,7 @@ func push(tb testing.TB, kind string, build func(context.Context, string) (v1.Im
 type converted struct{ stream, stored, indexes int64 }
 
 // convert runs brisk convert. The state of the ended process tells its CPU time.
-func convert(tb testing.TB, brisk, ref string) (converted, *os.ProcessState) {
+func convertImage(tb testing.TB, brisk, ref string) (converted, *os.ProcessState) {
 	tb.Helper()
 	cmd := exec.CommandContext(tb.Context(), brisk, "convert", "--reindex", "--output=json", ref)
 	cmd.Stderr = os.Stderr
@@ -123,7 +123,7 @@ func TestIndexShare(t *testing.T) {
 	brisk := program(t, "brisk")
 	for kind, build := range images(t) {
 		t.Run(kind, func(t *testing.T) {
-			c, _ := convert(t, brisk, push(t, kind, build))
+			c, _ := convertImage(t, brisk, push(t, kind, build))
 			share := float64(c.indexes) / float64(c.stored)
 			t.Logf("%.1f MB, %.1f MB compressed, indexes %.2f MB: %.2f %%", float64(c.stream)/1e6, float64(c.stored)/1e6, float64(c.indexes)/1e6, 100*share)
 			if share > maxIndexShare {
@@ -144,7 +144,7 @@ func BenchmarkConvert(b *testing.B) {
 			var total converted
 			var cpu float64
 			for b.Loop() {
-				c, state := convert(b, brisk, ref)
+				c, state := convertImage(b, brisk, ref)
 				total.stream += c.stream
 				total.stored += c.stored
 				total.indexes += c.indexes

@@ -51,7 +51,7 @@ func TestMain(m *testing.M) {
 func BenchmarkColdStart(b *testing.B) {
 	require.Root(b)
 	ref := push(b, "node-app", mkimage.NodeApp)
-	convert(b, program(b, "brisk"), ref)
+	convertImage(b, program(b, "brisk"), ref)
 	node := program(b, "brisk-node")
 	for name, run := range map[string]func(*arm) time.Duration{"ready": (*arm).untilReady, "everything": (*arm).untilRead} {
 		b.Run(name, func(b *testing.B) {
