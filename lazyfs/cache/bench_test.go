@@ -79,3 +79,28 @@ func BenchmarkDiskPut(b *testing.B) {
 		i++
 	}
 }
+
+// BenchmarkCheck is what the scrubber does with each block.
+func BenchmarkCheck(b *testing.B) {
+	fx := long(16)
+	d, err := cache.OpenDisk(cache.DiskConfig{Dir: b.TempDir(), Layout: fx})
+	if err != nil {
+		b.Fatal(err)
+	}
+	r := fx.Largest().Range()
+	for i := range r.Count {
+		if err := d.Put(b.Context(), r.Key(i), fx.Content(r.Key(i))); err != nil {
+			b.Fatal(err)
+		}
+	}
+	buf := cache.NewCheckBuffer()
+	b.SetBytes(block.Size)
+	for i := 0; b.Loop(); i++ {
+		if verdict, _, err := d.Check(r.Key(uint32(i)%r.Count), buf); verdict != cache.Right || err != nil {
+			b.Fatal(verdict, err)
+		}
+	}
+	if err := d.Close(); err != nil {
+		b.Fatal(err)
+	}
+}

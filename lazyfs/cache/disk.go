@@ -42,6 +42,11 @@ type DiskConfig struct {
 	// CommitBytes is how many bytes of written blocks Run lets wait at most.
 	// Default 256 MiB.
 	CommitBytes int64
+	// OnComplete, if set, is called with each layer whose last missing block has been
+	// written. OnCorrupt, if set, is called with each block that was found wrong and
+	// taken out of the cache. Neither may wait or call the cache.
+	OnComplete func(layer block.Digest)
+	OnCorrupt  func(Corrupt)
 	// Logger is told of damage and repairs, nil for nobody.
 	Logger *slog.Logger
 	// Registerer takes the metrics, nil for none.
@@ -110,6 +115,12 @@ func OpenDisk(cfg DiskConfig) (*Disk, error) {
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.OnComplete == nil {
+		cfg.OnComplete = func(block.Digest) {}
+	}
+	if cfg.OnCorrupt == nil {
+		cfg.OnCorrupt = func(Corrupt) {}
 	}
 	d := &Disk{
 		cfg:     cfg,
@@ -183,7 +194,7 @@ func (d *Disk) Close() error {
 	err := d.Commit()
 	d.saveRecency()
 	if err == nil {
-		err = replaceFile(d.cleanPath(), []byte(versionText))
+		err = replaceFile(d.cleanPath(), d.cleanContent())
 	}
 	return errors.Join(err, d.release())
 }
@@ -235,3 +246,6 @@ func (d *Disk) buffer() *[block.Size]byte {
 	}
 	return buf
 }
+
+// Dir returns the directory of the cache.
+func (d *Disk) Dir() string { return d.cfg.Dir }

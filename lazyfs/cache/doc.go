@@ -8,7 +8,8 @@
 //	lock                      held by the one process that uses the directory
 //	version                   which layout of the directory this is
 //	recency                   what was used when (see recency.go)
-//	clean                     exists only between a clean stop and the next start
+//	clean                     exists only between a clean stop and the next start; names
+//	                          the layers that were read back (see check.go)
 //	layers/<stream>/data      the layer stream, sparse: blocks at their offsets
 //	layers/<stream>/presence  which blocks are in data (see record.go)
 //	layers/<stream>/pinned    exists while a mount uses data without the cache
@@ -35,6 +36,11 @@
 // After a stop that was not clean every block that a record promises is verified
 // against its digest before its first use, as disks and filesystems are known to
 // break the promise of a flush; a wrong one counts as absent.
+//
+// After a clean stop ReadAt believes the record. Fetch, which peers are served from,
+// hashes every block at least once in each process, and Check reads a block from the
+// disk, past the page cache, and hashes it. A layer is pinned for a mount that reads its
+// file directly only once every block of it was read back in this way.
 //
 // # Concurrency
 //

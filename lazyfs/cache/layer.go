@@ -32,11 +32,15 @@ type layer struct {
 
 	mu      sync.RWMutex
 	present bitset                   // blocks that may be read
-	trusted bitset                   // those of them that need no verification
+	trusted bitset                   // those of them that local reads need not verify
+	checked bitset                   // those of them hashed at least once by this process
+	proven  bitset                   // those of them read back from the disk and hashed since they were written
 	pinned  bitset                   // blocks never to be evicted, nil for none
 	busy    map[uint32]chan struct{} // blocks being written or evicted; closed when done
 	pins    int                      // how many use the data file directly
 	stale   bool                     // pinned by a process that died
+	direct  int                      // how many descriptors of ours read the file past the page cache
+	recheck bool                     // whether a stale pin was kept only because of one of them
 	gone    bool                     // the layer has been removed
 
 	recordMu sync.Mutex
@@ -51,6 +55,8 @@ func newLayer(dir string, id block.Digest, size int64, data *os.File) *layer {
 		used:    make([]atomic.Uint64, (uint64(count)+block.ExtentBlocks-1)/block.ExtentBlocks),
 		present: newBitset(count),
 		trusted: newBitset(count),
+		checked: newBitset(count),
+		proven:  newBitset(count),
 		busy:    make(map[uint32]chan struct{}),
 		durable: record{layer: id, size: size, present: newBitset(count), trusted: newBitset(count)},
 	}
@@ -62,11 +68,12 @@ func (l *layer) pinPath() string    { return filepath.Join(l.dir, "pinned") }
 
 func (l *layer) length(i uint32) int { return block.Length(l.size, i) }
 
-// state reports whether block i may be read and whether it needs no verification.
-func (l *layer) state(i uint32) (present, trusted bool) {
+// state reports whether block i may be read, whether local reads need not verify it, and
+// whether this process has hashed it.
+func (l *layer) state(i uint32) (present, trusted, checked bool) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	return l.present.has(i), l.trusted.has(i)
+	return l.present.has(i), l.trusted.has(i), l.checked.has(i)
 }
 
 // holds reports whether the blocks first to last may all be read, and whether none
@@ -112,18 +119,19 @@ func (l *layer) claim(ctx context.Context, i uint32) (bool, error) {
 	}
 }
 
-// publish makes the claimed block i readable. It fails if the layer has been
-// removed.
-func (l *layer) publish(i uint32) error {
+// publish makes the claimed block i readable and reports whether that completes the
+// layer. It fails if the layer has been removed.
+func (l *layer) publish(i uint32) (complete bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.giveBackLocked(i)
 	if l.gone {
-		return errRemoved
+		return false, errRemoved
 	}
 	l.present.set(i)
 	l.trusted.set(i)
-	return nil
+	l.checked.set(i)
+	return l.trusted.count() == l.count, nil
 }
 
 // abandon gives up the claim of block i.
@@ -145,6 +153,7 @@ func (l *layer) trust(i uint32, cleared uint64) {
 	defer l.mu.Unlock()
 	if l.cleared.Load() == cleared && l.present.has(i) {
 		l.trusted.set(i)
+		l.checked.set(i)
 	}
 }
 
@@ -159,6 +168,8 @@ func (l *layer) take(blocks []span, may func(i uint32) bool) []uint32 {
 			if l.present.has(i) && l.busy[i] == nil && may(i) {
 				l.present.clear(i)
 				l.trusted.clear(i)
+				l.checked.clear(i)
+				l.proven.clear(i)
 				l.busy[i] = make(chan struct{})
 				taken = append(taken, i)
 			}

@@ -39,8 +39,10 @@ func (d *Disk) load(layers string) error {
 	if err := d.checkPunch(); err != nil {
 		return err
 	}
-	_, err := os.Stat(d.cleanPath())
-	clean := err == nil
+	clean, proven, err := readClean(d.cleanPath())
+	if err != nil {
+		return err
+	}
 	if err := removeFile(d.cleanPath()); err != nil {
 		return err
 	}
@@ -62,6 +64,9 @@ func (d *Disk) load(layers string) error {
 		}
 		if err := d.loadLayer(id, clean); err != nil {
 			return err
+		}
+		if l := d.layers[id]; l != nil && proven[id] {
+			l.proven = l.trusted.clone()
 		}
 	}
 	d.kept = recency{}
@@ -256,7 +261,9 @@ func (d *Disk) detach(l *layer) (trash string, err error) {
 	delete(d.layers, l.id)
 	d.bytes.Add(-l.bytesLocked())
 	l.gone = true
-	l.present, l.trusted = newBitset(l.count), newBitset(l.count)
+	for _, set := range []*bitset{&l.present, &l.trusted, &l.checked, &l.proven} {
+		*set = newBitset(l.count)
+	}
 	l.cleared.Add(1)
 	return trash, nil
 }

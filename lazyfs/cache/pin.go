@@ -28,8 +28,9 @@ func (d *Disk) Repin(layer block.Digest) (release func(), err error) {
 // uses it without the cache, and keeps every block of the layer until release is
 // called. If the layer is not complete the error wraps [block.ErrNotFound].
 //
-// Blocks that need verification are verified first, which takes as long as reading
-// and hashing them. The pin survives the process: after a stop without release the
+// Blocks that were not read back from the disk and hashed since they were written, by
+// [Disk.Check] or an earlier Pin, are read back first. A wrong one is dropped, and the
+// layer is not complete. The pin survives the process: after a stop without release the
 // layer stays whole until [Disk.DropStalePins].
 func (d *Disk) Pin(layer block.Digest) (path string, release func(), err error) {
 	l := d.lookup(layer)
@@ -46,7 +47,7 @@ func (d *Disk) Pin(layer block.Digest) (path string, release func(), err error) 
 	if err := d.addPin(l); err != nil {
 		return "", nil, fmt.Errorf("pinning layer %s: %w", layer.Short(), err)
 	}
-	err = d.verifyRange(l, 0, l.count)
+	err = d.proveAll(l)
 	l.mu.RLock()
 	if err == nil && !l.completeLocked() {
 		err = block.ErrNotFound
@@ -93,7 +94,7 @@ func (d *Disk) dropPin(l *layer) {
 	l.pins--
 	last := l.pins == 0 && !l.stale
 	// A mount that was detached lives on in containers, unseen.
-	l.stale = l.stale || last && l.mapped()
+	l.stale = l.stale || last && l.mappedLocked()
 	unpinned := last && !l.stale
 	l.mu.Unlock()
 	if unpinned {
@@ -116,24 +117,33 @@ func (d *Disk) removePinMark(l *layer) {
 // does not list, stays pinned: it would read zeros where blocks are evicted.
 func (d *Disk) DropStalePins() {
 	for _, l := range d.all() {
-		l.recordMu.Lock()
-		l.mu.Lock()
-		dropped := l.stale && l.pins == 0 && !l.mapped()
-		if dropped || l.pins > 0 {
-			l.stale = false
-		}
-		l.mu.Unlock()
-		if dropped {
-			d.removePinMark(l)
-		}
-		l.recordMu.Unlock()
+		d.dropStalePin(l)
 	}
 }
 
-// mapped reports whether anything but this cache has the data file open, a mount
+func (d *Disk) dropStalePin(l *layer) {
+	l.recordMu.Lock()
+	defer l.recordMu.Unlock()
+	l.mu.Lock()
+	dropped := l.stale && l.pins == 0 && !l.mappedLocked()
+	if dropped || l.pins > 0 {
+		l.stale = false
+	}
+	l.mu.Unlock()
+	if dropped {
+		d.removePinMark(l)
+	}
+}
+
+// mappedLocked reports whether anything but this cache has the data file open, a mount
 // included. Only then the kernel refuses a lease for writing. Where it knows no
-// leases the answer is no.
-func (l *layer) mapped() bool {
+// leases the answer is no. While the cache itself has another descriptor of the file the
+// answer is yes, and the question is asked again once that is closed.
+func (l *layer) mappedLocked() bool {
+	if l.direct > 0 {
+		l.recheck = true
+		return true
+	}
 	err := withFD(l.data, func(fd int) error {
 		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, unix.F_WRLCK); err != nil {
 			return err

@@ -54,12 +54,12 @@ func (d *Disk) wrap(r block.Range, err error) error {
 	return &block.Error{Source: "disk", Op: "reading", Range: r, Err: err}
 }
 
-// read returns block i, read into buf, verified if that is needed.
+// read returns block i, read into buf. The first time after a start it is verified.
 func (d *Disk) read(l *layer, i uint32, buf *[block.Size]byte) ([]byte, error) {
 	data := buf[:l.length(i)]
 	for range readAttempts {
 		cleared := l.cleared.Load()
-		present, trusted := l.state(i)
+		present, trusted, checked := l.state(i)
 		if !present {
 			return nil, block.ErrNotFound
 		}
@@ -70,7 +70,7 @@ func (d *Disk) read(l *layer, i uint32, buf *[block.Size]byte) ([]byte, error) {
 		if err != nil {
 			return nil, d.unreadable(l, err)
 		}
-		if !trusted && !d.verify(l, i, data, cleared) {
+		if !checked && !d.verify(l, i, data, cleared, trusted) {
 			return nil, block.ErrNotFound
 		}
 		d.touch(l, i)
@@ -89,8 +89,8 @@ func (d *Disk) unreadable(l *layer, err error) error {
 }
 
 // verify checks a block of before the last start, read when cleared was as given.
-// A wrong block is dropped.
-func (d *Disk) verify(l *layer, i uint32, data []byte, cleared uint64) bool {
+// A wrong block is dropped; rotten says that a clean stop has vouched for it.
+func (d *Disk) verify(l *layer, i uint32, data []byte, cleared uint64, rotten bool) bool {
 	k := block.Key{Layer: l.id, Index: i}
 	want, ok := d.cfg.Layout.BlockDigest(k)
 	if !ok {
@@ -100,9 +100,7 @@ func (d *Disk) verify(l *layer, i uint32, data []byte, cleared uint64) bool {
 		l.trust(i, cleared)
 		return true
 	}
-	d.metrics.corrupt.Inc()
-	d.cfg.Logger.Warn("cached block is corrupt and counts as absent", "block", k.String())
-	d.drop(l, []span{{i, i + 1}}, func(i uint32) bool { return !l.trusted.has(i) })
+	d.reject(l, i, cleared, rotten)
 	return false
 }
 
@@ -158,7 +156,7 @@ func (d *Disk) verifyRange(l *layer, first, end uint32) error {
 	buf := d.buffer()
 	defer d.buffers.Put(buf)
 	for i := first; i < end; i++ {
-		if _, trusted := l.state(i); trusted {
+		if _, trusted, _ := l.state(i); trusted {
 			continue
 		}
 		if _, err := d.read(l, i, buf); err != nil {
@@ -189,6 +187,6 @@ func (d *Disk) Has(k block.Key) bool {
 	if l == nil || k.Index >= l.count {
 		return false
 	}
-	present, _ := l.state(k.Index)
+	present, _, _ := l.state(k.Index)
 	return present
 }

@@ -77,7 +77,7 @@ func newDiskMetrics(reg prometheus.Registerer, d *Disk) diskMetrics {
 		}),
 		corrupt: metrics.NewCounter(prometheus.CounterOpts{
 			Name: "brisk_cache_disk_corrupt_blocks_total",
-			Help: "Blocks of the disk cache found wrong when they were verified after a stop that was not clean.",
+			Help: "Blocks of the disk cache found wrong when they were hashed again, and taken out of it.",
 		}),
 		failures: metrics.NewCounter(prometheus.CounterOpts{
 			Name: "brisk_cache_disk_failures_total", Help: "Reads and writes of the disk cache that failed.",

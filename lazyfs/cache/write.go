@@ -27,7 +27,7 @@ func (d *Disk) put(ctx context.Context, k block.Key, data []byte) error {
 	if k.Index >= l.count || len(data) != l.length(k.Index) {
 		return fmt.Errorf("block of %d bytes, want %d", len(data), l.length(k.Index))
 	}
-	if present, trusted := l.state(k.Index); present && !trusted {
+	if present, trusted, _ := l.state(k.Index); present && !trusted {
 		// Either it turns out right, or it is dropped and written anew.
 		if err := d.verifyRange(l, k.Index, k.Index+1); err != nil && !errors.Is(err, block.ErrNotFound) {
 			return err
@@ -47,9 +47,13 @@ func (d *Disk) put(ctx context.Context, k block.Key, data []byte) error {
 	}
 	d.hook("written")
 	d.touch(l, k.Index)
-	if err := l.publish(k.Index); err != nil {
+	complete, err := l.publish(k.Index)
+	if err != nil {
 		d.bytes.Add(-size)
 		return err
+	}
+	if complete {
+		d.cfg.OnComplete(l.id)
 	}
 	if d.unflushed.Add(size) > d.cfg.CommitBytes {
 		d.signal()
