@@ -13,6 +13,9 @@ FIGURES := IndexShare|DemoImage|BuildBudget|Scale|Throughput|WarmNodes|Shortlist
 # Packages whose tests have kube-apiserver in their process, which takes many minutes to
 # build with the race detector. What they test is tested with it in its own package.
 CLUSTERS := /(test/(scheduler|controlplane|integration|chart)|cmd/kubectl-brisk)(/|$$)
+# Packages whose unit tests need no root and are quick.
+UNIT := ./api/... ./control/nodeblocks ./image/gzran ./image/index ./image/registry/credential ./image/startup \
+	./internal/... ./lazyfs/stream ./node/config ./node/host/tomledit ./node/ops ./p2p/policy ./p2p/wire ./scheduler/estimate ./scheduler/index
 FUZZTIME ?= 60s
 VERSION := $(shell sed -n 's/^appVersion: //p' deploy/charts/brisk/Chart.yaml)
 
@@ -23,6 +26,12 @@ help: ## Show this list
 .PHONY: build
 build: ## Build the programs into bin/
 	$(GO) build -trimpath -o $(BIN)/ ./cmd/...
+
+.PHONY: check
+check: lint ## The fast loop: build, vet, lint, unit tests that need no root
+	$(GO) build ./...
+	$(GO) vet $(UNIT)
+	$(GO) test -short $(UNIT)
 
 .PHONY: demo
 demo: build ## Run the demo: one image, a plain pull beside three lazy nodes (needs root)
