@@ -105,7 +105,7 @@ func TestErrorNamesTheFile(t *testing.T) {
 
 // TestDocumented reads the example in the documentation: it is what the defaults are.
 func TestDocumented(t *testing.T) {
-	page, err := os.ReadFile("../../../docs/configuration.md")
+	page, err := os.ReadFile("../../docs/configuration.md")
 	if err != nil {
 		t.Fatal(err)
 	}
