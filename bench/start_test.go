@@ -36,7 +36,7 @@ const (
 )
 
 func TestMain(m *testing.M) {
-	os.Exit(containerdtest.Main(m.Run)) //nolint:forbidigo // this is how TestMain ends
+	os.Exit(containerdtest.Main(m.Run))
 }
 
 // BenchmarkColdStart pulls an image of Node-RED over a link of 1 Gbit/s and 10 ms, makes

@@ -32,10 +32,10 @@ const envNamespace = "LAZYFS_TEST_NAMESPACE"
 // that make some would keep what is unmounted here alive, and the other way round.
 func TestMain(m *testing.M) {
 	if role := os.Getenv(envRole); role != "" {
-		os.Exit(play(role)) //nolint:forbidigo // a process that a test has started
+		os.Exit(play(role))
 	}
 	if os.Geteuid() == 0 && os.Getenv(envNamespace) == "" {
-		os.Exit(runInNamespace()) //nolint:forbidigo // the outcome of the tests
+		os.Exit(runInNamespace())
 	}
 	if os.Getenv(envNamespace) != "" {
 		if err := forgetForeignMounts(); err != nil {

@@ -14,7 +14,7 @@ import (
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(victimEnv); dir != "" {
-		os.Exit(victimMain(dir)) //nolint:forbidigo // this process is not the test but its victim
+		os.Exit(victimMain(dir))
 	}
 	goleak.VerifyTestMain(m)
 }

@@ -9,4 +9,4 @@ import (
 	"github.com/brisk-project/brisk/test/cluster"
 )
 
-func TestMain(m *testing.M) { os.Exit(cluster.Main(m.Run)) } //nolint:forbidigo // this is main
+func TestMain(m *testing.M) { os.Exit(cluster.Main(m.Run)) }
