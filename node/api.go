@@ -129,6 +129,7 @@ func (n *Node) serve(ctx context.Context) error {
 			n.answer(w, struct{}{}, n.unmount(r.Context(), req.Target))
 		}
 	})
+	n.serveScrub(mux)
 	if n.cfg.Extend != nil {
 		n.cfg.Extend(mux)
 	}

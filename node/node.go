@@ -20,6 +20,7 @@ import (
 	"github.com/brisk-project/brisk/lazyfs"
 	"github.com/brisk-project/brisk/lazyfs/cache"
 	"github.com/brisk-project/brisk/lazyfs/keeper"
+	"github.com/brisk-project/brisk/lazyfs/scrub"
 	"github.com/brisk-project/brisk/p2p"
 )
 
@@ -45,6 +46,11 @@ type Config struct {
 	CacheFiles                    int64
 	CacheHighWater, CacheLowWater float64
 	CacheMinFree                  int64
+	// ScrubInterval is the time in which the disk cache is read and hashed once; 0 leaves
+	// that out. Images, if set, returns the images that may have layers in the cache besides
+	// those that are mounted.
+	ScrubInterval time.Duration
+	Images        func(context.Context) ([]*Image, error)
 	// Backend forces a mount backend; empty takes the best that works.
 	Backend lazyfs.Backend
 	// ReadTimeout is how long a read may wait before it fails with EIO.
@@ -73,6 +79,7 @@ type Node struct {
 	log      *slog.Logger
 	layouts  *layouts
 	disk     *cache.Disk
+	scrubber *scrub.Scrubber
 	objects  *cache.Objects
 	registry *registry.Source
 	peers    *p2p.Node // nil without peers
@@ -116,7 +123,7 @@ func New(cfg Config) (_ *Node, err error) {
 	n.disk, err = cache.OpenDisk(cache.DiskConfig{
 		Dir: filepath.Join(cfg.Dir, "cache"), Layout: n.layouts, Logger: cfg.Log, Registerer: cfg.Metrics,
 		MaxBytes: cfg.CacheBytes, MaxFiles: cfg.CacheFiles, MinFree: cfg.CacheMinFree,
-		HighWater: cfg.CacheHighWater, LowWater: cfg.CacheLowWater,
+		HighWater: cfg.CacheHighWater, LowWater: cfg.CacheLowWater, OnCorrupt: n.onCorrupt, OnComplete: n.onComplete,
 	})
 	if err != nil {
 		return nil, err
@@ -133,7 +140,7 @@ func New(cfg Config) (_ *Node, err error) {
 	if err != nil {
 		return nil, err
 	}
-	held := source.Chain(source.Link{Name: "memory", Source: memory}, source.Link{Name: "disk", Source: n.disk})
+	held := source.Chain(source.Link{Name: "memory", Source: memory}, source.Link{Name: "disk", Source: &lentDisk{node: n, open: make(map[block.Digest]struct{})}})
 	if err := n.joinPeers(held); err != nil {
 		return nil, err
 	}
@@ -144,11 +151,15 @@ func New(cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	n.lessons = newLessons(n.starts.learn)
+	upstream := n.upstream(memory)
+	if err := n.newScrubber(upstream); err != nil {
+		return nil, err
+	}
 	// What peers are given is not counted: it is read for them.
 	blocks := source.Chain(
 		source.Link{Name: "memory", Source: n.tally.count(memory, fromMemory)},
 		source.Link{Name: "disk", Source: n.tally.count(n.disk, fromDisk)},
-		source.Link{Name: "upstream", Source: n.upstream(memory)})
+		source.Link{Name: "upstream", Source: upstream})
 	n.fs, err = lazyfs.New(lazyfs.Config{
 		StateDir: filepath.Join(cfg.Dir, "mounts"), Source: timed{blocks, n.tally, &n.delays}, Local: countedDisk{n.disk, n.tally}, Backend: cfg.Backend,
 		OnRead:      n.lessons.note,
@@ -223,6 +234,7 @@ func (n *Node) Run(ctx context.Context) error {
 		var inner errgroup.Group
 		inner.Go(func() error { defer cancel(); return n.fs.Run(running) })
 		inner.Go(func() error { n.dropStalePins(running); return nil })
+		inner.Go(func() error { return n.scrubber.Run(running) })
 		inner.Go(func() error { defer cancel(); return n.serve(running) })
 		return inner.Wait()
 	})
@@ -270,7 +282,7 @@ func (n *Node) Idle() <-chan struct{} { return n.idle }
 
 // Status tells what the node is doing.
 func (n *Node) Status() Status {
-	status := Status{Backend: string(n.fs.Backend()), Bytes: SourceBytes{Registry: n.registry.Stats().Bytes}, Mounts: []MountStatus{}}
+	status := Status{Backend: string(n.fs.Backend()), Bytes: SourceBytes{Registry: n.registry.Stats().Bytes}, Mounts: []MountStatus{}, Scrub: n.scrubber.Status()}
 	if n.peers != nil {
 		status.PeerID, status.Bytes.Peers = n.peers.ID(), int64(n.peers.Stats().ReceivedBytes())
 	}

@@ -1,11 +1,14 @@
 package node
 
+import "github.com/brisk-project/brisk/lazyfs/scrub"
+
 // Status is what a node tells of itself.
 type Status struct {
 	Backend string        `json:"backend"`
 	PeerID  string        `json:"peerID,omitempty"`
 	Bytes   SourceBytes   `json:"bytes"`
 	Mounts  []MountStatus `json:"mounts"`
+	Scrub   scrub.Status  `json:"scrub"`
 }
 
 // SourceBytes counts the bytes that came from each source since the node started.

@@ -29,7 +29,7 @@ func newRootCommand() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newRunCommand(), newConfigCommand(), newStatusCommand(), newDoctorCommand(),
+	root.AddCommand(newRunCommand(), newConfigCommand(), newStatusCommand(), newScrubCommand(), newDoctorCommand(),
 		newInstallCommand(), newUninstallCommand(), newDeployCommand())
 	return root
 }

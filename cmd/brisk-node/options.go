@@ -85,6 +85,8 @@ func (o *options) addTo(cmd *cobra.Command) {
 	field(o, "cache-memory", func(c *config) *size { return &c.Cache.Memory }, text[size](f, "the most `bytes` that the cache takes in memory"))
 	field(o, "cache-min-free", func(c *config) *size { return &c.Cache.MinFree },
 		text[size](f, "with fewer `bytes` free on the disk the node is not ready; the cache gives way before"))
+	field(o, "scrub-interval", func(c *config) *duration { return &c.Cache.Scrub.Interval },
+		text[duration](f, "the `duration` in which the disk cache is read and hashed once; 0 leaves that out"))
 	field(o, "memory-limit", func(c *config) *size { return &c.Process.MemoryLimit },
 		text[size](f, "what the garbage collector keeps memory below, in `bytes`, without the memory cache; 0 leaves that to GOMEMLIMIT"))
 	field(o, "backend", func(c *config) *string { return &c.Mount.Backend },

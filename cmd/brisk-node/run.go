@@ -125,7 +125,8 @@ func run(ctx context.Context, cfg nodeconfig.Config, stderr io.Writer) error {
 		Node: node.Config{
 			Dir: cfg.Directory, CacheBytes: int64(cfg.Cache.Size), MemoryBytes: int64(cfg.Cache.Memory),
 			CacheFiles: cfg.Cache.Inodes, CacheHighWater: share(cfg.Cache.HighWater), CacheLowWater: share(cfg.Cache.LowWater), CacheMinFree: spared(cfg.Cache.MinFree),
-			Backend: lazyfs.Backend(cfg.Mount.Backend), ReadTimeout: time.Duration(cfg.Mount.ReadTimeout),
+			ScrubInterval: time.Duration(cfg.Cache.Scrub.Interval),
+			Backend:       lazyfs.Backend(cfg.Mount.Backend), ReadTimeout: time.Duration(cfg.Mount.ReadTimeout),
 			Registry: known.client, Listen: cfg.Peers.Listen, Members: list, Keeper: keeperStore(cfg.Keeper, log), Log: log, Metrics: metrics,
 		},
 		Mode: agent.Mode(cfg.Snapshotter.Mode), WriteIndexes: cfg.Snapshotter.WriteIndexes,

@@ -85,7 +85,9 @@ func printStatus(w io.Writer, status agent.Status) error {
 			fmt.Fprintf(&text, "              %s for %s\n", repo.Source, repo.Repository)
 		}
 	}
-	fmt.Fprintf(&text, "loaded:       %s from registries, %s from peers\n\n", bytesText(status.Bytes.Registry), bytesText(status.Bytes.Peers))
+	fmt.Fprintf(&text, "loaded:       %s from registries, %s from peers\n", bytesText(status.Bytes.Registry), bytesText(status.Bytes.Peers))
+	printScrub(&text, status.Scrub)
+	fmt.Fprintln(&text)
 	rows := []string{"IMAGE\tLAZY\tLOCAL\tREGISTRY\tPEERS\tDISK\tMEMORY\tSTALLS\n"}
 	for _, image := range status.Images {
 		rows = append(rows, strings.Join(imageRow(image), "\t")+"\n")

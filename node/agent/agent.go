@@ -78,7 +78,7 @@ func New(ctx context.Context, cfg Config) (*Agent, error) {
 		cfg.LookupTimeout = time.Second
 	}
 	a := &Agent{log: cfg.Node.Log}
-	cfg.Node.Extend = a.extend
+	cfg.Node.Extend, cfg.Node.Images = a.extend, a.cachedImages
 	n, err := node.New(cfg.Node)
 	if err != nil {
 		return nil, err

@@ -161,6 +161,22 @@ func (i images) open(id string) (*node.Image, block.Digest, error) {
 	return opened, key, nil
 }
 
+// cachedImages returns the images that are loaded lazily.
+func (a *Agent) cachedImages(ctx context.Context) ([]*node.Image, error) {
+	ids, err := a.snapshots.Images(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var all []*node.Image
+	for _, id := range ids {
+		// An image without a readable record says so elsewhere.
+		if opened, _, err := (images{node: a.node}).open(id); err == nil {
+			all = append(all, opened)
+		}
+	}
+	return all, nil
+}
+
 // Mount implements [snapshotter.Images].
 func (i images) Mount(ctx context.Context, id string, layers int, target string) (snapshotter.Mounted, error) {
 	opened, _, err := i.open(id)

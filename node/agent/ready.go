@@ -30,7 +30,7 @@ func (a *Agent) NotReady(ctx context.Context) []error {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	var reasons []error
-	for _, check := range []func(context.Context) error{a.checkMounts, a.checkSnapshotter, a.checkContainerd, a.checkDisk} {
+	for _, check := range []func(context.Context) error{a.checkMounts, a.checkSnapshotter, a.checkContainerd, a.checkDisk, a.checkRot} {
 		if err := check(ctx); err != nil {
 			reasons = append(reasons, err)
 		}
@@ -71,6 +71,13 @@ func (a *Agent) checkDisk(context.Context) error {
 	}
 	if free := int64(fs.Bavail) * fs.Bsize; free < a.cfg.MinFree {
 		return fmt.Errorf("disk: %d bytes are free and %d should be", free, a.cfg.MinFree)
+	}
+	return nil
+}
+
+func (a *Agent) checkRot(context.Context) error {
+	if why := a.node.Suspect(); why != "" {
+		return fmt.Errorf("disk: it is suspect: %s; replace it, or run \"brisk-node scrub trust\"", why)
 	}
 	return nil
 }

@@ -61,7 +61,14 @@ type Cache struct {
 	Memory    Size `yaml:"memory"` // in memory
 	// MinFree is how much of the filesystem must be free for the node to be ready. The
 	// cache gives way before.
-	MinFree Size `yaml:"minFree"`
+	MinFree Size  `yaml:"minFree"`
+	Scrub   Scrub `yaml:"scrub"`
+}
+
+// Scrub says how the disk cache is searched for bit rot.
+type Scrub struct {
+	// Interval is the time in which everything is read and hashed once; 0 leaves that out.
+	Interval Duration `yaml:"interval"`
 }
 
 // Mount says how images are mounted and read.
@@ -197,7 +204,7 @@ func Default() Config {
 		Directory:  DefaultDirectory,
 		Socket:     DefaultSocket,
 		Log:        Log{Level: "info", Format: "text"},
-		Cache:      Cache{Size: 20 << 30, Inodes: 100_000, HighWater: 97, LowWater: 92, Memory: 16 << 20, MinFree: 1 << 30},
+		Cache:      Cache{Size: 20 << 30, Inodes: 100_000, HighWater: 97, LowWater: 92, Memory: 16 << 20, MinFree: 1 << 30, Scrub: Scrub{Interval: Duration(7 * 24 * time.Hour)}},
 		Mount:      Mount{ReadTimeout: Duration(30 * time.Second)},
 		Snapshotter: Snapshotter{
 			Mode: "auto", WriteIndexes: true,

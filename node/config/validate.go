@@ -22,6 +22,8 @@ const (
 	maxSocket = 107
 	// maxTimeout is longer than anybody waits.
 	maxTimeout = time.Hour
+	// minScrub is how long it takes at least to read a whole cache.
+	minScrub = time.Hour
 )
 
 // problems collects what is wrong with fields.
@@ -121,6 +123,9 @@ func (c *Cache) validate(p *problems) {
 	}
 	if c.MinFree < 0 {
 		p.add("cache.minFree", "%s is less than 0", FormatSize(c.MinFree))
+	}
+	if every := c.Scrub.Interval; every != 0 && time.Duration(every) < minScrub {
+		p.add("cache.scrub.interval", "%s is neither 0 nor at least %s", FormatDuration(every), minScrub)
 	}
 }
 

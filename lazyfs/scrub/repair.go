@@ -1,0 +1,163 @@
+package scrub
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+
+	"github.com/brisk-project/brisk/internal/block"
+	"github.com/brisk-project/brisk/lazyfs/cache"
+)
+
+const (
+	// fetchTimeout is how long the fetch of one block may take.
+	fetchTimeout = time.Minute
+	// firstRetry is how long the second attempt to mend a block waits. Each next one waits
+	// twice as long, lastRetry at most.
+	firstRetry = 15 * time.Second
+	lastRetry  = time.Hour
+	// memoryOfBad is how long a wrong block speaks against the disk, and badLimit how many
+	// different ones make it suspect.
+	memoryOfBad = 30 * 24 * time.Hour
+	badLimit    = 32
+	// maxBad bounds what is kept of wrong blocks.
+	maxBad = 256
+	// maxImages bounds the images that are named for one of them.
+	maxImages = 8
+)
+
+// repair is a block that is to be fetched again.
+type repair struct {
+	mapped    bool // a mount reads the wrong bytes
+	attempts  int
+	notBefore time.Time
+	err       string // of the last attempt
+}
+
+// Report tells of a wrong block, for it to be mended. It does not wait.
+func (s *Scrubber) Report(c cache.Corrupt) {
+	now := time.Now()
+	s.mu.Lock()
+	r := s.repairs[c.Key]
+	if r == nil {
+		r = &repair{}
+		s.repairs[c.Key] = r
+	}
+	r.mapped = r.mapped || c.Mapped
+	suspect := ""
+	if c.Rotten {
+		suspect = s.state.noteBad(c.Key, now)
+	}
+	s.dirty = true
+	s.mu.Unlock()
+	if c.Rotten {
+		s.metrics.bad.Inc()
+	}
+	if suspect != "" {
+		s.cfg.Logger.Error("the disk of the cache is suspect", "reason", suspect)
+	}
+	s.signal()
+}
+
+// dueRepair returns a block that is to be mended now. Files that mounts read come first.
+func (s *Scrubber) dueRepair(now time.Time) (due block.Key, found bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k, r := range s.repairs {
+		if !r.notBefore.After(now) && (!found || r.mapped) {
+			due, found = k, true
+		}
+	}
+	return due, found
+}
+
+// mend fetches a block again and reads it back from the disk.
+func (w *worker) mend(ctx context.Context, k block.Key) {
+	w.mu.Lock()
+	r := w.repairs[k]
+	r.attempts++
+	r.notBefore = time.Now().Add(min(firstRetry<<min(r.attempts-1, 16), lastRetry))
+	mapped, attempts := r.mapped, r.attempts
+	w.mu.Unlock()
+	if _, ok := w.cfg.Disk.LayerUsage(k.Layer); !ok {
+		w.forget(k) // the layer has been removed
+		return
+	}
+	known, err := w.cfg.Open(ctx, k.Layer)
+	if errors.Is(err, block.ErrNotFound) && !mapped {
+		w.forget(k) // nothing can read the layer
+		return
+	}
+	if err == nil {
+		defer known.Release()
+		w.mu.Lock()
+		w.state.noteImages(k, known.Images)
+		w.mu.Unlock()
+		err = w.fetchAgain(ctx, k)
+	}
+	log := w.cfg.Logger.With("block", k.String(), "layer", k.Layer.String(), "images", known.Images, "attempts", attempts)
+	switch {
+	case ctx.Err() != nil:
+	case errors.Is(err, errNotKept) && !mapped:
+		w.forget(k)
+		log.WarnContext(ctx, "corrupt block is not cached again", "error", err)
+	case err != nil:
+		w.mu.Lock()
+		r.err = err.Error()
+		w.mu.Unlock()
+		log.WarnContext(ctx, "corrupt block is not mended yet", "mapped", mapped, "error", err)
+	default:
+		w.forget(k)
+		w.mu.Lock()
+		w.state.noteMended(k)
+		w.mu.Unlock()
+		w.metrics.mended.Inc()
+		if w.cfg.Mended != nil {
+			w.cfg.Mended(ctx, k)
+		}
+		log.WarnContext(ctx, "corrupt block was fetched again and written over", "mapped", mapped)
+	}
+}
+
+var (
+	errNotKept = errors.New("there was no room for it")
+	errAgain   = errors.New("it was wrong again when it was read back")
+)
+
+func (w *worker) fetchAgain(ctx context.Context, k block.Key) error {
+	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+	defer cancel()
+	req := block.Request{Range: block.Range{Layer: k.Layer, First: k.Index, Count: 1}, Class: block.ClassFill}
+	err := w.cfg.Source.Fetch(ctx, req, func(got block.Key, data []byte) error {
+		if got != k {
+			return nil
+		}
+		// The source may have it from memory, and then not have put it on disk.
+		return w.cfg.Disk.Put(ctx, k, data)
+	})
+	switch {
+	case errors.Is(err, syscall.ENOSPC):
+		return fmt.Errorf("%w: %w", errNotKept, err)
+	case err != nil:
+		return fmt.Errorf("fetching it again: %w", err)
+	}
+	switch verdict, _, err := w.cfg.Disk.Check(k, w.buf); {
+	case err != nil:
+		return err
+	case verdict == cache.Right:
+		return nil
+	case verdict == cache.Wrong:
+		return errAgain
+	default:
+		return errNotKept
+	}
+}
+
+func (s *Scrubber) forget(k block.Key) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.repairs, k)
+	s.dirty = true
+}
