@@ -29,7 +29,7 @@ import (
 var update = flag.Bool("update", false, "write the expected output anew")
 
 const (
-	chart     = "../../../deploy/charts/brisk"
+	chart     = "../../deploy/charts/brisk"
 	namespace = "brisk-system"
 )
 
@@ -158,7 +158,7 @@ func TestAccepted(t *testing.T) {
 	for _, args := range [][]string{nil, {"--values", "testdata/all.values.yaml"}, {"--values", "testdata/least.values.yaml"}} {
 		plane.ApplyYAML(t, []byte(space+render(t, args...)))
 	}
-	manifests, err := os.ReadFile("../../../deploy/manifests/brisk.yaml")
+	manifests, err := os.ReadFile("../../deploy/manifests/brisk.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
