@@ -64,6 +64,11 @@ test-releases: ## Test with the containerd releases from 1.7 on, built here (as 
 	BRISK_TEST_CONTAINERDS="$$(test/tools/containerds.sh $(TOOLS)/containerd)" \
 	  $(GO) test -timeout 20m -count=1 -run '^(TestReleases|TestContainerd)$$' ./cmd/brisk-node ./node/host/containerdconfig
 
+.PHONY: test-kubernetes
+test-kubernetes: $(TOOLS)/helm $(TOOLS)/kube-apiserver-1.36 ## Test scheduler, agent and chart with kube-apiserver 1.36, built here
+	PATH="$(CURDIR)/$(TOOLS):$$PATH" BRISK_TEST_APISERVER=$(CURDIR)/$(TOOLS)/kube-apiserver-1.36 \
+	  $(GO) test -timeout 20m -count=1 $(TEST_FLAGS) ./test/scheduler ./test/integration/... ./test/chart/... ./cmd/kubectl-brisk
+
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint ## Check style, layering and formatting
 	$(TOOLS)/golangci-lint run ./...
@@ -76,7 +81,7 @@ fmt: $(TOOLS)/golangci-lint ## Format the code
 generate: $(TOOLS)/controller-gen $(TOOLS)/helm ## Generate the copying of API objects, and their definitions for clusters
 	$(TOOLS)/controller-gen object crd paths=./api/... output:crd:dir=deploy/crds
 	@printf '# Generated from the chart by "make generate".\napiVersion: v1\nkind: Namespace\nmetadata:\n  name: brisk-system\n' >deploy/manifests/brisk.yaml
-	$(TOOLS)/helm template brisk deploy/charts/brisk --namespace brisk-system >>deploy/manifests/brisk.yaml
+	$(TOOLS)/helm template brisk deploy/charts/brisk --skip-tests --namespace brisk-system >>deploy/manifests/brisk.yaml
 
 .PHONY: verify
 verify: ## Check that go.mod is tidy, and that what is generated is up to date
@@ -122,3 +127,7 @@ $(TOOLS)/crane: go.mod go.sum
 $(TOOLS)/helm: deploy/tools/go.mod deploy/tools/go.sum
 	cd deploy/tools && $(GO) build -trimpath -o $(CURDIR)/$@ \
 	  -ldflags "-X helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=34" helm.sh/helm/v3/cmd/helm
+
+KUBE_APISERVER := test/controlplane/tools
+$(TOOLS)/kube-apiserver-1.36: $(KUBE_APISERVER)/build.sh $(KUBE_APISERVER)/kubernetes-1.36/go.mod $(KUBE_APISERVER)/kubernetes-1.36/go.sum
+	$(KUBE_APISERVER)/build.sh 1.36 $@

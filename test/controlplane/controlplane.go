@@ -31,15 +31,20 @@ type ControlPlane struct {
 // Start runs etcd and an API server until the end of the test. Access is checked with
 // RBAC. Pods can be made without a service account being there, and nodes stay without
 // the taint of those that are not ready, for nobody would make the one or remove the
-// other. The flags of kube-apiserver given come last.
+// other. The flags of kube-apiserver given come last. The environment variable
+// [EnvAPIServer] names a program to run instead of the server in this process.
 func Start(tb testing.TB, flags ...string) *ControlPlane {
 	tb.Helper()
-	storage := storagebackend.NewDefaultConfig("/registry", nil)
-	storage.Transport.ServerList = []string{startEtcd(tb)}
 	flags = append([]string{
 		"--authorization-mode=Node,RBAC",
 		"--disable-admission-plugins=ServiceAccount,TaintNodesByCondition",
 	}, flags...)
+	etcd := startEtcd(tb)
+	if program := os.Getenv(EnvAPIServer); program != "" {
+		return &ControlPlane{Admin: startProgram(tb, program, etcd, flags)}
+	}
+	storage := storagebackend.NewDefaultConfig("/registry", nil)
+	storage.Transport.ServerList = []string{etcd}
 	server := apiservertesting.StartTestServerOrDie(tb, nil, flags, storage)
 	tb.Cleanup(server.TearDownFn)
 	return &ControlPlane{Admin: server.ClientConfig}
