@@ -23,3 +23,11 @@ imagePullSecrets:
   {{- end }}
 {{- end }}
 {{- end }}
+
+{{- define "brisk.agent.metricsPort" -}}
+{{- $address := dig "http" "address" "" .Values.agent.config }}
+{{- if or (not $address) (hasPrefix "127." $address) (hasPrefix "localhost" $address) (hasPrefix "[::1]" $address) }}
+{{- fail "monitoring.agent needs agent.config.http.address to be reachable from other machines, such as 0.0.0.0:4078" }}
+{{- end }}
+{{- splitList ":" $address | last }}
+{{- end }}
