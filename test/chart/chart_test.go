@@ -157,7 +157,9 @@ func TestAccepted(t *testing.T) {
 	space := "apiVersion: v1\nkind: Namespace\nmetadata: {name: " + namespace + "}\n---\n"
 	// Pods cannot change, so those of "helm test" are made once.
 	for _, args := range [][]string{
-		nil, {"--skip-tests", "--values", "testdata/all.values.yaml"}, {"--skip-tests", "--values", "testdata/least.values.yaml"},
+		nil,
+		{"--skip-tests", "--values", "testdata/all.values.yaml"},
+		{"--skip-tests", "--values", "testdata/least.values.yaml"},
 		{"--skip-tests", "--set", "networkPolicy.enabled=true", "--set", "monitoring.dashboard=true"},
 	} {
 		plane.ApplyYAML(t, []byte(space+render(t, args...)))

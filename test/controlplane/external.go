@@ -7,11 +7,11 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
-	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -46,7 +46,7 @@ func startProgram(tb testing.TB, program, etcd string, flags []string) *rest.Con
 		tb.Fatal(err)
 	}
 	// The context of a test ends before its cleanups, which still need the server.
-	cmd := exec.CommandContext(context.WithoutCancel(tb.Context()), program, args...)
+	cmd := exec.CommandContext(context.WithoutCancel(tb.Context()), program, args...) //nolint:gosec // the person who runs the tests names the program
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		tb.Fatalf("starting kube-apiserver: %v", err)
@@ -116,5 +116,5 @@ func freePort(tb testing.TB) (host, port string) {
 	if err := listener.Close(); err != nil || !ok {
 		tb.Fatalf("closing %v: %v", listener.Addr(), err)
 	}
-	return address.IP.String(), fmt.Sprint(address.Port)
+	return address.IP.String(), strconv.Itoa(address.Port)
 }
