@@ -18,6 +18,11 @@ UNIT := ./api/... ./control/nodeblocks ./image/gzran ./image/index ./image/regis
 	./internal/... ./lazyfs/stream ./node/config ./node/host/tomledit ./node/ops ./p2p/policy ./p2p/wire ./scheduler/estimate ./scheduler/index
 FUZZTIME ?= 60s
 VERSION := $(shell sed -n 's/^appVersion: //p' deploy/charts/brisk/Chart.yaml)
+# What "version" of the programs says. Nothing of it depends on when or where they are built.
+COMMIT := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+STAMP := github.com/brisk-project/brisk/internal/version
+LDFLAGS := -X $(STAMP).release=v$(VERSION) -X $(STAMP).commit=$(COMMIT) -X $(STAMP).date=$(shell date -u -d @$(SOURCE_DATE_EPOCH) +%Y-%m-%dT%H:%M:%SZ)
 
 .PHONY: help
 help: ## Show this list
@@ -25,7 +30,7 @@ help: ## Show this list
 
 .PHONY: build
 build: ## Build the programs into bin/
-	$(GO) build -trimpath -o $(BIN)/ ./cmd/...
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
 
 .PHONY: check
 check: lint ## The fast loop: build, vet, lint, unit tests that need no root
@@ -42,7 +47,7 @@ push: $(TOOLS)/crane ## Build the images that the chart runs, and push them to R
 	@test -n "$(REGISTRY)" || { echo "usage: make push REGISTRY=registry.example.com/brisk"; exit 1; }
 	@for program in brisk-node brisk-scheduler; do \
 	  image=$(REGISTRY)/$$program:$(VERSION); dir=$(BIN)/images/$$program; mkdir -p $$dir; \
-	  CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $$dir/ ./cmd/$$program; \
+	  CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w $(LDFLAGS)' -o $$dir/ ./cmd/$$program; \
 	  tar -C $$dir --owner=0 --group=0 -czf $$dir.tar.gz $$program; \
 	  $(TOOLS)/crane append --oci-empty-base -f $$dir.tar.gz -t $$image >/dev/null; \
 	  $(TOOLS)/crane mutate --set-platform linux/$$($(GO) env GOARCH) --entrypoint /$$program -t $$image $$image; \

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"text/tabwriter"
 	"time"
+
+	"github.com/brisk-project/brisk/internal/cli"
+	"github.com/brisk-project/brisk/internal/units"
 )
 
 // DemoRun is what one way of starting the image took.
@@ -35,33 +37,25 @@ type DemoReport struct {
 
 // write prints the report as a table.
 func (r *DemoReport) write(w io.Writer) error {
-	table := tabwriter.NewWriter(w, 0, 0, 3, ' ', tabwriter.AlignRight)
-	_, err := fmt.Fprintf(w, "\nimage   %d layers, %s stored, %s uncompressed\nindex   %s, %.2f %% of the stored image, made in %.1f s\nlink    %s at the registry\n\n",
-		r.Layers, megabytes(r.StoredBytes), megabytes(r.UncompressedBytes),
-		megabytes(r.IndexBytes), 100*float64(r.IndexBytes)/float64(max(1, r.StoredBytes)), r.ConvertTime.Seconds(),
+	_, err := fmt.Fprintf(w, "\nimage   %d layers, %s compressed, %s uncompressed\nindex   %s, %.2f %% of the compressed image, made in %.1f s\nlink    %s at the registry\n\n",
+		r.Layers, units.Size(r.StoredBytes), units.Size(r.UncompressedBytes),
+		units.Size(r.IndexBytes), 100*float64(r.IndexBytes)/float64(max(1, r.StoredBytes)), r.ConvertTime.Seconds(),
 		rateText(r.BitsPerSecond))
-	rows := []string{"\tfirst output\tdone\tfrom registry\tfrom peers\t"}
+	table := cli.NewFigures(w)
+	table.Row("", "first output", "done", "from registry", "from peers")
+	table.Row("", "", "", "(compressed)", "(uncompressed)")
 	for _, run := range r.Runs {
-		rows = append(rows, fmt.Sprintf("%s\t%.2f s\t%.2f s\t%s\t%s\t", run.Name, run.FirstOutput.Seconds(), run.Done.Seconds(),
-			megabytes(run.RegistryBytes), megabytes(run.PeerBytes)))
+		table.Row(run.Name, fmt.Sprintf("%.2f s", run.FirstOutput.Seconds()), fmt.Sprintf("%.2f s", run.Done.Seconds()),
+			units.Size(run.RegistryBytes), units.Size(run.PeerBytes))
 	}
-	for _, row := range rows {
-		_, rowErr := fmt.Fprintln(table, row)
-		err = errors.Join(err, rowErr)
-	}
-	if err = errors.Join(err, table.Flush()); err != nil {
-		return fmt.Errorf("printing the table: %w", err)
-	}
-	return nil
+	return errors.Join(err, table.Flush())
 }
-
-func megabytes(n int64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }
 
 func rateText(bitsPerSecond int64) string {
 	if bitsPerSecond == 0 {
 		return "unlimited"
 	}
-	return fmt.Sprintf("%g Mbit/s", float64(bitsPerSecond)/1e6)
+	return units.Rate(bitsPerSecond)
 }
 
 // firstWrite passes writes on and remembers when the first one came.

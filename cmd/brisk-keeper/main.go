@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/brisk-project/brisk/internal/version"
 	"github.com/brisk-project/brisk/lazyfs/keeper"
 )
 
@@ -30,7 +31,11 @@ func run(ctx context.Context) error {
 	socket := flag.String("socket", "/run/brisk/keeper.sock", "where brisk-node finds the keeper")
 	patience := flag.Duration("patience", keeper.DefaultPatience, "how long readers wait for brisk-node before they get an error")
 	sessions := flag.Int("max-sessions", keeper.DefaultMaxSessions, "how many connections are kept at most")
+	showVersion := flag.Bool("version", false, "print the version, and what it was built from")
 	flag.Parse()
+	if *showVersion || flag.Arg(0) == "version" {
+		return version.Of("brisk-keeper").Write(os.Stdout)
+	}
 	k, err := keeper.New(keeper.Config{
 		Socket: *socket, Patience: *patience, MaxSessions: *sessions,
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/brisk-project/brisk/internal/cli"
 	"github.com/brisk-project/brisk/node/host/doctor"
 )
 
@@ -37,7 +38,7 @@ Images are really mounted for that, in a directory that is removed again. The ex
 			findings := doctor.Run(cmd.Context(), doctor.Config{
 				Node: cfg, Target: target, Containerd: opts.containerd, Registry: registry,
 			})
-			err = printAs(cmd.OutOrStdout(), format, findings, func(w io.Writer) error { return printFindings(w, findings) })
+			err = cli.Print(cmd.OutOrStdout(), format, findings, func(w io.Writer) error { return printFindings(w, findings) })
 			if err == nil && doctor.Failed(findings) {
 				err = errSick
 			}
@@ -46,7 +47,7 @@ Images are really mounted for that, in a directory that is removed again. The ex
 	}
 	opts.addPlacesTo(cmd)
 	opts.addContainerdTo(cmd.Flags())
-	addFormat(cmd, &format)
+	cli.AddFormat(cmd, &format)
 	cmd.Flags().StringVar(&registry, "registry", "", "compare the clock with that of this registry, given as host or host:port")
 	return cmd
 }

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -25,6 +24,7 @@ import (
 	"github.com/brisk-project/brisk/api/v1alpha1"
 	"github.com/brisk-project/brisk/control/members"
 	"github.com/brisk-project/brisk/control/nodeblocks"
+	"github.com/brisk-project/brisk/internal/version"
 	"github.com/brisk-project/brisk/node/agent"
 	nodeconfig "github.com/brisk-project/brisk/node/config"
 	containerdapi "github.com/brisk-project/brisk/node/containerd"
@@ -133,11 +133,9 @@ func nodeAddress(settings nodeconfig.Kubernetes) (netip.Addr, error) {
 
 // programVersion returns the version that the program was built as.
 func programVersion() string {
-	const most = 64
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && len(info.Main.Version) <= most {
-		return info.Main.Version
-	}
-	return "unknown"
+	const most = 64 // as the definition of NodeBlocks has it
+	built := version.Of("brisk-node").Version
+	return built[:min(most, len(built))]
 }
 
 // parseMembers reads what agents say of where they are reached. What makes no sense is

@@ -10,6 +10,10 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/brisk-project/brisk/internal/cli"
+	"github.com/brisk-project/brisk/internal/version"
 )
 
 func main() {
@@ -31,5 +35,15 @@ func newRootCommand() *cobra.Command {
 	}
 	root.AddCommand(newRunCommand(), newConfigCommand(), newStatusCommand(), newScrubCommand(), newDoctorCommand(),
 		newInstallCommand(), newUninstallCommand(), newDeployCommand())
+	cli.AddVersion(root, func(info *version.Info) { info.Kernel = kernelRelease() })
 	return root
+}
+
+// kernelRelease returns the release of the running kernel, empty if that is not known.
+func kernelRelease() string {
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(name.Release[:])
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/brisk-project/brisk/internal/units"
 	"github.com/brisk-project/brisk/lazyfs/scrub"
 	"github.com/brisk-project/brisk/node"
 )
@@ -44,7 +45,7 @@ func printScrub(w *strings.Builder, s scrub.Status) {
 	case s.Paused:
 		now = "paused"
 	case s.Running:
-		now = fmt.Sprintf("%s of %s read", bytesText(s.CheckedBytes), bytesText(s.TotalBytes))
+		now = fmt.Sprintf("%s of %s read", units.Size(s.CheckedBytes), units.Size(s.TotalBytes))
 	case !s.NextPass.IsZero():
 		now = "next " + s.NextPass.Local().Format(time.DateTime)
 	default:

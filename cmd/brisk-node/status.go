@@ -1,44 +1,19 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/brisk-project/brisk/internal/cli"
+	"github.com/brisk-project/brisk/internal/units"
 	"github.com/brisk-project/brisk/node"
 	"github.com/brisk-project/brisk/node/agent"
 )
-
-// The formats that commands print their results in.
-const (
-	formatTable = "table"
-	formatJSON  = "json"
-)
-
-// addFormat adds the flag for the format of what is printed.
-func addFormat(cmd *cobra.Command, format *string) {
-	cmd.Flags().StringVarP(format, "output", "o", formatTable, "table or json")
-}
-
-// printAs prints a result in a format.
-func printAs(w io.Writer, format string, result any, table func(io.Writer) error) error {
-	switch format {
-	case formatJSON:
-		encoder := json.NewEncoder(w)
-		encoder.SetIndent("", "  ")
-		return encoder.Encode(result)
-	case formatTable:
-		return table(w)
-	default:
-		return fmt.Errorf("output format %q is neither table nor json", format)
-	}
-}
 
 func newStatusCommand() *cobra.Command {
 	opts := &options{}
@@ -59,11 +34,11 @@ func newStatusCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return printAs(cmd.OutOrStdout(), format, status, func(w io.Writer) error { return printStatus(w, status) })
+			return cli.Print(cmd.OutOrStdout(), format, status, func(w io.Writer) error { return printStatus(w, status) })
 		},
 	}
 	opts.addPlacesTo(cmd)
-	addFormat(cmd, &format)
+	cli.AddFormat(cmd, &format)
 	return cmd
 }
 
@@ -85,19 +60,23 @@ func printStatus(w io.Writer, status agent.Status) error {
 			fmt.Fprintf(&text, "              %s for %s\n", repo.Source, repo.Repository)
 		}
 	}
-	fmt.Fprintf(&text, "loaded:       %s from registries, %s from peers\n", bytesText(status.Bytes.Registry), bytesText(status.Bytes.Peers))
+	fmt.Fprintf(&text, "transferred:  %s from registries, compressed; %s from peers, uncompressed\n",
+		units.Size(status.Bytes.Registry), units.Size(status.Bytes.Peers))
 	printScrub(&text, status.Scrub)
 	fmt.Fprintln(&text)
-	rows := []string{"IMAGE\tLAZY\tLOCAL\tREGISTRY\tPEERS\tDISK\tMEMORY\tSTALLS\n"}
+	table := cli.NewTable(&text)
+	// Of what programs read, so that columns can be added and compared: not as it was transferred.
+	table.Row("IMAGE", "LAZY", "LOCAL", "REGISTRY", "PEERS", "DISK", "MEMORY", "STALLS")
 	for _, image := range status.Images {
-		rows = append(rows, strings.Join(imageRow(image), "\t")+"\n")
+		table.Row(imageRow(image)...)
 	}
-	table := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
-	_, err := io.WriteString(table, strings.Join(rows, ""))
-	if err = errors.Join(err, table.Flush()); err != nil {
+	if err := table.Flush(); err != nil {
 		return err
 	}
-	_, err = io.WriteString(w, text.String())
+	if len(status.Images) > 0 {
+		text.WriteString("\nREGISTRY, PEERS, DISK and MEMORY say where content came from, uncompressed.\n")
+	}
+	_, err := io.WriteString(w, text.String())
 	return err
 }
 
@@ -123,21 +102,6 @@ func imageRow(image agent.ImageStatus) []string {
 		stalls = fmt.Sprintf("%d (%s in all, %s at most)", t.Stalls, t.StallTime.Round(time.Millisecond), t.LongestStall.Round(time.Millisecond))
 	}
 	return []string{
-		image.Image, lazy, local, bytesText(t.Registry), bytesText(t.Peers), bytesText(t.Disk), bytesText(t.Memory), stalls,
+		image.Image, lazy, local, units.Size(t.Registry), units.Size(t.Peers), units.Size(t.Disk), units.Size(t.Memory), stalls,
 	}
-}
-
-// bytesText returns a number of bytes with three digits and a unit.
-func bytesText(n int64) string {
-	value, unit := float64(n), "B"
-	for _, next := range []string{"KiB", "MiB", "GiB", "TiB"} {
-		if value < 1000 {
-			break
-		}
-		value, unit = value/1024, next
-	}
-	if unit == "B" {
-		return fmt.Sprintf("%d B", n)
-	}
-	return fmt.Sprintf("%.3g %s", value, unit)
 }

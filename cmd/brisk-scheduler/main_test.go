@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	schedulerconfig "k8s.io/kubernetes/pkg/scheduler/apis/config"
@@ -42,6 +43,22 @@ func TestShippedConfigurations(t *testing.T) {
 				t.Errorf("Score disables %v", off)
 			}
 		})
+	}
+}
+
+// A flag of kube-scheduler prints its version, "Kubernetes v0.0.0-master+$Format:%H$".
+func TestVersion(t *testing.T) {
+	for _, args := range [][]string{{"version"}, {"--version"}} {
+		command := newCommand()
+		var out strings.Builder
+		command.SetOut(&out)
+		command.SetArgs(args)
+		if err := command.Execute(); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasPrefix(out.String(), "brisk-scheduler ") || !strings.Contains(out.String(), "commit: ") {
+			t.Errorf("%q prints %q", args, out.String())
+		}
 	}
 }
 

@@ -2,11 +2,10 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"text/tabwriter"
+	"strconv"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/spf13/cobra"
@@ -14,6 +13,8 @@ import (
 	"github.com/brisk-project/brisk/image/convert"
 	"github.com/brisk-project/brisk/image/registry"
 	"github.com/brisk-project/brisk/internal/block"
+	"github.com/brisk-project/brisk/internal/cli"
+	"github.com/brisk-project/brisk/internal/units"
 )
 
 type convertOptions struct {
@@ -43,13 +44,13 @@ func newConvertCommand(shared *globals) *cobra.Command {
 	flags.StringVar(&opts.tag, "tag", "", "where the accelerated image index goes (default: the tag of IMAGE with the suffix \"_accelerated\")")
 	flags.IntVar(&opts.parallel, "parallel", 0, "how many layers to read at a time (default: one for each core)")
 	flags.BoolVar(&opts.reindex, "reindex", false, "read every layer, whether it has an index or not")
-	flags.StringVarP(&opts.output, "output", "o", "table", "format: table or json")
+	cli.AddFormat(cmd, &opts.output)
 	return cmd
 }
 
 func (o *convertOptions) run(ctx context.Context, out io.Writer, image string) error {
-	if o.output != "table" && o.output != "json" {
-		return fmt.Errorf("--output %q is neither table nor json", o.output)
+	if err := cli.CheckFormat(o.output); err != nil {
+		return err
 	}
 	client, err := o.registryClient()
 	if err != nil {
@@ -60,21 +61,16 @@ func (o *convertOptions) run(ctx context.Context, out io.Writer, image string) e
 	if err != nil {
 		return err
 	}
-	bars := newProgress(o.progressTo(), "indexing")
+	bars := cli.NewProgress(o.progressTo(), "indexing")
 	cfg := convert.Config{Parallel: o.parallel, Reindex: o.reindex, Logger: o.logger(), Progress: follow(bars)}
 	if cfg.Known, cfg.Tag, err = o.references(client); err != nil {
 		return err
 	}
 	result, err := convert.Convert(ctx, client, ref, cfg)
-	if err = errors.Join(err, bars.finish()); err != nil {
+	if err = errors.Join(err, bars.Finish()); err != nil {
 		return err
 	}
-	if o.output == "json" {
-		encoder := json.NewEncoder(out)
-		encoder.SetIndent("", "  ")
-		return encoder.Encode(result)
-	}
-	return writeConversion(out, result)
+	return cli.Print(out, o.output, result, func(w io.Writer) error { return writeConversion(w, result) })
 }
 
 func (o *convertOptions) references(client *registry.Client) (known []name.Reference, tag *name.Tag, err error) {
@@ -100,36 +96,36 @@ func (o *convertOptions) references(client *registry.Client) (known []name.Refer
 }
 
 // follow draws the events of a conversion as a bar.
-func follow(bars *progress) func(convert.Event) {
+func follow(bars *cli.Progress) func(convert.Event) {
 	read := make(map[block.Digest]int64)
 	return func(e convert.Event) {
 		switch e.Kind {
 		case convert.Planned:
-			bars.grow(e.Total)
+			bars.Grow(e.Total)
 		case convert.Reused:
-			bars.add(e.Total)
+			bars.Add(e.Total)
 		case convert.Reading:
-			bars.add(e.Read - read[e.Layer])
+			bars.Add(e.Read - read[e.Layer])
 			read[e.Layer] = e.Read
 		case convert.Indexed:
-			bars.add(e.Total - read[e.Layer])
+			bars.Add(e.Total - read[e.Layer])
 		}
 	}
 }
 
 func writeConversion(out io.Writer, result *convert.Result) error {
-	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "LAYER\tSTORED\tUNCOMPRESSED\tINDEX\tENTRIES\tFRAMES\t") //nolint:errcheck // reported by Flush
+	table := cli.NewTable(out)
+	table.Row("LAYER", "COMPRESSED", "UNCOMPRESSED", "INDEX", "ENTRIES", "FRAMES", "")
 	for _, l := range result.Layers {
 		how := fmt.Sprintf("read in %.1f s", l.Elapsed.Seconds())
 		if l.Reused {
 			how = "had an index"
 		}
-		fmt.Fprintf(table, "%.19s\t%s\t%s\t%s\t%d\t%d\t%s\n", l.Digest, megabytes(l.BlobSize), megabytes(l.StreamSize), //nolint:errcheck // reported by Flush
-			megabytes(l.IndexSize), l.Entries, l.Frames, how)
+		table.Row(shortDigest(l.Digest.String()), units.Size(l.BlobSize), units.Size(l.StreamSize), units.Size(l.IndexSize),
+			strconv.Itoa(l.Entries), strconv.Itoa(l.Frames), how)
 	}
 	if err := table.Flush(); err != nil {
-		return fmt.Errorf("printing: %w", err)
+		return err
 	}
 	for _, p := range result.Platforms {
 		what := "index " + p.Artifact.String()

@@ -10,13 +10,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/brisk-project/brisk/bench"
+	"github.com/brisk-project/brisk/internal/cli"
 )
 
 type demoOptions struct {
 	*globals
 	image string
 	args  []string
-	rate  bitRate
+	rate  cli.Rate
 	nodes int
 	size  string
 	dir   string

@@ -28,7 +28,7 @@ func TestConvertInspectVerify(t *testing.T) {
 		t.Errorf("conversion %+v", converted)
 	}
 
-	requireOutput(t, run(t, "inspect", image), image, "% of stored", "gzip", "zstd", "any part")
+	requireOutput(t, run(t, "inspect", image), image, "% of compressed", "COMPRESSED  UNCOMPRESSED", "KiB", "gzip", "zstd", "any part")
 	var seen inspection
 	if err := json.Unmarshal([]byte(run(t, "inspect", "-o", "json", image)), &seen); err != nil {
 		t.Fatal(err)

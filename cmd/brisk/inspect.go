@@ -2,17 +2,19 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
-	"text/tabwriter"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
 	"github.com/brisk-project/brisk/image/index"
+	"github.com/brisk-project/brisk/internal/cli"
+	"github.com/brisk-project/brisk/internal/units"
 )
 
-// inspection is what "brisk inspect" tells of an image. All sizes are in bytes.
+// inspection is what "brisk inspect" tells of an image. All sizes are in bytes: StoredSize
+// of the blobs in the registry, which are compressed, StreamSize of what is in them.
 type inspection struct {
 	Image        string            `json:"image"`
 	Digest       string            `json:"digest"`
@@ -49,14 +51,14 @@ func newInspectCommand(shared *globals) *cobra.Command {
 			return inspect(cmd.Context(), shared, cmd.OutOrStdout(), args[0], platform, output)
 		},
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "table", "format: table or json")
+	cli.AddFormat(cmd, &output)
 	cmd.Flags().StringVar(&platform, "platform", "", "platform of a multi-platform image (default: this machine's)")
 	return cmd
 }
 
 func inspect(ctx context.Context, shared *globals, out io.Writer, image, platform, output string) error {
-	if output != "table" && output != "json" {
-		return fmt.Errorf("--output %q is neither table nor json", output)
+	if err := cli.CheckFormat(output); err != nil {
+		return err
 	}
 	chosen, err := parsePlatform(platform)
 	if err != nil {
@@ -72,12 +74,7 @@ func inspect(ctx context.Context, shared *globals, out io.Writer, image, platfor
 		return err
 	}
 	report := describe(found)
-	if output == "json" {
-		encoder := json.NewEncoder(out)
-		encoder.SetIndent("", "  ")
-		return encoder.Encode(report)
-	}
-	return report.writeTable(out)
+	return cli.Print(out, output, report, report.writeTable)
 }
 
 func describe(found *indexed) *inspection {
@@ -120,35 +117,27 @@ func meanFrame(layer *index.Layer) int64 {
 func percent(part, whole int64) float64 { return 100 * float64(part) / float64(max(1, whole)) }
 
 func (r *inspection) writeTable(out io.Writer) error {
-	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	about := cli.NewTable(out)
 	for _, row := range [][2]string{{"image", r.Image}, {"digest", r.Digest}, {"platform", r.Platform}, {"index", r.Artifact}} {
-		fmt.Fprintf(table, "%s\t%s\n", row[0], row[1]) //nolint:errcheck // reported by Flush
+		about.Row(row[0], row[1])
 	}
-	//nolint:errcheck // reported by Flush
-	fmt.Fprintf(table, "size\t%s stored, %s uncompressed, index %s (%.2f %% of stored)\n\n",
-		megabytes(r.StoredSize), megabytes(r.StreamSize), megabytes(r.IndexSize), r.IndexPercent)
-	if err := table.Flush(); err != nil {
-		return fmt.Errorf("printing: %w", err)
+	about.Row("size", fmt.Sprintf("%s compressed, %s uncompressed, index %s (%.2f %% of compressed)\n",
+		units.Size(r.StoredSize), units.Size(r.StreamSize), units.Size(r.IndexSize), r.IndexPercent))
+	if err := about.Flush(); err != nil {
+		return err
 	}
-	table = tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "LAYER\tCOMPRESSION\tSTORED\tUNCOMPRESSED\tINDEX\tOF STORED\tENTRIES\tFRAMES\tMEAN FRAME\tREAD") //nolint:errcheck // reported by Flush
+	layers := cli.NewTable(out)
+	layers.Row("LAYER", "COMPRESSION", "COMPRESSED", "UNCOMPRESSED", "INDEX", "OF COMPRESSED", "ENTRIES", "FRAMES", "MEAN FRAME", "READ")
 	for _, l := range r.Layers {
 		how := "any part"
 		if !l.Seekable {
 			how = "from its start"
 		}
-		fmt.Fprintf(table, "%.19s\t%s\t%s\t%s\t%s\t%.2f %%\t%d\t%d\t%s\t%s\n", l.Digest, l.Compression, megabytes(l.StoredSize), //nolint:errcheck // reported by Flush
-			megabytes(l.StreamSize), megabytes(l.IndexSize), percent(l.IndexSize, l.StoredSize), l.Entries, l.Frames, megabytes(l.FrameSize), how)
+		layers.Row(shortDigest(l.Digest), l.Compression, units.Size(l.StoredSize), units.Size(l.StreamSize), units.Size(l.IndexSize),
+			fmt.Sprintf("%.2f %%", percent(l.IndexSize, l.StoredSize)), strconv.Itoa(l.Entries), strconv.Itoa(l.Frames), units.Size(l.FrameSize), how)
 	}
-	if err := table.Flush(); err != nil {
-		return fmt.Errorf("printing: %w", err)
-	}
-	return nil
+	return layers.Flush()
 }
 
-func megabytes(n int64) string {
-	if n < 100_000 {
-		return fmt.Sprintf("%.1f kB", float64(n)/1e3)
-	}
-	return fmt.Sprintf("%.1f MB", float64(n)/1e6)
-}
+// shortDigest returns as much of a digest as people compare.
+func shortDigest(digest string) string { return fmt.Sprintf("%.19s", digest) }

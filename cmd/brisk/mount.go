@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/brisk-project/brisk/internal/cli"
 	"github.com/brisk-project/brisk/lazyfs"
 	"github.com/brisk-project/brisk/node"
 	"github.com/brisk-project/brisk/p2p"
@@ -40,8 +41,8 @@ type mountOptions struct {
 	noFill      bool
 	platform    string
 	backend     string
-	cacheSize   byteSize
-	memorySize  byteSize
+	cacheSize   cli.Size
+	memorySize  cli.Size
 	readTimeout time.Duration
 	listen      []string
 	peers       []string

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"io"
 	"log/slog"
 	"os"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"github.com/brisk-project/brisk/bench/chroot"
+	"github.com/brisk-project/brisk/internal/cli"
 )
 
 // globals are the flags every command understands.
@@ -22,6 +25,15 @@ func (g *globals) logger() *slog.Logger {
 		level = slog.LevelDebug
 	}
 	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+}
+
+// progressTo returns where progress is drawn: the terminal on standard error, or
+// nowhere if that is none.
+func (g *globals) progressTo() io.Writer {
+	if g.verbose || !term.IsTerminal(int(os.Stderr.Fd())) {
+		return io.Discard
+	}
+	return os.Stderr
 }
 
 func newRootCommand() *cobra.Command {
@@ -47,6 +59,7 @@ func newRootCommand() *cobra.Command {
 		newDemoCommand(shared),
 		newContainerInitCommand(),
 	)
+	cli.AddVersion(root, nil)
 	return root
 }
 

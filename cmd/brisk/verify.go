@@ -14,6 +14,7 @@ import (
 	"github.com/brisk-project/brisk/image/index"
 	"github.com/brisk-project/brisk/image/registry"
 	"github.com/brisk-project/brisk/internal/block"
+	"github.com/brisk-project/brisk/internal/cli"
 	"github.com/brisk-project/brisk/internal/source"
 )
 
@@ -47,10 +48,10 @@ func verify(ctx context.Context, shared *globals, out io.Writer, image, platform
 	if err != nil {
 		return err
 	}
-	bars := newProgress(shared.progressTo(), "verifying")
+	bars := cli.NewProgress(shared.progressTo(), "verifying")
 	var blocks int64
 	for _, layer := range found.layers {
-		bars.grow(layer.StreamSize())
+		bars.Grow(layer.StreamSize())
 		blocks += int64(block.Count(layer.StreamSize()))
 	}
 	group, ctx := errgroup.WithContext(ctx)
@@ -58,7 +59,7 @@ func verify(ctx context.Context, shared *globals, out io.Writer, image, platform
 	for _, layer := range found.layers {
 		group.Go(func() error { return verifyLayer(ctx, client, found.image.Name.Context(), layer, bars) })
 	}
-	if err := errors.Join(group.Wait(), bars.finish()); err != nil {
+	if err := errors.Join(group.Wait(), bars.Finish()); err != nil {
 		return fmt.Errorf("verifying %s: %w", image, err)
 	}
 	_, err = fmt.Fprintf(out, "%s: %d layers, %d blocks, every digest is right\n", found.image.Digest, len(found.layers), blocks)
@@ -82,7 +83,7 @@ func (l layout) BlockDigest(k block.Key) (block.Digest, bool) {
 }
 
 // verifyLayer reads a layer stream extent by extent and hashes it on the way.
-func verifyLayer(ctx context.Context, client *registry.Client, repo name.Repository, layer *index.Layer, bars *progress) error {
+func verifyLayer(ctx context.Context, client *registry.Client, repo name.Repository, layer *index.Layer, bars *cli.Progress) error {
 	origin, err := registry.NewSource(client, registry.SourceConfig{})
 	if err != nil {
 		return err
@@ -108,11 +109,11 @@ func verifyLayer(ctx context.Context, client *registry.Client, repo name.Reposit
 }
 
 // hashRange writes the blocks of a range in order, whatever the order they come in.
-func hashRange(ctx context.Context, blocks block.Source, want block.Range, stream io.Writer, bars *progress) error {
+func hashRange(ctx context.Context, blocks block.Source, want block.Range, stream io.Writer, bars *cli.Progress) error {
 	next, early := want.First, make(map[uint32][]byte)
 	write := func(data []byte) error {
 		next++
-		bars.add(int64(len(data)))
+		bars.Add(int64(len(data)))
 		_, err := stream.Write(data)
 		return err
 	}

@@ -14,8 +14,8 @@ import (
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay/overlayutils"
 	"golang.org/x/sys/unix"
 
+	"github.com/brisk-project/brisk/internal/units"
 	"github.com/brisk-project/brisk/lazyfs"
-	nodeconfig "github.com/brisk-project/brisk/node/config"
 	"github.com/brisk-project/brisk/node/host/install"
 )
 
@@ -162,7 +162,7 @@ func (d *doctor) disk(context.Context) {
 	case nfsMagic:
 		d.fail("choose another directory, on ext4 or xfs", "%s is on NFS", dir)
 	}
-	size := func(n int64) string { return nodeconfig.FormatSize(nodeconfig.Size(n >> 20 << 20)) }
+	size := units.Size
 	free, cache := int64(fs.Bavail)*fs.Bsize, int64(d.cfg.Node.Cache.Size)
 	switch {
 	case free < int64(d.cfg.Node.Cache.MinFree):
@@ -201,7 +201,7 @@ func (d *doctor) cgroup(context.Context) {
 	case err != nil:
 		d.warn("", "the limits of the agent are not known: %v", err)
 	case parseErr == nil && limit < minMemory:
-		d.warn("allow it 256 MiB at least", "the agent is allowed %d bytes of memory", limit)
+		d.warn("allow it 256 MiB at least", "the agent is allowed %s of memory", units.Size(limit))
 	default:
 		d.ok("control groups are of version 2, and leave the agent enough memory")
 	}
