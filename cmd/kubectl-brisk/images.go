@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/brisk-project/brisk/api/v1alpha1"
+	"github.com/brisk-project/brisk/internal/units"
 )
 
 // imageRow is what is told of an image. Sizes are in bytes.
@@ -88,7 +89,7 @@ func imageTable(rows []imageRow) table[imageRow] {
 			for _, n := range r.Nodes {
 				least, most = min(least, n.StartupMissing), max(most, n.Cached)
 			}
-			return []string{r.Image, strconv.Itoa(len(r.Nodes)), fewNames(r.Warm), sizeText(least), sizeText(most)}
+			return []string{r.Image, strconv.Itoa(len(r.Nodes)), fewNames(r.Warm), units.Size(least), units.Size(most)}
 		},
 	}
 }
@@ -112,7 +113,7 @@ func placeTable(rows []imageRow, text string) table[[2]any] {
 		if n.Estimated {
 			known = "guessed"
 		}
-		return []string{fmt.Sprint(row[0]), n.Node, sizeText(n.StartupMissing), sizeText(n.Cached), known}
+		return []string{fmt.Sprint(row[0]), n.Node, units.Size(n.StartupMissing), units.Size(n.Cached), known}
 	}
 	return t
 }

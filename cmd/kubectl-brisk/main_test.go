@@ -187,6 +187,11 @@ func TestCommands(t *testing.T) {
 	if len(said.Nodes) != 6 || said.Nodes[0].Node != "warm" || !said.Nodes[0].Chosen || said.Nodes[0].Seconds != 0 {
 		t.Errorf("%+v", said.Nodes)
 	}
+	for _, args := range [][]string{{"version"}, {"--version"}, {"version", "-o", "yaml"}} {
+		if out, err := s.run(args...); err != nil || !strings.Contains(out, "kubectl-brisk") || !strings.Contains(out, "commit:") {
+			t.Errorf("%q prints %q, %v", args, out, err)
+		}
+	}
 	for _, args := range [][]string{{"why"}, {"why", "nobody"}, {"nodes", "-o", "yaml"}, {"nodes", "more"}} {
 		if out, err := s.run(args...); err == nil {
 			t.Errorf("%q prints %q", args, out)

@@ -7,6 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/util/duration"
+
+	"github.com/brisk-project/brisk/internal/units"
 )
 
 // nodeRow is what is told of a node. Sizes are in bytes, rates in bytes per second.
@@ -90,8 +92,8 @@ func (o *options) newTopCommand() *cobra.Command {
 				header: "NODE MISSING IMAGES WARM CACHED FREE PEERS REGISTRY REPORTED", rows: rows,
 				line: func(r nodeRow) []string {
 					return []string{
-						r.Node, sizeText(r.StartupMissing), strconv.Itoa(r.Images), strconv.Itoa(r.WarmImages), orDash(r.Cached),
-						sizeText(r.FreeBytes), rateText(r.PeerRate), rateText(r.RegistryRate), orDash(r.Reported),
+						r.Node, units.Size(r.StartupMissing), strconv.Itoa(r.Images), strconv.Itoa(r.WarmImages), orDash(r.Cached),
+						units.Size(r.FreeBytes), units.Throughput(r.PeerRate), units.Throughput(r.RegistryRate), orDash(r.Reported),
 					}
 				},
 			}.print(cmd.OutOrStdout(), o.format)

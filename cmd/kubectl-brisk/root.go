@@ -10,6 +10,8 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/printers"
+
+	"github.com/brisk-project/brisk/internal/cli"
 )
 
 // The formats that results are printed in.
@@ -38,6 +40,7 @@ func newRootCommand() *cobra.Command {
 	opts.AddFlags(flags)
 	flags.StringVarP(&opts.format, "output", "o", formatTable, "table or json")
 	root.AddCommand(opts.newNodesCommand(), opts.newImagesCommand(), opts.newWhyCommand(), opts.newTopCommand())
+	cli.AddVersion(root, nil)
 	return root
 }
 

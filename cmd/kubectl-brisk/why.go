@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/brisk-project/brisk/api/compat"
+	"github.com/brisk-project/brisk/internal/units"
 	"github.com/brisk-project/brisk/scheduler/index"
 )
 
@@ -187,7 +188,7 @@ func (e *explanation) table() table[explainNode] {
 				cached += image.Cached
 			}
 			return []string{
-				name, secondsText(n.Seconds), secondsText(n.Peers), secondsText(n.Registry), sizeText(cached),
+				name, secondsText(n.Seconds), secondsText(n.Peers), secondsText(n.Registry), units.Size(cached),
 				strconv.FormatInt(n.Score, 10), fmt.Sprintf("%.0f%%", 100*n.Confidence), n.State,
 			}
 		},

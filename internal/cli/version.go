@@ -19,6 +19,8 @@ func AddVersion(root *cobra.Command, more func(*version.Info)) {
 	var text bytes.Buffer
 	//nolint:errcheck,gosec // a buffer takes everything
 	info.Write(&text)
+	// Made here, because libraries may have made a global flag of that name, of another type.
+	root.Flags().Bool("version", false, "print the version, and what it was built from")
 	root.Version = info.Version
 	root.SetVersionTemplate(text.String())
 	root.AddCommand(NewVersionCommand(info))
