@@ -54,7 +54,8 @@ func connections(t *testing.T, control, dir string) (all []connection) {
 }
 
 // requireNothingLeft checks that no mount, loop device or FUSE connection is left of
-// what was below dir, and that only what is meant to stay is there: caches, indexes, traces,
+// what was below dir, and that only what is meant to stay is there: caches and what was found in
+// them, indexes, traces,
 // metadata, locks.
 func requireNothingLeft(t *testing.T, dir string, before []connection) {
 	t.Helper()
@@ -65,7 +66,7 @@ func requireNothingLeft(t *testing.T, dir string, before []connection) {
 			t.Errorf("the FUSE connection %s is still there", c.path)
 		}
 	}
-	stays := []string{"/node/cache/", "/node/objects/", "/node/mounts/rootfs/", "/node/traces/", "/node/mounts/lock", "/node/peer.key", "/overlay/"}
+	stays := []string{"/node/cache/", "/node/objects/", "/node/mounts/rootfs/", "/node/traces/", "/node/mounts/lock", "/node/peer.key", "/node/" + node.ScrubStateFile, "/overlay/"}
 	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
 		kept := func(prefix string) bool { return strings.HasPrefix(path, dir+prefix) }
 		if err == nil && (!d.IsDir() && !slices.ContainsFunc(stays, kept) || kept("/node/mounts/mnt/")) {
