@@ -23,6 +23,9 @@ type BuildConfig struct {
 	// checkpoints of a gzip blob; 0 means the default of package gzran. Where data
 	// compresses well checkpoints may be further apart, see [Build].
 	Spacing int64
+	// Uncompressed says that the blob is the layer stream itself, whatever its first
+	// bytes look like.
+	Uncompressed bool
 }
 
 // Result is a finished layer index and what was learned on the way.
@@ -63,8 +66,10 @@ func Build(ctx context.Context, blob io.Reader, cfg BuildConfig) (*Result, error
 		return nil, err
 	}
 	br := bufio.NewReaderSize(blob, 16)
-	if b.compression, err = detect(br); err != nil {
-		return nil, fmt.Errorf("reading the layer blob: %w", err)
+	if !cfg.Uncompressed {
+		if b.compression, err = detect(br); err != nil {
+			return nil, fmt.Errorf("reading the layer blob: %w", err)
+		}
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	streamPipe := newPipe(ctx)

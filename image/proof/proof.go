@@ -1,0 +1,162 @@
+package proof
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+
+	"github.com/brisk-project/brisk/image/index"
+	"github.com/brisk-project/brisk/internal/block"
+)
+
+// ErrFalse says that an index claims what is not true. The text says what.
+var ErrFalse = errors.New("layer index is false")
+
+// Facts are what is true of a layer stream.
+type Facts struct {
+	// DiffID is the digest of the stream, zero if Invalid says why it is no layer.
+	DiffID block.Digest `json:"diffID,omitzero"`
+	// Entries is the digest of all entries.
+	Entries block.Digest `json:"entries,omitzero"`
+	Invalid string       `json:"invalid,omitempty"`
+}
+
+// Truth is a layer index that was made of the stream, with the facts.
+type Truth struct {
+	Facts
+
+	layer *index.Layer // nil if the facts are invalid
+}
+
+// Prover computes the facts of one layer stream. It is for one goroutine.
+type Prover struct {
+	in     *io.PipeWriter
+	ctx    context.Context //nolint:containedctx // of the goroutine that a Prover is
+	cancel context.CancelFunc
+	built  chan build
+}
+
+type build struct {
+	result *index.Result
+	err    error
+}
+
+// New returns a Prover. It must be ended with Finish or Discard, also after the end of ctx.
+func New(ctx context.Context) *Prover {
+	ctx, cancel := context.WithCancel(ctx)
+	out, in := io.Pipe()
+	p := &Prover{in: in, ctx: ctx, cancel: cancel, built: make(chan build, 1)}
+	go func() {
+		result, err := index.Build(ctx, out, index.BuildConfig{Uncompressed: true})
+		// Nobody reads any more; the writer must not wait.
+		_ = out.CloseWithError(errDone)
+		p.built <- build{result, err}
+	}()
+	return p
+}
+
+var errDone = errors.New("the stream has been judged")
+
+// Write takes the next bytes of the stream.
+func (p *Prover) Write(data []byte) {
+	// An error says that the stream is no layer, which Finish tells.
+	_, _ = p.in.Write(data) //nolint:errcheck // see above
+}
+
+// Discard ends a Prover that has not been given the whole stream.
+func (p *Prover) Discard() {
+	p.cancel()
+	_ = p.in.CloseWithError(errDone)
+	<-p.built
+}
+
+// Finish says that the stream is at its end, and returns the truth about it. It fails when
+// the context of the Prover has ended.
+func (p *Prover) Finish() (Truth, error) {
+	defer p.cancel()
+	_ = p.in.Close() //nolint:errcheck // it returns none
+	made := <-p.built
+	if err := p.ctx.Err(); err != nil {
+		return Truth{}, fmt.Errorf("proving a layer stream: %w", err)
+	}
+	if made.err != nil {
+		// The stream comes from memory: what fails is its format, or a limit.
+		return Truth{Facts: Facts{Invalid: made.err.Error()}}, nil
+	}
+	layer, err := index.Open(bytes.NewReader(made.result.Encoded), int64(len(made.result.Encoded)))
+	if err != nil {
+		return Truth{}, fmt.Errorf("reading the index of a layer stream: %w", err)
+	}
+	entries, err := digest(layer)
+	if err != nil {
+		return Truth{}, err
+	}
+	return Truth{Facts: Facts{DiffID: made.result.DiffID, Entries: entries}, layer: layer}, nil
+}
+
+// Check compares an index of the stream with the facts. The error wraps [ErrFalse] if a
+// claim of it is not true; any other error leaves that open.
+func (f Facts) Check(claimed *index.Layer) error {
+	if err := f.checkStream(claimed); err != nil {
+		return err
+	}
+	entries, err := digest(claimed)
+	if err := falseFormat(err); err != nil {
+		return err
+	}
+	if entries != f.Entries {
+		return fmt.Errorf("%w: its entries are not those of the tar", ErrFalse)
+	}
+	return nil
+}
+
+func (f Facts) checkStream(claimed *index.Layer) error {
+	switch {
+	case f.Invalid != "":
+		return fmt.Errorf("%w: the stream cannot be unpacked: %s", ErrFalse, f.Invalid)
+	case f.DiffID != claimed.DiffID():
+		return fmt.Errorf("%w: it claims diffID %s, the stream has %s", ErrFalse, claimed.DiffID(), f.DiffID)
+	}
+	return nil
+}
+
+// Check is [Facts.Check], and names the first entry that differs.
+func (t Truth) Check(claimed *index.Layer) error {
+	if err := t.checkStream(claimed); err != nil {
+		return err
+	}
+	there, stop := iter.Pull2(t.layer.Entries())
+	defer stop()
+	for lie, err := range claimed.Entries() {
+		if err := falseFormat(err); err != nil {
+			return err
+		}
+		actual, err, ok := there()
+		if err != nil {
+			return fmt.Errorf("walking the entries of a layer stream: %w", err)
+		}
+		if !ok {
+			return fmt.Errorf("%w: it has entry %.200q, which the tar has not", ErrFalse, lie.Path)
+		}
+		if what := difference(lie, actual); what != "" {
+			return fmt.Errorf("%w: %s", ErrFalse, what)
+		}
+	}
+	if actual, err, ok := there(); err != nil {
+		return fmt.Errorf("walking the entries of a layer stream: %w", err)
+	} else if ok {
+		return fmt.Errorf("%w: it lacks entry %.200q of the tar", ErrFalse, actual.Path)
+	}
+	return nil
+}
+
+// falseFormat makes entries that cannot be read, though their digest is right, a lie.
+func falseFormat(err error) error {
+	if errors.Is(err, index.ErrFormat) {
+		return fmt.Errorf("%w: %w", ErrFalse, err)
+	}
+	return err
+}
