@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -58,7 +59,7 @@ type Config struct {
 	Mended func(ctx context.Context, k block.Key)
 	// Observe, if set, returns who is to see a complete layer while it is read back, nil
 	// for nobody.
-	Observe func(layer block.Digest) Observer
+	Observe func(ctx context.Context, layer block.Digest) Observer
 	// Path is the file that keeps the state.
 	Path string
 	// Interval is the time in which everything is read once; 0 leaves passes out. Complete
@@ -109,7 +110,7 @@ func New(cfg Config) (*Scrubber, error) {
 // Run works until ctx ends, then saves the state. It is called once.
 func (s *Scrubber) Run(ctx context.Context) error {
 	for _, layer := range s.cfg.Disk.Layers() {
-		if s.cfg.Disk.Complete(layer) && !s.cfg.Disk.Proven(layer) {
+		if s.cfg.Disk.Complete(layer) && (s.cfg.Observe != nil || !s.cfg.Disk.Proven(layer)) {
 			s.Complete(layer)
 		}
 	}
@@ -134,7 +135,9 @@ func (s *Scrubber) Run(ctx context.Context) error {
 // Complete tells that a layer has become complete, for it to be read back. It does not wait.
 func (s *Scrubber) Complete(layer block.Digest) {
 	s.mu.Lock()
-	s.complete = append(s.complete, layer)
+	if !slices.Contains(s.complete, layer) {
+		s.complete = append(s.complete, layer)
+	}
 	s.mu.Unlock()
 	s.signal()
 }

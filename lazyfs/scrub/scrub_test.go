@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -274,7 +275,7 @@ func TestCompleteLayerIsReadBack(t *testing.T) {
 		s := newSetting(t, t.TempDir(), two())
 		defer s.close(t)
 		seen := make(map[block.Digest]*observer)
-		s.cfg.Observe = func(layer block.Digest) scrub.Observer {
+		s.cfg.Observe = func(_ context.Context, layer block.Digest) scrub.Observer {
 			seen[layer] = &observer{}
 			return seen[layer]
 		}
@@ -290,6 +291,41 @@ func TestCompleteLayerIsReadBack(t *testing.T) {
 			if !s.disk.Proven(l.ID) || seen[l.ID] == nil || !seen[l.ID].whole || block.Sum(seen[l.ID].data) != block.Sum(l.Data) {
 				t.Errorf("layer %q was not read back", l.Name)
 			}
+		}
+	})
+}
+
+// What was read back before the start is offered to an observer, who may not have seen it,
+// and is not read again if nobody wants it.
+func TestObserverSeesLayersOfProcessBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetting(t, t.TempDir(), two())
+		defer s.close(t)
+		stop := s.run(t)
+		s.fill(t)
+		<-time.After(time.Minute)
+		stop()
+		wanted, other := s.fx.Layers()[0], s.fx.Layers()[1]
+		seen := new(observer)
+		s.cfg.Observe = func(_ context.Context, layer block.Digest) scrub.Observer {
+			if layer != wanted.ID {
+				return nil
+			}
+			return seen
+		}
+		s.cfg.Interval, s.opened = 0, nil
+		var err error
+		if s.scrubber, err = scrub.New(s.cfg); err != nil {
+			t.Fatal(err)
+		}
+		stop = s.run(t)
+		<-time.After(time.Minute)
+		stop()
+		if !seen.whole || block.Sum(seen.data) != block.Sum(wanted.Data) {
+			t.Error("the layer was not read back")
+		}
+		if slices.Contains(s.opened, other.ID) {
+			t.Error("a layer that nobody observes was read again")
 		}
 	})
 }

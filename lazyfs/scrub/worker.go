@@ -96,7 +96,7 @@ func (w *worker) nextDue(now time.Time) time.Time {
 func (w *worker) readBack(ctx context.Context, layer block.Digest) {
 	var observer Observer
 	if w.cfg.Observe != nil {
-		observer = w.cfg.Observe(layer)
+		observer = w.cfg.Observe(ctx, layer)
 	}
 	whole := false
 	if observer != nil {
