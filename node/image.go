@@ -127,6 +127,7 @@ func (n *Node) Fetch(ctx context.Context, image *Image, prepare func(*Image) boo
 			}
 			layer.Stream, layer.StreamSize = open.StreamID(), open.StreamSize()
 			opened[i] = open
+			n.judgeKnown(groupCtx, candidate{image, *layer}, open)
 			return nil
 		})
 	}

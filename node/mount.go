@@ -59,13 +59,25 @@ type Mount struct {
 	req    MountRequest
 }
 
-// Mount resolves an image, fetches its indexes and mounts it. It waits for Run.
+// Mount resolves an image, fetches its indexes and mounts it. It waits for Run. An image
+// whose index is known to be false is not mounted; the error wraps [ErrFalseIndex].
 func (n *Node) Mount(ctx context.Context, req MountRequest) (*Mount, error) {
 	image, err := n.Find(ctx, req.Image, block.Digest{}, req.Platform)
 	if err != nil {
 		return nil, err
 	}
-	return n.MountImage(ctx, image, len(image.Layers), req)
+	if err := n.CheckIndex(image, len(image.Layers)); err != nil {
+		return nil, err
+	}
+	m, err := n.MountImage(ctx, image, len(image.Layers), req)
+	if err != nil {
+		return nil, err
+	}
+	// The indexes may have been read only now.
+	if err := n.CheckIndex(image, len(image.Layers)); err != nil {
+		return nil, errors.Join(err, m.Unmount(ctx))
+	}
+	return m, nil
 }
 
 // MountImage mounts the first layers of an image that was found before. Image and
@@ -94,6 +106,7 @@ func (n *Node) MountImage(ctx context.Context, image *Image, layers int, req Mou
 			return nil, fmt.Errorf("opening index of layer %s of %s: %w", layer.Digest.Short(), image.Name, err)
 		}
 		n.registry.Add(m.repo, used.Layer)
+		n.judgeKnown(ctx, candidate{image, layer}, used)
 		m.layers = append(m.layers, used)
 		mounted.Layers = append(mounted.Layers, used.Layer)
 	}
@@ -108,7 +121,9 @@ func (n *Node) MountImage(ctx context.Context, image *Image, layers int, req Mou
 	if m.mount, err = n.fs.Mount(ctx, mounted, req.Target, cfg); err != nil {
 		return nil, err
 	}
-	n.delays.begin(began, time.Now(), image, m.streams())
+	streams := m.streams()
+	n.delays.begin(began, time.Now(), image, streams)
+	defer n.proveComplete(streams) // once the mount is known
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.mounts[m] = struct{}{}
@@ -170,6 +185,9 @@ func (n *Node) unmount(ctx context.Context, target string) error {
 	return fmt.Errorf("unmounting %s: this node has nothing mounted there", target)
 }
 
+// CheckIndex is [Node.CheckIndex] for the whole image.
+func (m *Mount) CheckIndex() error { return m.node.CheckIndex(m.image, len(m.image.Layers)) }
+
 // streams returns the layer streams that are mounted.
 func (m *Mount) streams() []block.Digest {
 	ids := make([]block.Digest, len(m.layers))
@@ -194,6 +212,9 @@ func (m *Mount) Status() MountStatus {
 	stats := m.mount.Stats()
 	status := MountStatus{
 		Image: m.image.Name, Digest: m.image.Digest.String(), Target: m.mount.Target(), Direct: stats.Direct,
+	}
+	if lie, found := m.node.FalseIndex(m.image, len(m.layers)); found {
+		status.FalseIndex = lie.Reason
 	}
 	for _, used := range m.layers {
 		status.StreamBytes += used.StreamSize()

@@ -65,6 +65,9 @@ type Config struct {
 	// Peers are the other members of the cluster. Members, if set, says that instead.
 	Peers   []p2p.Peer
 	Members p2p.Members
+	// OnFalseIndex, if set, is called when indexes have been found to be false. It must not
+	// call the node back and wait.
+	OnFalseIndex func(ctx context.Context)
 	// Extend, if set, adds to what the node answers on the socket in its directory.
 	Extend func(mux *http.ServeMux)
 	// Log may be nil. Metrics may be nil: then there are none.
@@ -80,6 +83,7 @@ type Node struct {
 	layouts  *layouts
 	disk     *cache.Disk
 	scrubber *scrub.Scrubber
+	proofs   *proofs
 	objects  *cache.Objects
 	registry *registry.Source
 	peers    *p2p.Node // nil without peers
@@ -88,6 +92,8 @@ type Node struct {
 	starts   *starts
 	lessons  *lessons
 	delays   delays
+
+	proofMetrics *proofMetrics // nil without metrics
 	// How fast blocks come from where.
 	peerRate, registryRate rate
 
@@ -151,6 +157,9 @@ func New(cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	n.lessons = newLessons(n.starts.learn)
+	if err := n.openProofs(); err != nil {
+		return nil, err
+	}
 	upstream := n.upstream(memory)
 	if err := n.newScrubber(upstream); err != nil {
 		return nil, err

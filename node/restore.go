@@ -109,6 +109,7 @@ func (n *Node) takeOver() {
 		}
 		if !known && slices.Contains(there, m.mount) {
 			n.mounts[m] = struct{}{}
+			n.proveComplete(m.streams())
 			continue
 		}
 		n.letGo(m)

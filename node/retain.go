@@ -32,7 +32,7 @@ func (n *Node) Retain(ctx context.Context, images []*Image, objects ...block.Dig
 	}
 	kept := func(digest block.Digest) bool { _, ok := keep[digest]; return ok }
 	_, err := n.objects.Sweep(kept)
-	errs := []error{err, n.fs.Sweep(kept), n.starts.retain(kept)}
+	errs := []error{err, n.fs.Sweep(kept), n.starts.retain(kept), n.proofs.retain(kept)}
 	n.disk.DropStalePins() // those of mounts that were given up would be in the way
 	for _, stream := range n.disk.Layers() {
 		if kept(stream) {

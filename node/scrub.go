@@ -25,7 +25,7 @@ const ScrubStateFile = "scrub.json"
 // newScrubber makes the scrubber of the disk cache. What it fetches again comes from upstream.
 func (n *Node) newScrubber(upstream block.Source) (err error) {
 	n.scrubber, err = scrub.New(scrub.Config{
-		Disk: n.disk, Source: upstream, Open: n.openStream, Mended: n.dropPages,
+		Disk: n.disk, Source: upstream, Open: n.openStream, Mended: n.dropPages, Observe: n.observe,
 		Path: filepath.Join(n.cfg.Dir, ScrubStateFile), Interval: n.cfg.ScrubInterval,
 		Logger: n.cfg.Log, Registerer: n.cfg.Metrics,
 	})
@@ -51,13 +51,19 @@ func (n *Node) candidates(ctx context.Context, stream block.Digest) ([]candidate
 			found = append(found, candidate{image, layer})
 		}
 	}
-	n.mu.Lock()
-	for m := range n.mounts {
-		for i, used := range m.layers {
+	inUse := func(image *Image, layers []*openLayer) {
+		for i, used := range layers {
 			if used.StreamID() == stream {
-				add(m.image, m.image.Layers[i])
+				add(image, image.Layers[i])
 			}
 		}
+	}
+	n.mu.Lock()
+	for m := range n.mounts {
+		inUse(m.image, m.layers)
+	}
+	for p := range n.preparing {
+		inUse(p.image, p.layers)
 	}
 	n.mu.Unlock()
 	if n.cfg.Images == nil {

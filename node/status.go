@@ -29,6 +29,9 @@ type MountStatus struct {
 	StreamBytes int64 `json:"streamBytes"`
 	// Direct says that the mount reads plain files of the cache and needs no process.
 	Direct bool `json:"direct"`
+	// FalseIndex says what the index of the image claims that is not true, empty if nothing
+	// is known of that.
+	FalseIndex string `json:"falseIndex,omitempty"`
 }
 
 // ImageStatus tells what this machine has of an image that is loaded lazily.
@@ -45,6 +48,9 @@ type ImageStatus struct {
 	Mounts  int     `json:"mounts"`
 	Direct  bool    `json:"direct"`
 	Traffic Traffic `json:"traffic"`
+	// ProvenLayers of the lazy layers have been read to their end, and their indexes are
+	// true.
+	ProvenLayers int `json:"provenLayers"`
 	// Start tells of the blocks that its start reads, nil as long as none has been seen.
 	Start *StartStatus `json:"start,omitempty"`
 }
@@ -69,6 +75,9 @@ func (n *Node) ImageStatus(image *Image) ImageStatus {
 			status.CachedBytes += usage.Bytes
 		}
 		status.Traffic.add(n.tally.of(layer.Stream))
+		if n.proofs.proven(layer) {
+			status.ProvenLayers++
+		}
 	}
 	status.Start = n.starts.status(image.id(lazy), image.Layers[:lazy])
 	status.Direct = true

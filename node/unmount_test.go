@@ -66,7 +66,7 @@ func requireNothingLeft(t *testing.T, dir string, before []connection) {
 			t.Errorf("the FUSE connection %s is still there", c.path)
 		}
 	}
-	stays := []string{"/node/cache/", "/node/objects/", "/node/mounts/rootfs/", "/node/traces/", "/node/mounts/lock", "/node/peer.key", "/node/" + node.ScrubStateFile, "/overlay/"}
+	stays := []string{"/node/cache/", "/node/objects/", "/node/mounts/rootfs/", "/node/traces/", "/node/mounts/lock", "/node/peer.key", "/node/" + node.ScrubStateFile, "/node/" + node.ProofsFile, "/overlay/"}
 	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
 		kept := func(prefix string) bool { return strings.HasPrefix(path, dir+prefix) }
 		if err == nil && (!d.IsDir() && !slices.ContainsFunc(stays, kept) || kept("/node/mounts/mnt/")) {

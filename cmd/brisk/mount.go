@@ -222,12 +222,12 @@ func (o *mountOptions) mountAndWait(ctx context.Context, out io.Writer, n *node.
 		ended <- nil
 		return err
 	case <-n.Idle():
-		return nil
+		return m.CheckIndex()
 	case <-ctx.Done():
 	}
 	patient, cancel := context.WithTimeout(context.WithoutCancel(ctx), unmountTimeout)
 	defer cancel()
-	return n.UnmountAll(patient)
+	return errors.Join(m.CheckIndex(), n.UnmountAll(patient))
 }
 
 func printMounted(out io.Writer, status node.MountStatus) error {
