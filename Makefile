@@ -72,7 +72,7 @@ test-releases: ## Test with the containerd releases from 1.7 on, built here (as 
 .PHONY: test-kubernetes
 test-kubernetes: $(TOOLS)/helm $(TOOLS)/kube-apiserver-1.36 ## Test scheduler, agent and chart with kube-apiserver 1.36, built here
 	PATH="$(CURDIR)/$(TOOLS):$$PATH" BRISK_TEST_APISERVER=$(CURDIR)/$(TOOLS)/kube-apiserver-1.36 \
-	  $(GO) test -timeout 20m -count=1 $(TEST_FLAGS) ./test/scheduler ./test/integration/... ./test/chart/... ./cmd/kubectl-brisk
+	  $(GO) test -timeout 20m -count=1 $(TEST_FLAGS) ./test/controlplane ./test/scheduler ./test/integration/... ./test/chart/... ./cmd/kubectl-brisk
 
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint ## Check style, layering and formatting

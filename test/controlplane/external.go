@@ -27,8 +27,24 @@ const EnvAPIServer = "BRISK_TEST_APISERVER"
 // adminToken is what the administrator logs in with. The server is only on loopback.
 const adminToken = "administrator"
 
+// starts is how often a server is started whose port somebody else has taken meanwhile.
+const starts = 3
+
 // startProgram runs a kube-apiserver program until the end of the test.
 func startProgram(tb testing.TB, program, etcd string, flags []string) *rest.Config {
+	tb.Helper()
+	for range starts {
+		cfg, ended := startOnce(tb, program, etcd, flags)
+		if awaitReady(tb, cfg, ended) {
+			return cfg
+		}
+	}
+	tb.Fatal("kube-apiserver ends before it is ready")
+	return nil
+}
+
+// startOnce starts the program, and returns how to reach it and what is closed when it ends.
+func startOnce(tb testing.TB, program, etcd string, flags []string) (*rest.Config, <-chan struct{}) {
 	tb.Helper()
 	dir := tb.TempDir()
 	key, tokens := filepath.Join(dir, "service-accounts.key"), filepath.Join(dir, "tokens.csv")
@@ -51,9 +67,14 @@ func startProgram(tb testing.TB, program, etcd string, flags []string) *rest.Con
 	if err := cmd.Start(); err != nil {
 		tb.Fatalf("starting kube-apiserver: %v", err)
 	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = cmd.Wait() //nolint:errcheck // it is killed, or the log says why it ended
+	}()
 	tb.Cleanup(func() {
 		_ = cmd.Process.Kill() //nolint:errcheck // it may have ended
-		_ = cmd.Wait()         //nolint:errcheck // it was killed
+		<-ended
 		if content, err := os.ReadFile(log.Name()); tb.Failed() && err == nil {
 			tb.Logf("end of the log of kube-apiserver:\n%s", content[max(0, len(content)-4096):])
 		}
@@ -63,15 +84,22 @@ func startProgram(tb testing.TB, program, etcd string, flags []string) *rest.Con
 	})
 	cfg := &rest.Config{Host: "https://" + net.JoinHostPort(host, port), BearerToken: adminToken}
 	cfg.CAFile = filepath.Join(dir, "apiserver.crt")
-	awaitReady(tb, cfg)
-	return cfg
+	return cfg, ended
 }
 
-// awaitReady waits until an API server, which writes its certificate first, is ready.
-func awaitReady(tb testing.TB, cfg *rest.Config) {
+// awaitReady waits until an API server, which writes its certificate first, is ready. It
+// returns false if the program has ended instead.
+func awaitReady(tb testing.TB, cfg *rest.Config, ended <-chan struct{}) bool {
 	tb.Helper()
 	var last error
+	gone := false
 	err := wait.PollUntilContextTimeout(tb.Context(), poll, patience, true, func(ctx context.Context) (bool, error) {
+		select {
+		case <-ended:
+			gone = true
+			return true, nil
+		default:
+		}
 		client, err := kubernetes.NewForConfig(cfg)
 		if err == nil {
 			err = client.Discovery().RESTClient().Get().AbsPath("/readyz").Timeout(time.Second).Do(ctx).Error()
@@ -82,6 +110,7 @@ func awaitReady(tb testing.TB, cfg *rest.Config) {
 	if err != nil {
 		tb.Fatalf("waiting for kube-apiserver: %v; last: %v", err, last)
 	}
+	return !gone
 }
 
 func newKey(tb testing.TB) []byte {
