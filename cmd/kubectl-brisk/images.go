@@ -9,113 +9,115 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/brisk-project/brisk/api/v1alpha1"
+	"github.com/brisk-project/brisk/internal/cli"
 	"github.com/brisk-project/brisk/internal/units"
+	"github.com/brisk-project/brisk/scheduler/clusterview"
 )
 
-// imageRow is what is told of an image. Sizes are in bytes.
-type imageRow struct {
-	Image string `json:"image"`
-	// Key is the beginning of the digest of its manifest.
-	Key string `json:"key"`
-	// Warm are the nodes on which a start has nothing to load.
-	Warm  []string    `json:"warm"`
-	Nodes []imageNode `json:"nodes"`
-}
-
-// imageNode is what a node has of an image. Estimated says that the start-up set is not
-// known, so that what is missing is a guess.
-type imageNode struct {
-	Node           string `json:"node"`
-	StartupMissing int64  `json:"startupMissing"`
-	Cached         int64  `json:"cached"`
-	Estimated      bool   `json:"estimated,omitempty"`
-}
-
-func (c *cluster) imageRows() []imageRow {
-	names := c.names()
-	rows := make(map[v1alpha1.ImageKey]*imageRow)
-	for i := range c.nodes {
-		node := c.nodes[i].Name
-		for _, image := range c.images[node] {
-			row := rows[image.Key]
-			if row == nil {
-				row = &imageRow{Image: cmp.Or(names[image.Key], keyName(image.Key)), Key: fmt.Sprintf("%010x", uint64(image.Key)), Warm: []string{}}
-				rows[image.Key] = row
-			}
-			row.Nodes = append(row.Nodes, imageNode{node, image.StartupMissing, image.Cached, image.Estimated})
-			if image.StartupMissing == 0 {
-				row.Warm = append(row.Warm, node)
-			}
-		}
-	}
-	sorted := make([]imageRow, 0, len(rows))
-	for _, row := range rows {
-		sorted = append(sorted, *row)
-	}
-	slices.SortFunc(sorted, func(a, b imageRow) int { return cmp.Or(cmp.Compare(a.Image, b.Image), cmp.Compare(a.Key, b.Key)) })
-	return sorted
-}
+type (
+	imageRow  = clusterview.ImageSummary
+	imageNode = clusterview.ImageOnNode
+)
 
 func (o *options) newImagesCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "images [TEXT]",
-		Short: "List the images: where they are warm, and how much of them is there",
-		Long: `List the images that nodes have, or those whose name contains TEXT: where they are warm,
-and how much of them is there. With TEXT there is a line for each node.`,
-		Args: cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := o.load(cmd.Context())
-			if err != nil {
-				return err
+	return o.newListCommand("images [TEXT]", "List the images: where they are warm, and how much of them is there",
+		`List the images that nodes have, or those whose name contains TEXT: where they are warm,
+and how much of them is there. With TEXT a table has a line for each node.`,
+		cobra.MaximumNArgs(1), func(cmd *cobra.Command, args []string) error {
+			text := strings.Join(args, "")
+			if len(args) > 0 && (o.format == cli.Text || o.format == formatWide) {
+				return placeListing(text).run(cmd.Context(), o, cmd.OutOrStdout())
 			}
-			rows := c.imageRows()
-			if len(args) == 0 || o.format == formatJSON {
-				if len(args) > 0 {
-					rows = slices.DeleteFunc(rows, func(r imageRow) bool { return !strings.Contains(r.Image, args[0]) })
+			return imageListing(text).run(cmd.Context(), o, cmd.OutOrStdout())
+		})
+}
+
+// imageListing lists the images whose name contains a text.
+func imageListing(text string) listing[imageRow] {
+	return listing[imageRow]{
+		kind: clusterview.ImageKind + "List",
+		rows: func(c *clusterview.View) []imageRow {
+			return slices.DeleteFunc(c.Images(), func(r imageRow) bool { return !strings.Contains(r.Image, text) })
+		},
+		columns: []column[imageRow]{
+			{header: "IMAGE", text: func(r imageRow) string { return r.Image }},
+			{header: "NODES", text: func(r imageRow) string { return strconv.Itoa(len(r.Nodes)) }},
+			{header: "WARM", text: func(r imageRow) string { return fewNames(r.Warm) }},
+			{header: "LEAST-MISSING", text: func(r imageRow) string { return units.Size(leastMissing(r)) }},
+			{header: "MOST-CACHED", text: func(r imageRow) string { return units.Size(mostCached(r)) }},
+			{header: "KEY", wide: true, text: func(r imageRow) string { return r.Key }},
+			{header: "WARM-NODES", wide: true, text: func(r imageRow) string { return orDash(strings.Join(r.Warm, ",")) }},
+		},
+		name:   func(r imageRow) string { return r.Image },
+		id:     func(r imageRow) string { return r.Key },
+		steady: func(r imageRow) imageRow { return r },
+		gone: func(r imageRow) imageRow {
+			return imageRow{Document: r.Document, Image: r.Image, Key: r.Key, Warm: []string{}, Nodes: []imageNode{}}
+		},
+	}
+}
+
+func leastMissing(r imageRow) int64 {
+	if len(r.Nodes) == 0 {
+		return 0
+	}
+	return slices.MinFunc(r.Nodes, func(a, b imageNode) int { return cmp.Compare(a.StartupMissing, b.StartupMissing) }).StartupMissing
+}
+
+func mostCached(r imageRow) int64 {
+	var most int64
+	for _, n := range r.Nodes {
+		most = max(most, n.Cached)
+	}
+	return most
+}
+
+// placeRow is an image on a node.
+type placeRow struct {
+	imageNode
+
+	image, key string
+	gone       bool
+}
+
+// placeListing has a line for each image whose name contains text, and each of its nodes.
+func placeListing(text string) listing[placeRow] {
+	return listing[placeRow]{
+		rows: func(c *clusterview.View) []placeRow {
+			var rows []placeRow
+			for _, r := range imageListing(text).rows(c) {
+				for _, n := range r.Nodes {
+					rows = append(rows, placeRow{imageNode: n, image: r.Image, key: r.Key})
 				}
-				return imageTable(rows).print(cmd.OutOrStdout(), o.format)
 			}
-			return placeTable(rows, args[0]).print(cmd.OutOrStdout(), o.format)
+			return rows
+		},
+		columns: []column[placeRow]{
+			{header: "IMAGE", text: func(r placeRow) string { return r.image }},
+			{header: "NODE", text: func(r placeRow) string { return r.Node }},
+			{header: "MISSING", text: func(r placeRow) string { return units.Size(r.StartupMissing) }},
+			{header: "CACHED", text: func(r placeRow) string { return units.Size(r.Cached) }},
+			{header: "START-UP-SET", text: placeRow.startupSet},
+			{header: "KEY", wide: true, text: func(r placeRow) string { return r.key }},
+		},
+		id:     func(r placeRow) string { return r.key + " " + r.Node },
+		steady: func(r placeRow) placeRow { return r },
+		gone: func(r placeRow) placeRow {
+			return placeRow{imageNode: imageNode{Node: r.Node}, image: r.image, key: r.key, gone: true}
 		},
 	}
 }
 
-func imageTable(rows []imageRow) table[imageRow] {
-	return table[imageRow]{
-		header: "IMAGE NODES WARM LEAST-MISSING MOST-CACHED", rows: rows,
-		line: func(r imageRow) []string {
-			least, most := r.Nodes[0].StartupMissing, int64(0)
-			for _, n := range r.Nodes {
-				least, most = min(least, n.StartupMissing), max(most, n.Cached)
-			}
-			return []string{r.Image, strconv.Itoa(len(r.Nodes)), fewNames(r.Warm), units.Size(least), units.Size(most)}
-		},
+// startupSet says how far it is known what a start reads.
+func (r placeRow) startupSet() string {
+	switch {
+	case r.gone:
+		return "removed"
+	case r.Estimated:
+		return "guessed"
+	default:
+		return "known"
 	}
-}
-
-// placeTable has a line for each image and node.
-func placeTable(rows []imageRow, text string) table[[2]any] {
-	t := table[[2]any]{header: "IMAGE NODE MISSING CACHED START-UP-SET"}
-	for _, r := range rows {
-		if strings.Contains(r.Image, text) {
-			for _, n := range r.Nodes {
-				t.rows = append(t.rows, [2]any{r.Image, n})
-			}
-		}
-	}
-	t.line = func(row [2]any) []string {
-		n, ok := row[1].(imageNode)
-		if !ok {
-			return nil
-		}
-		known := "known"
-		if n.Estimated {
-			known = "guessed"
-		}
-		return []string{fmt.Sprint(row[0]), n.Node, units.Size(n.StartupMissing), units.Size(n.Cached), known}
-	}
-	return t
 }
 
 // fewNames lists names, not too many of them.

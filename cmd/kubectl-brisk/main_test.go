@@ -21,6 +21,7 @@ import (
 	"github.com/brisk-project/brisk/api/client"
 	"github.com/brisk-project/brisk/api/compat"
 	"github.com/brisk-project/brisk/api/v1alpha1"
+	"github.com/brisk-project/brisk/scheduler/clusterview"
 	"github.com/brisk-project/brisk/test/controlplane"
 )
 
@@ -175,14 +176,37 @@ func TestCommands(t *testing.T) {
 	s.requireGolden("image.txt", "images", "app")
 	s.requireGolden("why.txt", "why", "web", "-n", "apps")
 	s.requireGolden("images.json", "images", "-o", "json")
+	s.requireGolden("images.yaml", "images", "-o", "yaml")
+	s.requireGolden("nodes-wide.txt", "nodes", "-o", "wide")
+	s.requireGolden("top-wide.txt", "top", "-o", "wide")
+	s.requireGolden("images-wide.txt", "images", "-o", "wide")
+	s.requireGolden("image-wide.txt", "images", "app", "-o", "wide")
+	s.requireGolden("why-wide.txt", "why", "web", "-n", "apps", "-o", "wide")
+	for _, c := range []struct {
+		want string
+		args []string
+	}{
+		{"node/far\nnode/ill\nnode/neighbour\nnode/off\nnode/plain\nnode/warm\n", []string{"nodes"}},
+		{"node/neighbour\nnode/warm\nnode/far\nnode/ill\nnode/off\nnode/plain\n", []string{"top"}},
+		{"example.com/app:v1\nsha256:123456789a...\n", []string{"images"}},
+		{"example.com/app:v1\n", []string{"images", "app"}},
+		{"node/warm\nnode/neighbour\nnode/ill\nnode/off\nnode/plain\nnode/far\n", []string{"why", "web", "-n", "apps"}},
+	} {
+		if out, err := s.run(append(c.args, "-o", "name")...); err != nil || out != c.want {
+			t.Errorf("%q -o name prints %q, %v; want %q", c.args, out, err, c.want)
+		}
+	}
 
 	out, err := s.run("why", "pod/web", "--namespace", "apps", "--output", "json")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var said explanation
+	var said clusterview.PodExplanation
 	if err := json.Unmarshal([]byte(out), &said); err != nil {
 		t.Fatal(err)
+	}
+	if said.Kind != "PodExplanation" || said.APIVersion != clusterview.APIVersion {
+		t.Errorf("the document is a %q of %q", said.Kind, said.APIVersion)
 	}
 	if len(said.Nodes) != 6 || said.Nodes[0].Node != "warm" || !said.Nodes[0].Chosen || said.Nodes[0].Seconds != 0 {
 		t.Errorf("%+v", said.Nodes)
@@ -192,7 +216,7 @@ func TestCommands(t *testing.T) {
 			t.Errorf("%q prints %q, %v", args, out, err)
 		}
 	}
-	for _, args := range [][]string{{"why"}, {"why", "nobody"}, {"nodes", "-o", "yaml"}, {"nodes", "more"}} {
+	for _, args := range [][]string{{"why"}, {"why", "nobody"}, {"nodes", "-o", "xml"}, {"why", "web", "-n", "apps", "-o", "xml"}, {"nodes", "more"}, {"why", "web", "--watch"}} {
 		if out, err := s.run(args...); err == nil {
 			t.Errorf("%q prints %q", args, out)
 		}

@@ -1,23 +1,14 @@
 package main
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
-	"k8s.io/cli-runtime/pkg/printers"
 
 	"github.com/brisk-project/brisk/internal/cli"
-)
-
-// The formats that results are printed in.
-const (
-	formatTable = "table"
-	formatJSON  = "json"
+	"github.com/brisk-project/brisk/scheduler/clusterview"
 )
 
 // options are the flags of every command.
@@ -25,6 +16,7 @@ type options struct {
 	*genericclioptions.ConfigFlags
 
 	format string
+	watch  bool
 }
 
 func newRootCommand() *cobra.Command {
@@ -38,47 +30,20 @@ func newRootCommand() *cobra.Command {
 	}
 	flags := root.PersistentFlags()
 	opts.AddFlags(flags)
-	flags.StringVarP(&opts.format, "output", "o", formatTable, "table or json")
+	flags.StringVarP(&opts.format, "output", "o", cli.Text, "format: "+strings.Join(formats(), ", "))
+	//nolint:errcheck,gosec // fails without that flag only
+	root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats(), cobra.ShellCompDirectiveNoFileComp))
 	root.AddCommand(opts.newNodesCommand(), opts.newImagesCommand(), opts.newWhyCommand(), opts.newTopCommand())
 	cli.AddVersion(root, nil)
 	return root
 }
 
-// table is what a command prints: as JSON the rows as they are, else one line each.
-type table[R any] struct {
-	header string
-	rows   []R
-	line   func(R) []string
-	// above is printed over the table, empty without it.
-	above string
-}
-
-func (t table[R]) print(w io.Writer, format string) error {
-	switch format {
-	case formatJSON:
-		return printJSON(w, map[string]any{"items": append([]R{}, t.rows...)})
-	case formatTable:
-	default:
-		return fmt.Errorf("output format %q is neither table nor json", format)
+// connect returns what reaches the cluster that the flags name.
+func (o *options) connect() (*clusterview.Clients, error) {
+	config, err := o.ToRESTConfig()
+	if err != nil {
+		return nil, fmt.Errorf("finding the cluster: %w", err)
 	}
-	if _, err := io.WriteString(w, t.above); err != nil {
-		return err
-	}
-	if len(t.rows) == 0 {
-		_, err := io.WriteString(w, "Nothing found: no node agent has reported.\n")
-		return err
-	}
-	lines := []string{strings.Join(strings.Fields(t.header), "\t")}
-	for _, row := range t.rows {
-		lines = append(lines, strings.Join(t.line(row), "\t"))
-	}
-	writer := printers.GetNewTabWriter(w)
-	_, err := io.WriteString(writer, strings.Join(lines, "\n")+"\n")
-	return errors.Join(err, writer.Flush())
-}
-
-func printJSON(w io.Writer, value any) error {
-	encoder := json.NewEncoder(w)
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(value)
+	config.UserAgent = "kubectl-brisk"
+	return clusterview.NewClients(config)
 }

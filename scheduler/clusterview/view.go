@@ -1,4 +1,4 @@
-package main
+package clusterview
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/rest"
 
 	"github.com/brisk-project/brisk/api/client"
 	"github.com/brisk-project/brisk/api/compat"
@@ -18,9 +19,8 @@ import (
 	"github.com/brisk-project/brisk/scheduler/index"
 )
 
-// cluster is what the commands know of a cluster.
-type cluster struct {
-	core    *typedcorev1.CoreV1Client
+// View is what is known of a cluster at one moment. Its methods may be called concurrently.
+type View struct {
 	now     time.Time
 	nodes   []corev1.Node                   // sorted by name
 	reports map[string]*v1alpha1.NodeBlocks // by node
@@ -28,13 +28,15 @@ type cluster struct {
 	broken  map[string]error // what is wrong with a report, by node
 }
 
-// load reads what is known of all nodes.
-func (o *options) load(ctx context.Context) (*cluster, error) {
-	config, err := o.ToRESTConfig()
-	if err != nil {
-		return nil, fmt.Errorf("finding the cluster: %w", err)
-	}
-	config.UserAgent = "kubectl-brisk"
+// Clients read a cluster. They are safe for concurrent use.
+type Clients struct {
+	core    *typedcorev1.CoreV1Client
+	reports *client.Client
+}
+
+// NewClients returns clients that reach a cluster as config says. It does not touch the
+// network.
+func NewClients(config *rest.Config) (*Clients, error) {
 	reports, err := client.New(config)
 	if err != nil {
 		return nil, err
@@ -43,35 +45,46 @@ func (o *options) load(ctx context.Context) (*cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making a client: %w", err)
 	}
-	c := &cluster{
-		core: core, now: time.Now(), reports: make(map[string]*v1alpha1.NodeBlocks),
-		images: make(map[string][]v1alpha1.ImageBlocks), broken: make(map[string]error),
-	}
-	nodes, err := core.Nodes().List(ctx, metav1.ListOptions{})
+	return &Clients{core: core, reports: reports}, nil
+}
+
+// Load reads what is known of all nodes.
+func (c *Clients) Load(ctx context.Context) (*View, error) {
+	nodes, err := c.core.Nodes().List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return nil, fmt.Errorf("listing nodes: %w", err)
 	}
-	c.nodes = nodes.Items
-	slices.SortFunc(c.nodes, func(a, b corev1.Node) int { return strings.Compare(a.Name, b.Name) })
-	list, err := reports.NodeBlocks().List(ctx, metav1.ListOptions{})
+	list, err := c.reports.NodeBlocks().List(ctx, metav1.ListOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil, fmt.Errorf("listing NodeBlocks: %w; is Brisk installed in this cluster?", err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("listing NodeBlocks: %w", err)
 	}
-	for i := range list.Items {
-		report := &list.Items[i]
+	return newView(time.Now(), nodes.Items, list.Items), nil
+}
+
+// newView returns what is known of a cluster with these nodes and reports.
+func newView(now time.Time, nodes []corev1.Node, reports []v1alpha1.NodeBlocks) *View {
+	c := &View{
+		now: now, nodes: nodes, reports: make(map[string]*v1alpha1.NodeBlocks),
+		images: make(map[string][]v1alpha1.ImageBlocks), broken: make(map[string]error),
+	}
+	slices.SortFunc(c.nodes, func(a, b corev1.Node) int { return strings.Compare(a.Name, b.Name) })
+	for i := range reports {
+		report := &reports[i]
 		c.reports[report.Name] = report
-		if c.images[report.Name], err = v1alpha1.DecodeImages(report.Status.Images); err != nil {
+		images, err := v1alpha1.DecodeImages(report.Status.Images)
+		if err != nil {
 			c.broken[report.Name] = err
 		}
+		c.images[report.Name] = images
 	}
-	return c, nil
+	return c
 }
 
 // state says in a few words what is to be expected of the agent of a node.
-func (c *cluster) state(node *corev1.Node) string {
+func (c *View) state(node *corev1.Node) string {
 	report := c.reports[node.Name]
 	switch {
 	case report == nil:
@@ -94,12 +107,12 @@ func (c *cluster) state(node *corev1.Node) string {
 }
 
 // age is that of a report.
-func (c *cluster) age(report *v1alpha1.NodeBlocks) time.Duration {
+func (c *View) age(report *v1alpha1.NodeBlocks) time.Duration {
 	return max(c.now.Sub(report.Status.ObservedAt.Time), 0)
 }
 
 // names returns a name for every image that nodes know by name: tags rather than digests.
-func (c *cluster) names() map[v1alpha1.ImageKey]string {
+func (c *View) names() map[v1alpha1.ImageKey]string {
 	names := make(map[v1alpha1.ImageKey]string)
 	for i := range c.nodes {
 		for _, image := range c.nodes[i].Status.Images {
