@@ -18,12 +18,12 @@ import (
 
 // below is what lies below a snapshot, as far as mounts of it are concerned.
 type below struct {
-	ids  []string // directories that are lower ones, the nearest first; the last is that of lazy
+	ids  []string // directories that are lower ones, the nearest first; the last is that of lazy or of a whole tree
 	lazy *lazyRef // nil if there is none
 }
 
-// walkDown follows the parents from one on down to the first that is lazy. It needs a
-// transaction.
+// walkDown follows the parents from one on down to the first that takes the place of those
+// below it: one that is lazy, or adopted as a whole. It needs a transaction.
 func walkDown(ctx context.Context, parent string) (below, error) {
 	var found below
 	for parent != "" {
@@ -38,6 +38,9 @@ func walkDown(ctx context.Context, parent string) (below, error) {
 		}
 		if lazy {
 			found.lazy = &ref
+			break
+		}
+		if info.Labels[labelWhole] != "" {
 			break
 		}
 		parent = info.Parent

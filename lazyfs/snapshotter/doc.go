@@ -19,6 +19,13 @@
 // of all lower directories from there down, whatever the parents of the lazy snapshot
 // are, so images of both kinds can share layers in any order.
 //
+// # Adopted snapshots
+//
+// Images that another snapshotter of containerd has unpacked need not be unpacked again: a
+// snapshot can stand for a directory of it ([LabelAdopt]). Its own directory is a link, so
+// it takes no space and its removal leaves the files alone. Whoever adopts a directory sees
+// to it that it stays as long as the snapshot, with a label for containerd's garbage collector.
+//
 // # Pulls that are not lazy
 //
 // There is one look-up for all layers of an image, also when several pulls of it run
@@ -34,7 +41,8 @@
 //	metadata.db            names, parents, labels (bbolt, the format of containerd)
 //	pulls.json             what became of the images pulled last, for status only
 //	snapshots/ID/fs        what a snapshot adds to its parent; of a lazy snapshot
-//	                       the place where its image is mounted
+//	                       the place where its image is mounted; of an adopted one
+//	                       a link to the directory
 //	snapshots/ID/work      scratch space of overlayfs
 //
 // What is lazy, and of which image, is in the labels in metadata.db, so after a restart

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -46,7 +47,8 @@ func (s *Snapshotter) Stat(ctx context.Context, key string) (info snapshots.Info
 	return info, err
 }
 
-// Update implements snapshots.Snapshotter. The labels of lazy snapshots stay as they are.
+// Update implements snapshots.Snapshotter. The labels of lazy and
+// adopted snapshots stay as they are.
 func (s *Snapshotter) Update(ctx context.Context, info snapshots.Info, fieldpaths ...string) (updated snapshots.Info, err error) {
 	err = s.store.WithTransaction(ctx, true, func(ctx context.Context) error {
 		_, before, _, err := storage.GetInfo(ctx, info.Name)
@@ -54,7 +56,7 @@ func (s *Snapshotter) Update(ctx context.Context, info snapshots.Info, fieldpath
 			return err
 		}
 		wanted := withoutOwn(info.Labels)
-		for _, own := range []string{labelImage, labelLayers} {
+		for _, own := range ownLabels() {
 			if value, ok := before.Labels[own]; ok {
 				wanted[own] = value
 			}
@@ -70,10 +72,14 @@ func (s *Snapshotter) Update(ctx context.Context, info snapshots.Info, fieldpath
 func withoutOwn(labels map[string]string) map[string]string {
 	copied := make(map[string]string, len(labels))
 	maps.Copy(copied, labels)
-	delete(copied, labelImage)
-	delete(copied, labelLayers)
+	for _, own := range ownLabels() {
+		delete(copied, own)
+	}
 	return copied
 }
+
+// ownLabels are those that only the snapshotter may set.
+func ownLabels() []string { return []string{labelImage, labelLayers, LabelAdopted, labelWhole} }
 
 // options returns what opts say, without the labels that only the snapshotter may set.
 func options(opts []snapshots.Opt) (snapshots.Info, []snapshots.Opt, error) {
@@ -132,11 +138,19 @@ func (s *Snapshotter) diskUsage(ctx context.Context, id string) (snapshots.Usage
 
 // Prepare implements snapshots.Snapshotter. Where a layer would be unpacked that can be
 // loaded lazily, the error wraps errdefs.ErrAlreadyExists and there is a committed
-// snapshot with the label containerd.io/snapshot.ref.
+// snapshot with the label containerd.io/snapshot.ref. With [LabelAdopt] the snapshot stands
+// for a directory of another snapshotter, which has to stay as long as the snapshot does.
 func (s *Snapshotter) Prepare(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
 	info, clean, err := options(opts)
 	if err != nil {
 		return nil, err
+	}
+	adopted, err := adoptionOf(info.Labels)
+	if err != nil {
+		return nil, err
+	}
+	if adopted != nil {
+		return s.prepareAdopted(ctx, key, parent, info.Labels, adopted)
 	}
 	if target := info.Labels[snapshots.LabelSnapshotRef]; target != "" {
 		done, err := s.prepareLazy(ctx, key, parent, info)
@@ -180,6 +194,9 @@ func (s *Snapshotter) Mounts(ctx context.Context, key string) ([]mount.Mount, er
 	if err != nil {
 		return nil, err
 	}
+	if dir, ok := info.Labels[LabelAdopted]; ok {
+		return (&adoption{dir: dir}).mounts(), nil
+	}
 	if lowers.lazy != nil {
 		if err := s.mounts.mount(ctx, s.mounts.use(*lowers.lazy, made.ID)); err != nil {
 			return nil, unavailable(err)
@@ -200,7 +217,7 @@ func unavailable(err error) error {
 
 // Commit implements snapshots.Snapshotter.
 func (s *Snapshotter) Commit(ctx context.Context, name, key string, opts ...snapshots.Opt) error {
-	_, clean, err := options(opts)
+	given, clean, err := options(opts)
 	if err != nil {
 		return err
 	}
@@ -216,7 +233,7 @@ func (s *Snapshotter) Commit(ctx context.Context, name, key string, opts ...snap
 		return err
 	}
 	// Measuring may take a while, and whoever writes to the database has to wait for others.
-	usage, err := s.diskUsage(ctx, id)
+	usage, clean, err := s.measure(ctx, id, info, given, clean)
 	if err != nil {
 		return err
 	}
@@ -235,6 +252,24 @@ func (s *Snapshotter) Commit(ctx context.Context, name, key string, opts ...snap
 		s.cfg.Unpacked(ctx, pull)
 	}
 	return nil
+}
+
+// measure returns what a snapshot takes that is about to be committed, and the options to
+// do it with: an adopted one stays one, and what it takes is known.
+func (s *Snapshotter) measure(
+	ctx context.Context, id string, before, given snapshots.Info, clean []snapshots.Opt,
+) (snapshots.Usage, []snapshots.Opt, error) {
+	if _, ok := before.Labels[LabelAdopted]; !ok {
+		usage, err := s.diskUsage(ctx, id)
+		return usage, clean, err
+	}
+	adopted, err := adoptionOf(before.Labels)
+	if err != nil {
+		return snapshots.Usage{}, nil, err
+	}
+	marked := adopted.labels()
+	maps.Copy(marked, given.Labels)
+	return adopted.usage, append(slices.Clone(clean), snapshots.WithLabels(marked)), nil
 }
 
 // Remove implements snapshots.Snapshotter.
