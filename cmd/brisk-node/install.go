@@ -31,6 +31,7 @@ type installOptions struct {
 	service    string
 	unit       string
 	systemd    bool
+	skipLost   bool
 	dryRun     bool
 }
 
@@ -109,7 +110,7 @@ func (o *installOptions) installer(cmd *cobra.Command, removing bool) (*install.
 	}
 	return install.New(install.Config{
 		Target: target, Address: cfg.Containerd.Address, Containerd: o.containerd, Service: o.service, Systemd: o.systemd,
-		Unit: o.unit, Program: program, NodeConfig: path, Kubelet: cfg.CRI.Socket, Settings: settings, DryRun: o.dryRun, Out: cmd.OutOrStdout(),
+		Unit: o.unit, Program: program, NodeConfig: path, Kubelet: cfg.CRI.Socket, Settings: settings, SkipLost: o.skipLost, DryRun: o.dryRun, Out: cmd.OutOrStdout(),
 	}), nil
 }
 
@@ -142,7 +143,10 @@ func newInstallCommand() *cobra.Command {
 
 containerd 1.7 and 2.x can be configured. A copy of its main file is kept where that is
 changed, containerd checks the result, and what does not work is undone. To install again
-changes nothing but what has changed.`,
+changes nothing but what has changed.
+
+Images that containerd has unpacked already are adopted: they run as they are, and nothing is
+pulled again. For that containerd is restarted twice, and containers that run go on.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			installer, err := opts.installer(cmd, false)
@@ -153,6 +157,7 @@ changes nothing but what has changed.`,
 		},
 	}
 	opts.addTo(cmd)
+	cmd.Flags().BoolVar(&opts.skipLost, "skip-lost-images", false, "go on although there are images that have to be pulled again before they run")
 	return cmd
 }
 

@@ -2,6 +2,7 @@ package install_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -105,7 +106,12 @@ type site struct {
 
 func newSite(t *testing.T) *site {
 	t.Helper()
-	d := containerdtest.Start(t, containerdtest.Config{Plain: true})
+	return newSiteWith(t, containerdtest.Config{Plain: true})
+}
+
+func newSiteWith(t *testing.T, cfg containerdtest.Config) *site {
+	t.Helper()
+	d := containerdtest.Start(t, cfg)
 	dir := t.TempDir()
 	s := &site{manager: &manager{Daemon: d}, t: t, dir: dir, out: new(output)}
 	s.before = s.read(d.ConfigPath())
@@ -114,7 +120,7 @@ func newSite(t *testing.T) *site {
 			Name: containerdtest.Snapshotter, Socket: filepath.Join(dir, "s.sock"), Dir: dir,
 			Main: d.ConfigPath(), DropIn: filepath.Join(dir, "conf.d", "zz-brisk.toml"),
 		},
-		Address: d.Address, Containerd: containerdtest.Program(t, "containerd"), Service: "containerd", Systemd: true,
+		Address: d.Address, Containerd: cmp.Or(cfg.Program, containerdtest.Program(t, "containerd")), Service: "containerd", Systemd: true,
 		Unit: filepath.Join(dir, install.UnitName), Program: "/usr/local/bin/brisk-node", NodeConfig: filepath.Join(dir, "etc", "node.yaml"),
 		Settings: []byte("kind: NodeConfig\n"),
 		Commands: s.manager, Out: s.out,

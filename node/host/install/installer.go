@@ -65,6 +65,8 @@ type Config struct {
 	Kubelet string
 	// Settings is what NodeConfig is to hold if there is no such file.
 	Settings []byte
+	// SkipLost goes on although there are images that would have to be pulled again.
+	SkipLost bool
 	// DryRun says what would be done, and does nothing.
 	DryRun bool
 	// Commands runs programs; nil means [Exec].
@@ -219,21 +221,33 @@ func (i *Installer) await(ctx context.Context, state containerdconfig.State) err
 }
 
 // Install makes containerd use the agent, and the service manager run it. What is
-// installed already is left alone.
+// installed already is left alone. Images that another snapshotter has unpacked are adopted
+// before containers are made with the agent.
 func (i *Installer) Install(ctx context.Context) error {
 	if err := i.findVersion(ctx); err != nil {
 		return err
 	}
 	i.say("containerd %s", i.cfg.Target.Version)
-	if _, err := i.cfg.Target.Plan(containerdconfig.Selected); err != nil {
+	changes, err := i.cfg.Target.Plan(containerdconfig.Selected)
+	if err != nil {
 		return err // before anything is changed
 	}
+	images := 0
+	if len(changes) > 0 {
+		if images, err = i.unpacked(ctx); err != nil {
+			return err
+		}
+	}
 	if err := i.installUnit(ctx); err != nil {
+		return err
+	}
+	if ready, err := i.adopt(ctx, images); err != nil || !ready {
 		return err
 	}
 	if err := i.reconfigure(ctx, containerdconfig.Selected); err != nil {
 		return err
 	}
+	i.adoptLate(ctx)
 	i.sayKubelet()
 	return nil
 }

@@ -26,8 +26,9 @@ const CredentialsPath = "/run/brisk/kubernetes" //nolint:gosec // the name of a 
 // fifths of their life, which is ten minutes at least.
 const DefaultInterval = 20 * time.Second
 
-// installTimeout is how long installing may take, with restarts of agent and containerd.
-const installTimeout = 5 * time.Minute
+// installTimeout is how long installing may take, with restarts of agent and containerd, and
+// some thousand snapshots to adopt.
+const installTimeout = 10 * time.Minute
 
 // Config configures a [Rollout].
 type Config struct {
