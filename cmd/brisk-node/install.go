@@ -42,7 +42,8 @@ func (o *installOptions) addTo(cmd *cobra.Command) {
 	f.StringVar(&o.service, "containerd-service", "containerd", "what the service manager calls containerd")
 	f.StringVar(&o.unit, "unit", install.DefaultUnit, "where the unit of the agent is written")
 	_, err := os.Stat("/run/systemd/system")
-	f.BoolVar(&o.systemd, "systemd", err == nil, "write a unit, and start, restart and stop services; the default is whether systemd runs here")
+	f.BoolVar(&o.systemd, "systemd", err == nil, "write a unit, and start, restart and stop services")
+	f.Lookup("systemd").DefValue = "whether systemd runs here" // for the help, which is the same on all machines
 	f.BoolVar(&o.dryRun, "dry-run", false, "print what would be done, and do nothing")
 }
 

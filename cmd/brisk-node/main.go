@@ -36,6 +36,7 @@ func newRootCommand() *cobra.Command {
 	root.AddCommand(newRunCommand(), newConfigCommand(), newStatusCommand(), newScrubCommand(), newDoctorCommand(),
 		newInstallCommand(), newUninstallCommand(), newDeployCommand())
 	cli.AddVersion(root, func(info *version.Info) { info.Kernel = kernelRelease() })
+	cli.AddDocs(root, "8")
 	return root
 }
 

@@ -60,6 +60,7 @@ func newRootCommand() *cobra.Command {
 		newContainerInitCommand(),
 	)
 	cli.AddVersion(root, nil)
+	cli.AddDocs(root, "1")
 	return root
 }
 

@@ -35,6 +35,7 @@ func newRootCommand() *cobra.Command {
 	root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats(), cobra.ShellCompDirectiveNoFileComp))
 	root.AddCommand(opts.newNodesCommand(), opts.newImagesCommand(), opts.newWhyCommand(), opts.newTopCommand())
 	cli.AddVersion(root, nil)
+	cli.AddDocs(root, "1")
 	return root
 }
 
