@@ -127,7 +127,7 @@ func New(cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	n.disk, err = cache.OpenDisk(cache.DiskConfig{
-		Dir: filepath.Join(cfg.Dir, "cache"), Layout: n.layouts, Logger: cfg.Log, Registerer: cfg.Metrics,
+		Dir: cacheDir(cfg.Dir), Layout: n.layouts, Logger: cfg.Log, Registerer: cfg.Metrics,
 		MaxBytes: cfg.CacheBytes, MaxFiles: cfg.CacheFiles, MinFree: cfg.CacheMinFree,
 		HighWater: cfg.CacheHighWater, LowWater: cfg.CacheLowWater, OnCorrupt: n.onCorrupt, OnComplete: n.onComplete,
 	})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"github.com/brisk-project/brisk/internal/block"
 	"github.com/brisk-project/brisk/lazyfs/cache"
@@ -31,3 +32,12 @@ func (o sharedObjects) Open(_ context.Context, digest block.Digest) (p2p.ObjectR
 	}
 	return file, info.Size(), nil
 }
+
+// StreamFile returns the path of the file with the blocks of a layer stream that the node in a
+// directory has, which may be none or not all. They are not verified.
+func StreamFile(dir string, stream block.Digest) string {
+	return cache.LayerFile(cacheDir(dir), stream)
+}
+
+// cacheDir is where a node keeps blocks.
+func cacheDir(dir string) string { return filepath.Join(dir, "cache") }

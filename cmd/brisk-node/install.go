@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/brisk-project/brisk/node/agent"
 	nodeconfig "github.com/brisk-project/brisk/node/config"
 	"github.com/brisk-project/brisk/node/host/containerdconfig"
 	"github.com/brisk-project/brisk/node/host/install"
@@ -111,7 +112,8 @@ func (o *installOptions) installer(cmd *cobra.Command, removing bool) (*install.
 	}
 	return install.New(install.Config{
 		Target: target, Address: cfg.Containerd.Address, Containerd: o.containerd, Service: o.service, Systemd: o.systemd,
-		Unit: o.unit, Program: program, NodeConfig: path, Kubelet: cfg.CRI.Socket, Settings: settings, SkipLost: o.skipLost, DryRun: o.dryRun, Out: cmd.OutOrStdout(),
+		Unit: o.unit, Program: program, NodeConfig: path, Kubelet: cfg.CRI.Socket, Settings: settings,
+		Streams: agent.Streams{Dir: cfg.Directory}, SkipLost: o.skipLost, DryRun: o.dryRun, Out: cmd.OutOrStdout(),
 	}), nil
 }
 
@@ -175,8 +177,9 @@ changed. With --drain new containers are made elsewhere, and the agent stays unt
 that there are have been removed. With --force they are killed; on a node of Kubernetes
 move them away before, with kubectl drain.
 
-Images that containerd has not in full are removed: they are pulled again when they are
-needed. The agent need not run.`,
+Images that are here in full are unpacked for the snapshotter that containerd had before, without
+the network. Others are removed: they are pulled again when they are needed. If the agent
+does not run and cannot be started, images that only it has are removed, too.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			installer, err := opts.installer(cmd, true)

@@ -211,7 +211,7 @@ func (d *Disk) release() error {
 func (d *Disk) cleanPath() string { return filepath.Join(d.cfg.Dir, "clean") }
 
 func (d *Disk) layerDir(id block.Digest) string {
-	return filepath.Join(d.cfg.Dir, "layers", id.Hex())
+	return layerDir(d.cfg.Dir, id)
 }
 
 // lookup returns the layer, nil if the cache knows nothing of it.

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/brisk-project/brisk/internal/block"
 )
 
 const (
@@ -109,3 +111,9 @@ func lockDir(dir string) (*os.File, error) {
 	}
 	return f, nil
 }
+
+// LayerFile returns the path of the file with the blocks of a layer that the cache in a
+// directory has, which may be none or not all.
+func LayerFile(dir string, id block.Digest) string { return filepath.Join(layerDir(dir, id), "data") }
+
+func layerDir(dir string, id block.Digest) string { return filepath.Join(dir, "layers", id.Hex()) }

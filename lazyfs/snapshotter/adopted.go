@@ -32,7 +32,7 @@ const (
 // prepared one learns from LabelAdopted that it was understood.
 const (
 	LabelAdopted = "dev.brisk.snapshot.directory"
-	labelWhole   = "dev.brisk.snapshot.whole"
+	LabelWhole   = "dev.brisk.snapshot.whole" // not empty if the directory has the files of all parents
 )
 
 // adoption is what the labels of a snapshot say of a directory to adopt.
@@ -75,7 +75,7 @@ func adoptionOf(labels map[string]string) (*adoption, error) {
 func (a *adoption) labels() map[string]string {
 	own := map[string]string{LabelAdopted: a.dir}
 	if a.whole {
-		own[labelWhole] = "true"
+		own[LabelWhole] = "true"
 	}
 	return own
 }

@@ -40,7 +40,7 @@ func walkDown(ctx context.Context, parent string) (below, error) {
 			found.lazy = &ref
 			break
 		}
-		if info.Labels[labelWhole] != "" {
+		if info.Labels[LabelWhole] != "" {
 			break
 		}
 		parent = info.Parent

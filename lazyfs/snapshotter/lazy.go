@@ -17,8 +17,8 @@ import (
 
 // The labels of lazy snapshots. Nobody but the snapshotter can set them.
 const (
-	labelImage  = "dev.brisk.snapshot.image"  // the ID of the image
-	labelLayers = "dev.brisk.snapshot.layers" // how many of its layers
+	LabelImage  = "dev.brisk.snapshot.image"  // the ID of the image
+	LabelLayers = "dev.brisk.snapshot.layers" // how many of its layers, in decimal digits
 )
 
 // lazyRef says what a lazy snapshot stands for.
@@ -30,13 +30,13 @@ type lazyRef struct {
 
 // refOf returns what a snapshot stands for if it is lazy.
 func refOf(id string, info snapshots.Info) (lazyRef, bool, error) {
-	image, ok := info.Labels[labelImage]
+	image, ok := info.Labels[LabelImage]
 	if !ok {
 		return lazyRef{}, false, nil
 	}
-	layers, err := strconv.Atoi(info.Labels[labelLayers])
+	layers, err := strconv.Atoi(info.Labels[LabelLayers])
 	if err != nil || layers < 1 {
-		return lazyRef{}, false, fmt.Errorf("reading snapshot %s: label %s is %.20q", info.Name, labelLayers, info.Labels[labelLayers])
+		return lazyRef{}, false, fmt.Errorf("reading snapshot %s: label %s is %.20q", info.Name, LabelLayers, info.Labels[LabelLayers])
 	}
 	return lazyRef{snapshot: id, image: image, layers: layers}, true, nil
 }
@@ -118,7 +118,7 @@ func (s *Snapshotter) hasLazy(ctx context.Context, chainID, parent string) (bool
 			if err != nil {
 				return err
 			}
-			_, lazy := info.Labels[labelImage]
+			_, lazy := info.Labels[LabelImage]
 			if lazy && info.Parent == parent && info.Labels[snapshots.LabelSnapshotRef] == chainID {
 				found = true
 			}
@@ -143,7 +143,7 @@ func onParent(chainID, parent string) string {
 func (s *Snapshotter) commitLazy(ctx context.Context, key, parent string, inherited map[string]string, ref lazyRef) error {
 	name := inherited[snapshots.LabelSnapshotRef]
 	marked := maps.Clone(inherited)
-	marked[labelImage], marked[labelLayers] = ref.image, strconv.Itoa(ref.layers)
+	marked[LabelImage], marked[LabelLayers] = ref.image, strconv.Itoa(ref.layers)
 	return s.store.WithTransaction(ctx, true, func(ctx context.Context) error {
 		made, err := storage.CreateSnapshot(ctx, snapshots.KindActive, key, parent, snapshots.WithLabels(inherited))
 		if err != nil {

@@ -79,7 +79,7 @@ func withoutOwn(labels map[string]string) map[string]string {
 }
 
 // ownLabels are those that only the snapshotter may set.
-func ownLabels() []string { return []string{labelImage, labelLayers, LabelAdopted, labelWhole} }
+func ownLabels() []string { return []string{LabelImage, LabelLayers, LabelAdopted, LabelWhole} }
 
 // options returns what opts say, without the labels that only the snapshotter may set.
 func options(opts []snapshots.Opt) (snapshots.Info, []snapshots.Opt, error) {
@@ -283,7 +283,7 @@ func (s *Snapshotter) Remove(ctx context.Context, key string) error {
 		if err != nil {
 			return err
 		}
-		_, lazy = info.Labels[labelImage]
+		_, lazy = info.Labels[LabelImage]
 		id, _, err = storage.Remove(ctx, key)
 		return err
 	})

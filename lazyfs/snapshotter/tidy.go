@@ -104,7 +104,7 @@ func (s *Snapshotter) retain(ctx context.Context) (done bool, err error) {
 func (s *Snapshotter) Images(ctx context.Context) ([]string, error) {
 	images := make(map[string]struct{})
 	err := s.walk(ctx, func(_ context.Context, _ string, info snapshots.Info) error {
-		if image, ok := info.Labels[labelImage]; ok {
+		if image, ok := info.Labels[LabelImage]; ok {
 			images[image] = struct{}{}
 		}
 		return nil

@@ -146,11 +146,16 @@ func (i *image) Fetch(ctx context.Context) error {
 
 // open returns an image that was fetched before.
 func (i images) open(id string) (*node.Image, block.Digest, error) {
+	return readRecord(id, i.node.Object)
+}
+
+// readRecord returns an image whose record is kept as an object.
+func readRecord(id string, get func(block.Digest, int64) ([]byte, error)) (*node.Image, block.Digest, error) {
 	key, err := block.ParseDigest(id)
 	if err != nil {
 		return nil, key, fmt.Errorf("reading the record of image %.80q: %w", id, err)
 	}
-	record, err := i.node.Object(key, maxRecord)
+	record, err := get(key, maxRecord)
 	if err != nil {
 		return nil, key, fmt.Errorf("reading the record of image %s: %w", key.Short(), err)
 	}

@@ -60,7 +60,7 @@ func (t Target) Check(dump []byte) ([]Problem, error) {
 			add(false, install, "containerd does not tell snapshotters which image it pulls (%s is true)", keyNoAnnotations)
 		}
 		if get("discard_unpacked_layers") == true {
-			add(true, "set it to false", "discard_unpacked_layers is true: images cannot be pushed from this node, nor unpacked for another snapshotter")
+			add(true, "set it to false", "discard_unpacked_layers is true: images cannot be pushed from this node")
 		}
 	}
 	return found, nil

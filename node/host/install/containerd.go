@@ -2,16 +2,13 @@ package install
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"syscall"
 	"time"
 
 	containerd "github.com/containerd/containerd/v2/client"
-	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
-	"github.com/containerd/platforms"
 
 	containerdapi "github.com/brisk-project/brisk/node/containerd"
 	"github.com/brisk-project/brisk/node/host/containerdconfig"
@@ -136,43 +133,4 @@ func (i *Installer) kill(ctx context.Context, client *containerd.Client, user Us
 		return fmt.Errorf("removing container %s: %w", user.ID, err)
 	}
 	return nil
-}
-
-// incomplete returns the images, by namespace, that containerd has no layers of: without
-// the snapshotter they cannot be run until they are pulled again.
-func (i *Installer) incomplete(ctx context.Context, client *containerd.Client) (map[string][]string, error) {
-	found := make(map[string][]string)
-	err := each(ctx, client, func(ctx context.Context, namespace string) error {
-		all, err := client.ImageService().List(ctx)
-		if err != nil {
-			return fmt.Errorf("listing images: %w", err)
-		}
-		for _, image := range all {
-			// A manifest that is missing says nothing of layers.
-			available, _, _, missing, err := images.Check(ctx, client.ContentStore(), image.Target, platforms.Default())
-			if err == nil && available && len(missing) > 0 {
-				found[namespace] = append(found[namespace], image.Name)
-			}
-		}
-		return nil
-	})
-	return found, err
-}
-
-// forget removes image records, and waits until containerd has removed the snapshots.
-func (i *Installer) forget(ctx context.Context, client *containerd.Client, found map[string][]string) error {
-	var errs []error
-	for namespace, names := range found {
-		ctx := namespaces.WithNamespace(ctx, namespace)
-		for n, name := range names {
-			var opts []images.DeleteOpt
-			if n == len(names)-1 {
-				opts = append(opts, images.SynchronousDelete())
-			}
-			if err := client.ImageService().Delete(ctx, name, opts...); err != nil && !errdefs.IsNotFound(err) {
-				errs = append(errs, fmt.Errorf("removing image %s: %w", name, err))
-			}
-		}
-	}
-	return errors.Join(errs...)
 }

@@ -123,7 +123,7 @@ func newSiteWith(t *testing.T, cfg containerdtest.Config) *site {
 		Address: d.Address, Containerd: cmp.Or(cfg.Program, containerdtest.Program(t, "containerd")), Service: "containerd", Systemd: true,
 		Unit: filepath.Join(dir, install.UnitName), Program: "/usr/local/bin/brisk-node", NodeConfig: filepath.Join(dir, "etc", "node.yaml"),
 		Settings: []byte("kind: NodeConfig\n"),
-		Commands: s.manager, Out: s.out,
+		Commands: s.manager, Out: s.out, Streams: agent.Streams{Dir: dir},
 	}
 	t.Cleanup(func() {
 		if t.Failed() {

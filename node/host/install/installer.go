@@ -14,6 +14,7 @@ import (
 	"time"
 
 	containerdapi "github.com/brisk-project/brisk/node/containerd"
+	"github.com/brisk-project/brisk/node/host/adopt"
 	"github.com/brisk-project/brisk/node/host/containerdconfig"
 )
 
@@ -65,6 +66,9 @@ type Config struct {
 	Kubelet string
 	// Settings is what NodeConfig is to hold if there is no such file.
 	Settings []byte
+	// Streams has the layers of lazy images, which uninstalling unpacks for the former
+	// snapshotter; nil means that it does not.
+	Streams adopt.Streams
 	// SkipLost goes on although there are images that would have to be pulled again.
 	SkipLost bool
 	// DryRun says what would be done, and does nothing.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -159,21 +158,6 @@ func (i *Installer) releaseContainers(ctx context.Context, client *containerd.Cl
 		return i.killAll(ctx, client)
 	}
 	return nil
-}
-
-// releaseImages removes the images that cannot be run without the snapshotter.
-func (i *Installer) releaseImages(ctx context.Context, client *containerd.Client) error {
-	found, err := i.incomplete(ctx, client)
-	if err != nil {
-		return err
-	}
-	for _, namespace := range slices.Sorted(maps.Keys(found)) {
-		i.say("removing images that are not here in full, from namespace %s: %s", namespace, strings.Join(found[namespace], ", "))
-	}
-	if i.cfg.DryRun {
-		return nil
-	}
-	return i.forget(ctx, client, found)
 }
 
 // drain waits until no container needs the snapshotter.
