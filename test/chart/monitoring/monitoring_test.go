@@ -5,7 +5,7 @@ package monitoring
 import (
 	"bytes"
 	"encoding/json"
-	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -70,42 +70,42 @@ func rendered(t *testing.T, args ...string) map[string]object {
 }
 
 var (
-	named = regexp.MustCompile(`Name:\s*"(brisk_[a-z0-9_]+)"`)
-	used  = regexp.MustCompile(`brisk_[a-z0-9_]+`)
+	used = regexp.MustCompile(`brisk_[a-z0-9_]+`)
+	// grouped are the labels that an expression sums over, shown those that a text shows.
+	grouped = regexp.MustCompile(`\bby \(([^)]*)\)`)
+	shown   = regexp.MustCompile(`\$labels\.([a-z_]+)|\{\{([a-z_]+)\}\}`)
 )
 
-// registered returns the names of the metrics in the sources.
-func registered(t *testing.T) map[string]bool {
+// checkMetrics requires that metrics of an expression exist and have the labels that it
+// sums over and that the text beside it shows.
+func checkMetrics(t *testing.T, known map[string]map[string]bool, where, expr, text string) {
 	t.Helper()
-	names := make(map[string]bool)
-	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
-			return err
-		}
-		content, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		for _, match := range named.FindAllSubmatch(content, -1) {
-			names[string(match[1])] = true
-		}
-		return nil
-	})
-	if err != nil || len(names) < 30 {
-		t.Fatalf("%d metrics in the sources: %v", len(names), err)
-	}
-	return names
-}
-
-func checkMetrics(t *testing.T, known map[string]bool, where, expr string) {
-	t.Helper()
+	// Of Prometheus: buckets of histograms, and the node, which the PodMonitor adds.
+	labels := map[string]bool{"le": true, "node": true}
 	metrics := used.FindAllString(expr, -1)
 	if len(metrics) == 0 && !strings.Contains(expr, "up{") {
 		t.Errorf("%s looks at no metric: %s", where, expr)
 	}
 	for _, metric := range metrics {
-		if !known[metric] && !known[strings.TrimSuffix(metric, "_bucket")] {
+		has, ok := known[metric]
+		if !ok {
+			has, ok = known[strings.TrimSuffix(metric, "_bucket")]
+		}
+		if !ok {
 			t.Errorf("%s: nothing registers %s", where, metric)
+		}
+		maps.Copy(labels, has)
+	}
+	for _, list := range grouped.FindAllStringSubmatch(expr, -1) {
+		for label := range strings.SplitSeq(list[1], ",") {
+			if label = strings.TrimSpace(label); !labels[label] {
+				t.Errorf("%s: no metric has the label %s: %s", where, label, expr)
+			}
+		}
+	}
+	for _, match := range shown.FindAllStringSubmatch(text, -1) {
+		if label := match[1] + match[2]; !labels[label] {
+			t.Errorf("%s: no metric has the label %s: %s", where, label, text)
 		}
 	}
 }
@@ -120,7 +120,7 @@ func TestAlertsUseMetricsThatExistAndAreExplained(t *testing.T) {
 	for _, group := range rendered(t, "--values", "testdata/all.values.yaml")["PrometheusRule/brisk"].Spec.Groups {
 		for _, r := range group.Rules {
 			alerts[r.Alert] = true
-			checkMetrics(t, known, r.Alert, r.Expr)
+			checkMetrics(t, known, r.Alert, r.Expr, r.Annotations["summary"])
 			if !strings.HasSuffix(r.Annotations["runbook_url"], "/docs/runbook.md#"+strings.ToLower(r.Alert)) {
 				t.Errorf("%s: runbook_url is %q", r.Alert, r.Annotations["runbook_url"])
 			}
@@ -153,7 +153,8 @@ func TestDashboardUsesMetricsThatExist(t *testing.T) {
 		Panels []struct {
 			Title   string `json:"title"`
 			Targets []struct {
-				Expr string `json:"expr"`
+				Expr         string `json:"expr"`
+				LegendFormat string `json:"legendFormat"`
 			} `json:"targets"`
 		} `json:"panels"`
 	}
@@ -168,7 +169,7 @@ func TestDashboardUsesMetricsThatExist(t *testing.T) {
 			t.Errorf("%s shows nothing", panel.Title)
 		}
 		for _, target := range panel.Targets {
-			checkMetrics(t, known, panel.Title, target.Expr)
+			checkMetrics(t, known, panel.Title, target.Expr, target.LegendFormat)
 		}
 	}
 }
