@@ -1,13 +1,9 @@
 package node_test
 
 import (
-	"bytes"
 	"testing"
 
-	"github.com/google/go-containerregistry/pkg/v1/remote"
-
-	"github.com/brisk-project/brisk/image/index"
-	"github.com/brisk-project/brisk/image/registry"
+	"github.com/brisk-project/brisk/image/index/indextest"
 	"github.com/brisk-project/brisk/internal/block"
 	"github.com/brisk-project/brisk/lazyfs"
 	"github.com/brisk-project/brisk/node"
@@ -21,31 +17,7 @@ func pushForged(t *testing.T, reg *registrytest.Registry, ref string, victim, ev
 	stolen := block.Sum(victim.Tar)
 	evil.DiffID = stolen.String()
 	pushed := reg.Push(t, ref, registrytest.Image{Layers: []registrytest.Layer{evil}})
-	built, err := index.Build(t.Context(), bytes.NewReader(evil.Blob), index.BuildConfig{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if bytes.Count(built.Encoded, built.DiffID[:]) != 1 {
-		t.Fatal("the diffID is not where it is expected in an index")
-	}
-	forged := bytes.Replace(built.Encoded, built.DiffID[:], stolen[:], 1)
-	client := newClient(t)
-	if err := client.PushBlob(t.Context(), pushed.Context(), forged, registry.LayerMediaType); err != nil {
-		t.Fatal(err)
-	}
-	subject, err := remote.Head(pushed)
-	if err != nil {
-		t.Fatal(err)
-	}
-	manifest, err := registry.EncodeArtifact(*subject, []registry.IndexBlob{{
-		Layer: built.BlobDigest, DiffID: stolen, Digest: block.Sum(forged), Size: int64(len(forged)),
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := client.PushArtifact(t.Context(), pushed.Context(), manifest); err != nil {
-		t.Fatal(err)
-	}
+	indextest.Push(t, newClient(t), pushed, indextest.WithDiffID(t, indextest.Build(t, evil.Blob), stolen))
 	return pushed.String()
 }
 

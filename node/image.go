@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -101,7 +103,8 @@ func (n *Node) Find(ctx context.Context, reference string, manifest block.Digest
 	return found, nil
 }
 
-// Fetch makes the indexes of an image local, verifies them, and sets the stream IDs.
+// Fetch makes the indexes of an image local, verifies them, and sets the stream IDs. If one
+// is known to be false the error wraps [ErrFalseIndex].
 //
 // If prepare says so, it then begins to build the metadata of the image and to load its
 // blocks: who pulls an image is about to start it. What its start reads, where that is known,
@@ -113,6 +116,9 @@ func (n *Node) Fetch(ctx context.Context, image *Image, prepare func(*Image) boo
 	defer n.keeping.RUnlock()
 	ref, err := n.cfg.Registry.ParseReference(image.Name)
 	if err != nil {
+		return err
+	}
+	if err := n.CheckIndex(image, image.Indexed()); err != nil {
 		return err
 	}
 	group, groupCtx := errgroup.WithContext(ctx)
@@ -131,7 +137,12 @@ func (n *Node) Fetch(ctx context.Context, image *Image, prepare func(*Image) boo
 			return nil
 		})
 	}
-	err = group.Wait()
+	if err = group.Wait(); err == nil {
+		err = n.CheckIndex(image, image.Indexed()) // they may have been read only now
+	}
+	if err == nil {
+		n.noteFetched(image)
+	}
 	if err == nil && prepare != nil {
 		n.prepare(ctx, image, prepare(image)) // while the indexes are open
 	}
@@ -141,6 +152,33 @@ func (n *Node) Fetch(ctx context.Context, image *Image, prepare func(*Image) boo
 		}
 	}
 	return err
+}
+
+// newlyFetched is how long after its indexes have been fetched an image is known, until it
+// has been mounted or Config.Images has it.
+const newlyFetched = time.Minute
+
+// fetched is an image whose indexes were fetched.
+type fetched struct {
+	image *Image
+	at    time.Time
+}
+
+func (n *Node) noteFetched(image *Image) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.newlyFetchedLocked()
+	n.fetched = append(n.fetched, fetched{image, time.Now()})
+}
+
+// newlyFetchedLocked returns the images that were fetched lately, and forgets the others.
+func (n *Node) newlyFetchedLocked() []*Image {
+	n.fetched = slices.DeleteFunc(n.fetched, func(f fetched) bool { return time.Since(f.at) > newlyFetched })
+	images := make([]*Image, len(n.fetched))
+	for i, f := range n.fetched {
+		images[i] = f.image
+	}
+	return images
 }
 
 // openIndex opens the index of a layer, fetching it if it is not local.

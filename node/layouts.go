@@ -24,6 +24,7 @@ type openLayer struct {
 	digest block.Digest
 	file   io.Closer
 	users  int
+	lent   int // users that do not keep the layer from being dropped
 }
 
 func newLayouts() *layouts {
@@ -49,16 +50,28 @@ func (l *layouts) acquire(digest block.Digest, layer *index.Layer, file io.Close
 }
 
 // join joins the users of the index with the given digest, if it is in force and
-// describes the layer.
+// describes the layer. One that is only lent may have been dropped from the disk.
 func (l *layouts) join(layer ImageLayer) (*openLayer, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	open := l.layers[layer.Index]
-	if open == nil || open.BlobDigest() != layer.Digest || open.DiffID() != layer.DiffID || open.BlobSize() != layer.Size {
+	if open == nil || open.users == open.lent || open.BlobDigest() != layer.Digest || open.DiffID() != layer.DiffID || open.BlobSize() != layer.Size {
 		return nil, false
 	}
 	open.users++
 	return open, true
+}
+
+// lend makes one use of a layer index one that does not keep the layer from being dropped,
+// or ends that, before the use is released.
+func (l *layouts) lend(open *openLayer, lent bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if lent {
+		open.lent++
+	} else {
+		open.lent--
+	}
 }
 
 // release ends one use of a layer index.
@@ -143,16 +156,16 @@ func frameOf(layer *index.Layer, offset int64) (index.Frame, error) {
 	return layer.Frame(i)
 }
 
-// digests returns those of all indexes in use, and the stream IDs of their layers.
+// digests returns those of all indexes in use, and the stream IDs of their layers. What is
+// only lent is left out.
 func (l *layouts) digests() map[block.Digest]struct{} {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	all := make(map[block.Digest]struct{}, len(l.layers)+len(l.streams))
-	for digest := range l.layers {
-		all[digest] = struct{}{}
-	}
-	for stream := range l.streams {
-		all[stream] = struct{}{}
+	for digest, open := range l.layers {
+		if open.users > open.lent {
+			all[digest], all[open.StreamID()] = struct{}{}, struct{}{}
+		}
 	}
 	return all
 }

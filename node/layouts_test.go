@@ -117,3 +117,25 @@ func TestAlong(t *testing.T) {
 		t.Errorf("of an unknown stream: %v", got)
 	}
 }
+
+// What is only lent does not keep a layer on the disk, and nobody relies on it being there.
+func TestLentLayers(t *testing.T) {
+	stored := registrytest.Layer{Tar: registrytest.Tar(t, registrytest.Files(1, 1, 1000)...)}
+	layer, digest := openLayerOf(t, stored.Tar)
+	like := ImageLayer{Index: digest, Digest: layer.BlobDigest(), DiffID: layer.DiffID(), Size: layer.BlobSize()}
+	l := newLayouts()
+	lent, err := l.acquire(digest, layer, &closer{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.lend(lent, true)
+	if _, ok := l.join(like); ok || len(l.digests()) != 0 {
+		t.Errorf("a layer that is only lent: joined %t, needs %v", ok, l.digests())
+	}
+	if _, err := l.acquire(digest, layer, &closer{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := l.join(like); !ok || len(l.digests()) != 2 {
+		t.Errorf("a layer in use: joined %t, needs %v", ok, l.digests())
+	}
+}

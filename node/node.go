@@ -110,7 +110,8 @@ type Node struct {
 	mu        sync.Mutex // guards what follows
 	mounts    map[*Mount]struct{}
 	preparing map[*preparation]struct{}
-	reopened  []*Mount // those of a process before this one, until it is known which are there
+	fetched   []fetched // within newlyFetched
+	reopened  []*Mount  // those of a process before this one, until it is known which are there
 }
 
 // New opens the node's directory and joins the parts. It serves nothing yet.

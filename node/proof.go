@@ -46,7 +46,7 @@ func (n *Node) openProofs() error {
 	}
 	known := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "brisk_proof_false_indexes", Help: "Layer indexes that are known to be false and are not used for pulls.",
-	}, func() float64 { return float64(len(n.proofs.all())) })
+	}, func() float64 { return float64(n.proofs.count()) })
 	for _, c := range []prometheus.Collector{n.proofMetrics.layers, n.proofMetrics.found, known} {
 		if err := n.cfg.Metrics.Register(c); err != nil {
 			return fmt.Errorf("registering the metrics of proofs: %w", err)
@@ -96,9 +96,6 @@ func (n *Node) proven(ctx context.Context, stream block.Digest, truth proof.Trut
 	found, err := n.candidates(ctx, stream)
 	if err != nil {
 		return err
-	}
-	if len(found) == 0 {
-		return nil // it was dropped meanwhile
 	}
 	v := verdict{stream: stream, facts: truth.Facts}
 	for _, c := range found {
@@ -223,4 +220,4 @@ func (e *falseIndexError) Error() string { return e.reason }
 func (e *falseIndexError) Is(target error) bool { return target == ErrFalseIndex }
 
 // HasFalseIndexes reports whether any index is known to be false.
-func (n *Node) HasFalseIndexes() bool { return len(n.proofs.all()) > 0 }
+func (n *Node) HasFalseIndexes() bool { return n.proofs.count() > 0 }

@@ -1,20 +1,16 @@
 package node_test
 
 import (
-	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
-	"github.com/brisk-project/brisk/image/index"
 	"github.com/brisk-project/brisk/image/index/indextest"
-	"github.com/brisk-project/brisk/image/registry"
 	"github.com/brisk-project/brisk/internal/block"
 	"github.com/brisk-project/brisk/node"
 	"github.com/brisk-project/brisk/p2p/p2ptest"
@@ -26,27 +22,7 @@ import (
 func pushIndex(t *testing.T, reg *registrytest.Registry, ref string, layer registrytest.Layer, encoded []byte) string {
 	t.Helper()
 	pushed := reg.Push(t, ref, registrytest.Image{Layers: []registrytest.Layer{layer}})
-	client := newClient(t)
-	if err := client.PushBlob(t.Context(), pushed.Context(), encoded, registry.LayerMediaType); err != nil {
-		t.Fatal(err)
-	}
-	subject, err := remote.Head(pushed)
-	if err != nil {
-		t.Fatal(err)
-	}
-	opened, err := index.Open(bytes.NewReader(encoded), int64(len(encoded)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	manifest, err := registry.EncodeArtifact(*subject, []registry.IndexBlob{{
-		Layer: opened.BlobDigest(), DiffID: opened.DiffID(), Digest: block.Sum(encoded), Size: int64(len(encoded)),
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := client.PushArtifact(t.Context(), pushed.Context(), manifest); err != nil {
-		t.Fatal(err)
-	}
+	indextest.Push(t, newClient(t), pushed, encoded)
 	return pushed.String()
 }
 

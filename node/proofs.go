@@ -200,11 +200,11 @@ func (p *proofs) falseLocked() []FalseIndex {
 	return all
 }
 
-// all returns the false indexes, those found first at the front.
-func (p *proofs) all() []FalseIndex {
+// count returns how many false indexes are remembered.
+func (p *proofs) count() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.falseLocked()
+	return len(p.indexes)
 }
 
 // retain forgets what is true of streams that are not kept. False indexes are remembered.

@@ -62,16 +62,14 @@ func (n *Node) candidates(ctx context.Context, stream block.Digest) ([]candidate
 	for m := range n.mounts {
 		inUse(m.image, m.layers)
 	}
-	for p := range n.preparing {
-		inUse(p.image, p.layers)
-	}
+	images := n.newlyFetchedLocked()
 	n.mu.Unlock()
-	if n.cfg.Images == nil {
-		return found, nil
-	}
-	images, err := n.cfg.Images(ctx)
-	if err != nil && len(found) == 0 {
-		return nil, fmt.Errorf("listing images: %w", err)
+	if n.cfg.Images != nil {
+		listed, err := n.cfg.Images(ctx)
+		if err != nil && len(found) == 0 {
+			return nil, fmt.Errorf("listing images: %w", err)
+		}
+		images = append(images, listed...)
 	}
 	for _, image := range images {
 		for _, layer := range image.Layers[:image.Indexed()] {
@@ -125,9 +123,11 @@ func (n *Node) openCandidate(c candidate) (release func(), err error) {
 			return nil, err
 		}
 	}
+	n.layouts.lend(used, true)
 	n.registry.Add(ref.Context(), used.Layer)
 	return func() {
 		n.registry.Remove(ref.Context(), used.Layer)
+		n.layouts.lend(used, false)
 		if err := n.layouts.release(used); err != nil {
 			n.log.Warn("letting go of a layer", "image", c.image.Name, "error", err)
 		}

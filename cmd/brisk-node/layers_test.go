@@ -17,6 +17,12 @@ import (
 // shell is a layer with a shell and its tools.
 func shell(t *testing.T) registrytest.Layer {
 	t.Helper()
+	return shellWithMode(t, 0o755)
+}
+
+// shellWithMode is shell with the given mode of the program.
+func shellWithMode(t *testing.T, mode int64) registrytest.Layer {
+	t.Helper()
 	program, err := os.ReadFile(require.Tool(t, "busybox"))
 	if err != nil {
 		t.Fatal(err)
@@ -25,7 +31,7 @@ func shell(t *testing.T) registrytest.Layer {
 	w := tar.NewWriter(&buf)
 	entries := []*tar.Header{
 		{Typeflag: tar.TypeDir, Name: "bin/", Mode: 0o755},
-		{Typeflag: tar.TypeReg, Name: "bin/busybox", Mode: 0o755, Size: int64(len(program))},
+		{Typeflag: tar.TypeReg, Name: "bin/busybox", Mode: mode, Size: int64(len(program))},
 	}
 	for _, name := range []string{"sh", "cat", "sha256sum", "sleep", "rm", "ls", "stat", "mkdir"} {
 		entries = append(entries, &tar.Header{Typeflag: tar.TypeSymlink, Name: "bin/" + name, Linkname: "busybox"})

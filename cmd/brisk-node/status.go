@@ -11,6 +11,7 @@ import (
 
 	"github.com/brisk-project/brisk/internal/cli"
 	"github.com/brisk-project/brisk/internal/units"
+	"github.com/brisk-project/brisk/lazyfs/snapshotter"
 	"github.com/brisk-project/brisk/node"
 	"github.com/brisk-project/brisk/node/agent"
 )
@@ -86,6 +87,8 @@ func imageRow(image agent.ImageStatus) []string {
 	switch {
 	case !image.Lazy:
 		lazy = "no: " + image.Reason
+	case image.Reason == string(snapshotter.ReasonFalseIndex):
+		lazy = "quarantined: " + image.Reason
 	case image.Reason != "":
 		lazy = "in part: " + image.Reason
 	}

@@ -38,6 +38,9 @@ type Config struct {
 	// Images.Mount and that still work, by directory. Run calls it once, and nothing is
 	// mounted before it has returned. nil stands for none.
 	Restored func(ctx context.Context) (map[string]Mounted, error)
+	// Check, if set, returns why no new snapshot may stand on the first layers of an image,
+	// nil if it may. Snapshots that are there go on. It is called often and must not wait.
+	Check func(id string, layers int) error
 	// Unpacked, if set, is told of each layer that was downloaded and unpacked, with the
 	// context of containerd's request. It must not block.
 	Unpacked func(ctx context.Context, pull Pull)

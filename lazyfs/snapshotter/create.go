@@ -68,12 +68,22 @@ func (s *Snapshotter) create(ctx context.Context, c creation) ([]mount.Mount, er
 			return nil, fmt.Errorf("looking for parent %s: %w", c.parent, err)
 		}
 	}
+	if lowers.lazy != nil {
+		if err := s.check(ctx, *lowers.lazy); err != nil {
+			return nil, err
+		}
+	}
 	// Mounting takes longer than a transaction should. The number of the snapshot is
 	// not known before it is made, so until then somebody stands in for it.
 	standIn := "preparing " + strconv.FormatUint(s.created.Add(1), 10)
 	if lowers.lazy != nil {
 		if err := s.mounts.acquire(ctx, *lowers.lazy, standIn); err != nil {
 			return nil, unavailable(err)
+		}
+		// Mounting may have shown what nobody knew before.
+		if err := s.check(ctx, *lowers.lazy); err != nil {
+			s.mounts.release(ctx, lowers.lazy.snapshot, standIn)
+			return nil, err
 		}
 	}
 	made, err := s.insert(ctx, c, lowers)

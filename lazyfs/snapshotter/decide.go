@@ -73,8 +73,28 @@ func newDecider(cfg Config, m *metrics) (*decider, error) {
 }
 
 // decide returns the decision on a pull, after looking the image up if this is the
-// first layer of it. bottom says that the layer is the lowest one.
+// first layer of it. bottom says that the layer is the lowest one. A decision for an image
+// that may not be used any more is made again.
 func (d *decider) decide(ctx context.Context, pull Pull, bottom bool) (*decision, error) {
+	made, err := d.current(ctx, pull, bottom)
+	if err != nil || made.image == nil || d.cfg.Check == nil || d.cfg.Check(made.image.ID(), len(made.chain)) == nil {
+		return made, err
+	}
+	d.drop(pullKey{pull.Image, pull.Manifest}, made)
+	return d.current(ctx, pull, bottom)
+}
+
+// drop forgets a decision.
+func (d *decider) drop(key pullKey, made *decision) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if known, ok := d.pulls.Peek(key); ok && known == made {
+		d.pulls.Remove(key)
+	}
+}
+
+// current returns the decision that holds, or makes one.
+func (d *decider) current(ctx context.Context, pull Pull, bottom bool) (*decision, error) {
 	key := pullKey{pull.Image, pull.Manifest}
 	now := time.Now()
 	d.mu.Lock()

@@ -79,13 +79,14 @@ const (
 	ReasonDenied       Reason = "denied"        // the registry refuses this node
 	ReasonInvalid      Reason = "invalid"       // image or index are not what they should be
 	ReasonMismatch     Reason = "mismatch"      // the layer is not part of the image that was looked up
+	ReasonFalseIndex   Reason = "false-index"   // the index does not describe the layers
 	ReasonInternal     Reason = "internal"      // something on this node failed
 )
 
 func (r Reason) known() bool {
 	switch r {
 	case ReasonNoLabels, ReasonNoIndex, ReasonMode, ReasonPartialIndex, ReasonSlow, ReasonUnreachable, ReasonNotFound,
-		ReasonDenied, ReasonInvalid, ReasonMismatch, ReasonInternal:
+		ReasonDenied, ReasonInvalid, ReasonMismatch, ReasonFalseIndex, ReasonInternal:
 		return true
 	}
 	return false

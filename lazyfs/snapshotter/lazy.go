@@ -152,6 +152,9 @@ func (s *Snapshotter) commitLazy(ctx context.Context, key, parent string, inheri
 		if _, _, _, err := storage.GetInfo(ctx, name); err == nil {
 			name = onParent(name, parent)
 		}
+		if _, _, _, err := storage.GetInfo(ctx, name); err == nil {
+			name = onParent(name, parent+" "+ref.image) // both are hidden
+		}
 		if _, err = storage.CommitActive(ctx, key, name, snapshots.Usage{}, snapshots.WithLabels(marked)); err != nil {
 			return err
 		}

@@ -78,7 +78,7 @@ func New(ctx context.Context, cfg Config) (*Agent, error) {
 		cfg.LookupTimeout = time.Second
 	}
 	a := &Agent{log: cfg.Node.Log}
-	cfg.Node.Extend, cfg.Node.Images = a.extend, a.cachedImages
+	cfg.Node.Extend, cfg.Node.Images, cfg.Node.OnFalseIndex = a.extend, a.cachedImages, a.quarantine
 	n, err := node.New(cfg.Node)
 	if err != nil {
 		return nil, err
@@ -86,7 +86,7 @@ func New(ctx context.Context, cfg Config) (*Agent, error) {
 	known := images{node: n, patience: cfg.LookupTimeout, mode: cfg.Mode, cacheBytes: cfg.Node.CacheBytes}
 	onUnpacked := a.writeIndexes(ctx, cfg, n, &known)
 	snapshots, err := snapshotter.New(ctx, snapshotter.Config{
-		Root: filepath.Join(cfg.Node.Dir, "snapshotter"), Images: known, Restored: known.restored, Unpacked: onUnpacked,
+		Root: filepath.Join(cfg.Node.Dir, "snapshotter"), Images: known, Restored: known.restored, Unpacked: onUnpacked, Check: known.check,
 		LookupTimeout: cfg.LookupTimeout, FetchTimeout: cfg.FetchTimeout, AsyncRemove: cfg.AsyncRemove,
 		Logger: cfg.Node.Log, Registerer: cfg.Node.Metrics,
 	})
@@ -112,6 +112,13 @@ func (a *Agent) writeIndexes(ctx context.Context, cfg Config, n *node.Node, know
 		queue: make(chan unpacked, indexQueue), limit: rate.NewLimiter(indexRate, indexBurst),
 	}
 	return a.indexer.unpacked
+}
+
+// quarantine hides from pulls what may not be used any more.
+func (a *Agent) quarantine(ctx context.Context) {
+	if err := a.snapshots.Quarantine(ctx); err != nil && ctx.Err() == nil {
+		a.log.ErrorContext(ctx, "layers with a false index can be found by pulls", "error", err)
+	}
 }
 
 func (a *Agent) lookAgain(manifest string) { a.snapshots.LookAgain(manifest) }
@@ -150,6 +157,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		// Without its data path the agent is of no use.
 		defer context.AfterFunc(lasting, cancel)()
 		var inner errgroup.Group
+		a.quarantine(ctx) // the process before may have ended before it could
 		inner.Go(func() error { return a.snapshots.Run(ctx) })
 		if a.indexer != nil {
 			inner.Go(func() error { a.indexer.run(ctx); return nil })

@@ -78,6 +78,9 @@ func (i *Inventory) Held(ctx context.Context) (Held, error) {
 			continue
 		}
 		seen[opened.Digest] = true
+		if _, found := i.agent.node.FalseIndex(opened, len(opened.Layers)); found {
+			continue // no pod can start with it here
+		}
 		status := i.agent.node.ImageStatus(opened)
 		image := HeldImage{Manifest: opened.Digest, Cached: status.CachedBytes}
 		image.StartMissing, image.Estimated = status.StartEstimate()

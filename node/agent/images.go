@@ -77,6 +77,8 @@ func reason(err error) error {
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
 		why = snapshotter.ReasonSlow
+	case errors.Is(err, node.ErrFalseIndex):
+		why = snapshotter.ReasonFalseIndex
 	case errors.Is(err, registry.ErrNoArtifact):
 		why = snapshotter.ReasonNoIndex
 	case errors.Is(err, registry.ErrDenied), errors.Is(err, registry.ErrPlainHTTP):
@@ -180,6 +182,18 @@ func (a *Agent) cachedImages(ctx context.Context) ([]*node.Image, error) {
 		}
 	}
 	return all, nil
+}
+
+// check implements [snapshotter.Config.Check].
+func (i images) check(id string, layers int) error {
+	if !i.node.HasFalseIndexes() {
+		return nil
+	}
+	opened, _, err := i.open(id)
+	if err != nil {
+		return nil //nolint:nilerr // mounting it says so
+	}
+	return i.node.CheckIndex(opened, layers)
 }
 
 // Mount implements [snapshotter.Images].

@@ -105,6 +105,9 @@ func (a *Agent) images(ctx context.Context) ([]ImageStatus, error) {
 			status.Reason, status.Detail, status.Pulled = string(pull.Reason), pull.Detail, pull.Started
 			delete(pulls, key)
 		}
+		if err := a.node.CheckIndex(opened, len(opened.Layers)); err != nil {
+			status.Reason, status.Detail = string(snapshotter.ReasonFalseIndex), err.Error()
+		}
 		all = append(all, status)
 	}
 	for _, pull := range pulls {

@@ -6,7 +6,11 @@ import (
 	"encoding/binary"
 	"testing"
 
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+
 	"github.com/brisk-project/brisk/image/index"
+	"github.com/brisk-project/brisk/image/registry"
 	"github.com/brisk-project/brisk/internal/block"
 )
 
@@ -49,6 +53,36 @@ func WithDiffID(tb testing.TB, built *index.Result, claimed block.Digest) []byte
 	return bytes.Replace(built.Encoded, built.DiffID[:], claimed[:], 1)
 }
 
+// Push makes indexes those of an image that is in a registry without any, the one of the
+// lowest layer first.
+func Push(tb testing.TB, client *registry.Client, image name.Reference, encoded ...[]byte) {
+	tb.Helper()
+	var blobs []registry.IndexBlob
+	for _, content := range encoded {
+		layer, err := index.Open(bytes.NewReader(content), int64(len(content)))
+		if err != nil {
+			tb.Fatal(err)
+		}
+		if err := client.PushBlob(tb.Context(), image.Context(), content, registry.LayerMediaType); err != nil {
+			tb.Fatal(err)
+		}
+		blobs = append(blobs, registry.IndexBlob{
+			Layer: layer.BlobDigest(), DiffID: layer.DiffID(), Digest: block.Sum(content), Size: int64(len(content)),
+		})
+	}
+	subject, err := remote.Head(image, remote.WithContext(tb.Context()))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	manifest, err := registry.EncodeArtifact(*subject, blobs)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if err := client.PushArtifact(tb.Context(), image.Context(), manifest); err != nil {
+		tb.Fatal(err)
+	}
+}
+
 // section is a section with its row of the section table.
 type section struct{ row, stored []byte }
 
@@ -66,8 +100,8 @@ func assemble(sections map[string]section) []byte {
 	var table, content []byte
 	order := []string{"INFO", "DGST", "FRAM", "WNDW", "ENTI", "ENTS"}
 	offset := headerSize + rowSize*len(sections)
-	for _, name := range order {
-		s, ok := sections[name]
+	for _, kind := range order {
+		s, ok := sections[kind]
 		if !ok {
 			continue
 		}
