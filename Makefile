@@ -74,6 +74,11 @@ test-kubernetes: $(TOOLS)/helm $(TOOLS)/kube-apiserver-1.36 ## Test scheduler, a
 	PATH="$(CURDIR)/$(TOOLS):$$PATH" BRISK_TEST_APISERVER=$(CURDIR)/$(TOOLS)/kube-apiserver-1.36 \
 	  $(GO) test -timeout 20m -count=1 $(TEST_FLAGS) ./test/controlplane ./test/scheduler ./test/integration/... ./test/chart/... ./cmd/kubectl-brisk
 
+# A module of its own: Prometheus needs other versions of Kubernetes than Brisk has.
+.PHONY: test-alerts
+test-alerts: $(TOOLS)/helm $(TOOLS)/golangci-lint ## Test alerts, monitors and dashboard of the chart with Prometheus
+	cd test/chart/alerts && $(CURDIR)/$(TOOLS)/golangci-lint run ./... && PATH="$(CURDIR)/$(TOOLS):$$PATH" $(GO) test -count=1 $(TEST_FLAGS) ./...
+
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint ## Check style, layering and formatting
 	$(TOOLS)/golangci-lint run ./...
