@@ -88,16 +88,17 @@ fmt: $(TOOLS)/golangci-lint ## Format the code
 	$(TOOLS)/golangci-lint fmt ./...
 
 .PHONY: generate
-generate: $(TOOLS)/controller-gen $(TOOLS)/helm ## Generate the copying of API objects, and their definitions for clusters
+generate: $(TOOLS)/controller-gen $(TOOLS)/helm ## Generate the copying of API objects, their definitions for clusters, and the table of the chart's values
 	$(TOOLS)/controller-gen object crd paths=./api/... output:crd:dir=deploy/crds
 	@printf '# Generated from the chart by "make generate".\napiVersion: v1\nkind: Namespace\nmetadata:\n  name: brisk-system\n' >deploy/manifests/brisk.yaml
 	$(TOOLS)/helm template brisk deploy/charts/brisk --skip-tests --namespace brisk-system >>deploy/manifests/brisk.yaml
+	$(GO) run ./deploy/chartvalues -chart deploy/charts/brisk -page docs/chart.md
 
 .PHONY: verify
 verify: ## Check that go.mod is tidy, and that what is generated is up to date
 	$(GO) mod tidy -diff
 	$(GO) mod verify
-	@sum() { cat api/*/zz_generated.* deploy/crds/* deploy/manifests/* | sha256sum; }; was=$$(sum); $(MAKE) --no-print-directory generate; \
+	@sum() { cat api/*/zz_generated.* deploy/crds/* deploy/manifests/* docs/chart.md | sha256sum; }; was=$$(sum); $(MAKE) --no-print-directory generate; \
 	if [ "$$was" != "$$(sum)" ]; then echo "generated files were not up to date; now they are"; exit 1; fi
 
 .PHONY: fuzz
