@@ -330,6 +330,61 @@ func TestObserverSeesLayersOfProcessBefore(t *testing.T) {
 	})
 }
 
+// A wrong block that a mount reads is mended while a long layer is read back.
+func TestRepairDoesNotWaitForReadBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSetting(t, t.TempDir(), two())
+		defer s.close(t)
+		long, bad := s.fx.Layers()[0], block.Key{Layer: s.fx.Layers()[1].ID}
+		seen := &reporting{report: func() { s.scrubber.Report(cache.Corrupt{Key: bad, Mapped: true, Rotten: true}) }}
+		seen.mended = func() bool { return s.isMended(bad) }
+		s.cfg.Observe = func(_ context.Context, layer block.Digest) scrub.Observer {
+			if layer != long.ID {
+				return nil
+			}
+			return seen
+		}
+		var err error
+		if s.scrubber, err = scrub.New(s.cfg); err != nil {
+			t.Fatal(err)
+		}
+		stop := s.run(t)
+		s.fill(t)
+		<-time.After(time.Minute)
+		stop()
+		if seen.blocks != int(block.Count(int64(len(long.Data)))) || seen.after != 1 {
+			t.Errorf("it was mended after %d of %d blocks more", seen.after, seen.blocks)
+		}
+	})
+}
+
+func (s *setting) isMended(k block.Key) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Contains(s.mended, k)
+}
+
+// reporting is an observer that reports a wrong block with its first one, and counts those
+// that pass before that is mended.
+type reporting struct {
+	report        func()
+	mended        func() bool
+	blocks, after int
+}
+
+// Write implements [scrub.Observer].
+func (r *reporting) Write([]byte) {
+	if r.blocks++; r.blocks == 1 {
+		r.report()
+	}
+	if !r.mended() {
+		r.after++
+	}
+}
+
+// Close implements [scrub.Observer].
+func (*reporting) Close(bool) {}
+
 type observer struct {
 	data  []byte
 	whole bool

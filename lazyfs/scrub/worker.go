@@ -111,9 +111,17 @@ func (w *worker) readBack(ctx context.Context, layer block.Digest) {
 	}
 	defer known.Release()
 	usage, _ := w.cfg.Disk.LayerUsage(layer)
+	share := urgentShare
+	if observer != nil {
+		share /= observedCost
+	}
 	right := uint32(0)
 	for i := range usage.Blocks {
-		verdict, data := w.check(ctx, block.Key{Layer: layer, Index: i}, urgentShare)
+		// Somebody may be reading wrong bytes, and a long layer takes minutes.
+		if k, ok := w.dueRepair(time.Now()); ok {
+			w.mend(ctx, k)
+		}
+		verdict, data := w.check(ctx, block.Key{Layer: layer, Index: i}, share)
 		if ctx.Err() != nil {
 			return
 		}
