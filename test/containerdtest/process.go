@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"testing"
 )
@@ -36,14 +37,21 @@ func (d *Daemon) launch() error {
 	cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(d.program)+":"+d.bin+":"+os.Getenv("PATH"))
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("starting containerd: %w", err)
-	}
-	done := make(chan struct{})
+	started, done := make(chan error, 1), make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = cmd.Wait() //nolint:errcheck // it is told to end
+		// It is killed when the thread ends that has started it, so that must be one that
+		// nobody else ends.
+		runtime.LockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			_ = cmd.Wait() //nolint:errcheck // it is told to end
+		}
 	}()
+	if err := <-started; err != nil {
+		return fmt.Errorf("starting containerd: %w", err)
+	}
 	d.cmd, d.done = cmd, done
 	return nil
 }
