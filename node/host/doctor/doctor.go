@@ -91,6 +91,7 @@ func Run(ctx context.Context, cfg Config) []Finding {
 		{"cgroup", d.cgroup},
 		{"containerd", d.containerd},
 		{"containerd-config", d.containerdConfig},
+		{"images", d.images},
 		{"credentials", d.credentials},
 		{"registries", d.registries},
 		{"kubelet", d.kubelet},
