@@ -67,7 +67,7 @@ test: deps $(TOOLS)/helm ## Run all tests, under the race detector but for figur
 .PHONY: test-releases
 test-releases: ## Test with the containerd releases from 1.7 on, built here (as root)
 	BRISK_TEST_CONTAINERDS="$$(test/tools/containerds.sh $(TOOLS)/containerd)" \
-	  $(GO) test -timeout 20m -count=1 -run '^(TestReleases|TestContainerd)$$' ./cmd/brisk-node ./node/host/containerdconfig
+	  $(GO) test -timeout 20m -count=1 -run '^(TestReleases|TestContainerd)$$' ./cmd/brisk-node ./node/host/containerdconfig ./node/host/install
 
 .PHONY: test-kubernetes
 test-kubernetes: $(TOOLS)/helm $(TOOLS)/kube-apiserver-1.36 ## Test scheduler, agent and chart with kube-apiserver 1.36, built here

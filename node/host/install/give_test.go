@@ -89,7 +89,14 @@ func (s *liveSite) awaitComplete(image registrytest.Image) {
 // TestGiveBack uninstalls with images of all kinds: those that are here in full run with the
 // former snapshotter, and again with the agent when it comes back.
 func TestGiveBack(t *testing.T) {
-	s := newLiveSite(t, liveConfig{snapshotter: "overlayfs", discard: true})
+	for _, former := range []string{"overlayfs", "native"} {
+		t.Run(former, func(t *testing.T) { giveBack(t, former) })
+	}
+}
+
+func giveBack(t *testing.T, former string) {
+	t.Helper()
+	s := newLiveSite(t, liveConfig{snapshotter: former, discard: true})
 	s.layers = map[string]int{"pause": 1, "adopted": 3}
 	s.pushAll()
 	s.serve()
@@ -114,17 +121,17 @@ func TestGiveBack(t *testing.T) {
 			t.Errorf("nothing of %q in\n%s", want, s.out)
 		}
 	}
-	if left := s.snapshots("overlayfs"); left != 1+3+3+4 {
-		t.Errorf("%d snapshots of overlayfs", left)
+	if left := s.snapshots(former); left != 1+3+3+4 {
+		t.Errorf("%d snapshots of %s", left, former)
 	}
 	s.layers = map[string]int{"adopted": 3, "lazy": 3, "plain": 4}
-	s.requireAllRun("overlayfs")
+	s.requireAllRun(former)
 	s.serve()
 	s.install()
 	s.requireAllRun(containerdtest.Snapshotter)
 	s.uninstall(install.Removal{})
-	s.requireAllRun("overlayfs")
-	if left := s.snapshots("overlayfs"); left != 1+3+3+4 {
-		t.Errorf("%d snapshots of overlayfs", left)
+	s.requireAllRun(former)
+	if left := s.snapshots(former); left != 1+3+3+4 {
+		t.Errorf("%d snapshots of %s", left, former)
 	}
 }

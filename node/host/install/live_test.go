@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 
 	"github.com/containerd/containerd/v2/core/images"
@@ -15,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/brisk-project/brisk/node/host/install"
 	"github.com/brisk-project/brisk/test/containerdtest"
 	"github.com/brisk-project/brisk/test/registrytest"
 	"github.com/brisk-project/brisk/test/require"
@@ -60,7 +62,10 @@ restrict_oom_score_adj = true
 [plugins."io.containerd.grpc.v1.cri".containerd]
 snapshotter = %q
 discard_unpacked_layers = %t
-`, pause, cfg.snapshotter, cfg.discard)
+[[plugins."io.containerd.transfer.v1.local".unpack_config]]
+platform = "linux/%s"
+snapshotter = %[2]q
+`, pause, cfg.snapshotter, cfg.discard, runtime.GOARCH)
 		if err != nil || file.Close() != nil {
 			t.Fatal(err)
 		}
@@ -75,6 +80,28 @@ func (s *liveSite) connect() {
 		s.t.Fatal("the client of containerd has another kind of connection")
 	}
 	s.runtime, s.images = cri.NewRuntimeServiceClient(conn), cri.NewImageServiceClient(conn)
+}
+
+// install installs, and waits for containerd as kubelet does.
+func (s *liveSite) install() {
+	s.t.Helper()
+	s.site.install()
+	s.awaitCRI()
+}
+
+// uninstall uninstalls, and waits for containerd.
+func (s *liveSite) uninstall(how install.Removal) {
+	s.t.Helper()
+	s.site.uninstall(how)
+	s.awaitCRI()
+}
+
+func (s *liveSite) awaitCRI() {
+	s.t.Helper()
+	containerdtest.Await(s.t, "the CRI", containerdtest.Patience, func() bool {
+		_, err := s.runtime.Status(s.Context(), &cri.StatusRequest{})
+		return err == nil
+	})
 }
 
 // push puts an image into the registry that says what it is when it is run.
@@ -169,7 +196,7 @@ func (s *liveSite) run(name string) (pod, error) {
 // requireFiles checks what a container of an image sees.
 func (s *liveSite) requireFiles(p pod, layers int) {
 	s.t.Helper()
-	const script = "cat /last; echo; ls /layers | wc -l; ls -A /hidden; ls /gone 2>/dev/null; echo new >/layers/new && cat /layers/new"
+	const script = "cat /last; echo; ls /layers | wc -l; ls -A /hidden; ls /gone 2>/dev/null; echo new >/new && cat /new"
 	out, err := s.runtime.ExecSync(s.Context(), &cri.ExecSyncRequest{ContainerId: p.container, Cmd: []string{"/bin/busybox", "sh", "-c", script}, Timeout: 20})
 	if err != nil {
 		s.t.Fatal(err)
