@@ -42,9 +42,10 @@ func TestMountOfFalseIndex(t *testing.T) {
 	if _, failed := errors.AsType[*exec.ExitError](cmd.Wait()); !failed {
 		t.Error("the command succeeds")
 	}
-	again := finish(t, program(t, "mount", "--dir", s.node, pushed.String(), s.target(t, "root")))
+	again := finish(t, program(t, "mount", "--detach", "--dir", s.node, pushed.String(), s.target(t, "root")))
 	if again.code == 0 {
-		t.Error("the image is mounted again")
+		run(t, "umount", "--dir", s.node, s.target(t, "root"))
+		t.Fatal("the image is mounted again")
 	}
 	requireOutput(t, again.stderr, "layer index is false", "bin", "app")
 }
