@@ -7,7 +7,7 @@ BIN := bin
 TOOLS := $(BIN)/tools
 # What the tests and the demo use beyond Go: Debian package and, after the colon,
 # a program of it that shows whether it is there.
-DEPS := iproute2:ip busybox-static:busybox attr:setfattr acl:setfacl libcap2-bin:setcap
+DEPS := iproute2:ip busybox-static:busybox attr:setfattr acl:setfacl libcap2-bin:setcap rpm:rpm debootstrap:debootstrap
 # Tests of figures and of large images, which run without the race detector.
 FIGURES := IndexShare|DemoImage|BuildBudget|Scale|Throughput|WarmNodes|Shortlist
 # Packages whose tests have kube-apiserver in their process, which takes many minutes to
@@ -17,6 +17,8 @@ CLUSTERS := /(test/(scheduler|controlplane|integration|chart)|cmd/kubectl-brisk)
 UNIT := ./api/... ./control/nodeblocks ./image/gzran ./image/index ./image/registry/credential ./image/startup \
 	./internal/... ./lazyfs/stream ./node/config ./node/host/tomledit ./node/ops ./p2p/policy ./p2p/wire ./scheduler/estimate ./scheduler/index
 FUZZTIME ?= 60s
+# What packages, archives and images are made for.
+ARCHS ?= amd64 arm64
 VERSION := $(shell sed -n 's/^appVersion: //p' deploy/charts/brisk/Chart.yaml)
 # What "version" of the programs says. Nothing of it depends on when or where they are built.
 COMMIT := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
@@ -26,7 +28,7 @@ LDFLAGS := -X $(STAMP).release=v$(VERSION) -X $(STAMP).commit=$(COMMIT) -X $(STA
 
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## Build the programs into bin/
@@ -52,6 +54,14 @@ push: $(TOOLS)/crane ## Build the images that the chart runs, and push them to R
 	  $(TOOLS)/crane append --oci-empty-base -f $$dir.tar.gz -t $$image >/dev/null; \
 	  $(TOOLS)/crane mutate --set-platform linux/$$($(GO) env GOARCH) --entrypoint /$$program -t $$image $$image; \
 	done
+
+.PHONY: packages
+packages: $(TOOLS)/nfpm ## Make deb and rpm packages in bin/packages, for each of ARCHS
+	GO=$(GO) NFPM=$(TOOLS)/nfpm VERSION=$(VERSION) LDFLAGS='$(LDFLAGS)' deploy/packages/packages.sh $(BIN)/programs $(BIN)/packages $(ARCHS)
+
+.PHONY: test-packages
+test-packages: deps packages ## Test the packages, and install them in a fresh Debian (as root); -short leaves that out
+	BRISK_TEST_PACKAGES=$(CURDIR)/$(BIN)/packages $(GO) test -timeout 20m -count=1 $(TEST_FLAGS) ./test/packages
 
 .PHONY: e2e
 e2e: deps $(TOOLS)/helm ## Test in a real Kubernetes cluster of three nodes (as root; builds Kubernetes once)
@@ -131,6 +141,9 @@ $(TOOLS)/golangci-lint: go.tools.mod go.tools.sum
 
 $(TOOLS)/controller-gen: go.tools.mod go.tools.sum
 	$(GO) build -modfile=go.tools.mod -o $@ sigs.k8s.io/controller-tools/cmd/controller-gen
+
+$(TOOLS)/nfpm: deploy/packages/go.mod deploy/packages/go.sum
+	cd deploy/packages && $(GO) build -trimpath -o $(CURDIR)/$@ github.com/goreleaser/nfpm/v2/cmd/nfpm
 
 $(TOOLS)/crane: go.mod go.sum
 	$(GO) build -trimpath -o $@ github.com/google/go-containerregistry/cmd/crane
