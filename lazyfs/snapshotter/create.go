@@ -20,12 +20,14 @@ import (
 type below struct {
 	ids  []string // directories that are lower ones, the nearest first; the last is that of lazy or of a whole tree
 	lazy *lazyRef // nil if there is none
+	// adopted are the directories of those that are adopted, by number.
+	adopted map[string]string
 }
 
 // walkDown follows the parents from one on down to the first that takes the place of those
 // below it: one that is lazy, or adopted as a whole. It needs a transaction.
 func walkDown(ctx context.Context, parent string) (below, error) {
-	var found below
+	found := below{adopted: make(map[string]string)}
 	for parent != "" {
 		id, info, _, err := storage.GetInfo(ctx, parent)
 		if err != nil {
@@ -39,6 +41,9 @@ func walkDown(ctx context.Context, parent string) (below, error) {
 		if lazy {
 			found.lazy = &ref
 			break
+		}
+		if dir, ok := info.Labels[LabelAdopted]; ok {
+			found.adopted[id] = dir
 		}
 		if info.Labels[LabelWhole] != "" {
 			break
@@ -72,6 +77,9 @@ func (s *Snapshotter) create(ctx context.Context, c creation) ([]mount.Mount, er
 		if err := s.check(ctx, *lowers.lazy); err != nil {
 			return nil, err
 		}
+	}
+	if err := s.bind(c.labels, lowers); err != nil {
+		return nil, err
 	}
 	// Mounting takes longer than a transaction should. The number of the snapshot is
 	// not known before it is made, so until then somebody stands in for it.
@@ -168,10 +176,6 @@ func (s *Snapshotter) mountsOf(made storage.Snapshot, labels map[string]string, 
 	case writable:
 		options = append(options, "workdir="+workPath(s.cfg.Root, made.ID), "upperdir="+fsPath(s.cfg.Root, made.ID))
 	}
-	dirs := make([]string, len(lowers.ids))
-	for i, id := range lowers.ids {
-		dirs[i] = fsPath(s.cfg.Root, id)
-	}
-	options = append(options, "lowerdir="+strings.Join(dirs, ":"))
+	options = append(options, "lowerdir="+strings.Join(s.lowerDirs(labels, lowers), ":"))
 	return []mount.Mount{{Type: "overlay", Source: "overlay", Options: append(options, s.overlayOptions...)}}
 }

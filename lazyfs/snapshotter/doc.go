@@ -44,6 +44,7 @@
 //	                       the place where its image is mounted; of an adopted one
 //	                       a link to the directory
 //	snapshots/ID/work      scratch space of overlayfs
+//	snapshots/ID/bound     an adopted directory, mounted for containers in user namespaces
 //
 // What is lazy, and of which image, is in the labels in metadata.db, so after a restart
 // nothing has to be asked of anybody: mounts are made again when they are needed.

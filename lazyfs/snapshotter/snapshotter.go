@@ -34,7 +34,9 @@ type Snapshotter struct {
 	mounts         *mountTable
 	created        atomic.Uint64 // snapshots since the start
 
-	gate sync.RWMutex  // held for writing while images are dropped, for reading where one is about to be used
+	gate    sync.RWMutex // held for writing while images are dropped, for reading where one is about to be used
+	binding sync.Mutex   // held while mounts of adopted directories come and go
+
 	wake chan struct{} // has something in it when there is work for Run
 }
 
@@ -206,6 +208,9 @@ func (s *Snapshotter) Mounts(ctx context.Context, key string) ([]mount.Mount, er
 			s.mounts.drop(ctx, made.ID)
 			return nil, err
 		}
+	}
+	if err := s.bind(info.Labels, lowers); err != nil {
+		return nil, err
 	}
 	return s.mountsOf(made, info.Labels, lowers), nil
 }

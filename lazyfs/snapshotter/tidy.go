@@ -202,6 +202,9 @@ func (s *Snapshotter) removeDir(id string) error {
 	if s.mounts.mounted(id) {
 		return nil
 	}
+	if err := s.unbind(id); err != nil {
+		return err
+	}
 	if err := os.RemoveAll(s.dirPath(id)); err != nil {
 		return fmt.Errorf("removing the files of a snapshot: %w", err)
 	}
