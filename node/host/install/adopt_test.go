@@ -1,6 +1,7 @@
 package install_test
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -8,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/containerd/containerd/v2/core/snapshots"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/brisk-project/brisk/node/host/containerdconfig"
@@ -68,6 +70,9 @@ func adoptWith(t *testing.T, cfg liveConfig) {
 	if !strings.Contains(s.out.String(), "adopted 5 of 5 images") {
 		t.Errorf("nothing of it in\n%s", s.out)
 	}
+	if former, ours := s.usage(cfg.snapshotter), s.usage(containerdtest.Snapshotter); former != ours || ours.Size == 0 {
+		t.Errorf("images take %+v, and %+v with %s", ours, former, cfg.snapshotter)
+	}
 	s.requireFiles(running, 2)
 	s.requireAllRun(containerdtest.Snapshotter)
 	if got := s.pinned("pause"); got != pinned {
@@ -105,6 +110,54 @@ func (s *liveSite) loseDirectory() {
 		s.t.Fatal(err)
 	}
 	s.serve()
+}
+
+// usage returns what the images of a snapshotter take, which is what kubelet collects them by.
+func (s *liveSite) usage(snapshotter string) snapshots.Usage {
+	s.t.Helper()
+	var total snapshots.Usage
+	service := s.Client.SnapshotService(snapshotter)
+	err := service.Walk(s.Context(), func(ctx context.Context, info snapshots.Info) error {
+		if info.Kind != snapshots.KindCommitted {
+			return nil
+		}
+		usage, err := service.Usage(ctx, info.Name)
+		total.Add(usage)
+		return err
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return total
+}
+
+// TestAdoptWithoutSystemd installs where somebody else restarts containerd: as long as
+// images are not adopted, containers are made as before.
+func TestAdoptWithoutSystemd(t *testing.T) {
+	s := newLiveSite(t, liveConfig{snapshotter: "overlayfs", discard: true})
+	s.layers = map[string]int{"pause": 1, "app": 2}
+	s.pushAll()
+	s.registryDown()
+	s.serve()
+	s.cfg.Systemd = false
+	restart := func() {
+		t.Helper()
+		if err := s.Restart(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		s.awaitCRI()
+	}
+	s.install()
+	if !strings.Contains(s.out.String(), "run this again") {
+		t.Errorf("it does not say what is left to do:\n%s", s.out)
+	}
+	restart()
+	s.requireAllRun("overlayfs")
+	s.install()
+	restart()
+	s.requireAllRun(containerdtest.Snapshotter)
+	s.cfg.Systemd = true
+	s.uninstall(install.Removal{})
 }
 
 // pinned reports whether kubelet is told never to remove an image.
