@@ -19,6 +19,7 @@ UNIT := ./api/... ./control/nodeblocks ./image/gzran ./image/index ./image/regis
 FUZZTIME ?= 60s
 # What packages, archives and images are made for.
 ARCHS ?= amd64 arm64
+RELEASE ?= $(BIN)/release
 VERSION := $(shell sed -n 's/^appVersion: //p' deploy/charts/brisk/Chart.yaml)
 # What "version" of the programs says. Nothing of it depends on when or where they are built.
 COMMIT := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
@@ -45,15 +46,13 @@ demo: build ## Run the demo: one image, a plain pull beside three lazy nodes (ne
 	$(BIN)/brisk demo $(DEMO_FLAGS)
 
 .PHONY: push
-push: $(TOOLS)/crane ## Build the images that the chart runs, and push them to REGISTRY
+push: $(TOOLS)/crane ## Build the images that the chart runs, for each of ARCHS, and push them to REGISTRY
 	@test -n "$(REGISTRY)" || { echo "usage: make push REGISTRY=registry.example.com/brisk"; exit 1; }
-	@for program in brisk-node brisk-scheduler; do \
-	  image=$(REGISTRY)/$$program:$(VERSION); dir=$(BIN)/images/$$program; mkdir -p $$dir; \
-	  CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w $(LDFLAGS)' -o $$dir/ ./cmd/$$program; \
-	  tar -C $$dir --owner=0 --group=0 -czf $$dir.tar.gz $$program; \
-	  $(TOOLS)/crane append --oci-empty-base -f $$dir.tar.gz -t $$image >/dev/null; \
-	  $(TOOLS)/crane mutate --set-platform linux/$$($(GO) env GOARCH) --entrypoint /$$program -t $$image $$image; \
-	done
+	GO=$(GO) CRANE=$(TOOLS)/crane VERSION=$(VERSION) LDFLAGS='$(LDFLAGS)' deploy/packages/push.sh $(BIN)/programs $(REGISTRY) $(ARCHS)
+
+.PHONY: test-push
+test-push: ## Push the images to a registry of the test, and run them (as root)
+	BRISK_TEST_PUSH="make -C $(CURDIR) push" $(GO) test -timeout 40m -count=1 $(TEST_FLAGS) -run '^TestPush$$' ./test/packages
 
 .PHONY: packages
 packages: $(TOOLS)/nfpm ## Make deb and rpm packages in bin/packages, for each of ARCHS
@@ -142,8 +141,9 @@ $(TOOLS)/golangci-lint: go.tools.mod go.tools.sum
 $(TOOLS)/controller-gen: go.tools.mod go.tools.sum
 	$(GO) build -modfile=go.tools.mod -o $@ sigs.k8s.io/controller-tools/cmd/controller-gen
 
-$(TOOLS)/nfpm: deploy/packages/go.mod deploy/packages/go.sum
-	cd deploy/packages && $(GO) build -trimpath -o $(CURDIR)/$@ github.com/goreleaser/nfpm/v2/cmd/nfpm
+PACKAGE_TOOLS := $(addprefix $(TOOLS)/,nfpm cyclonedx-gomod krew validate-krew-manifest)
+$(PACKAGE_TOOLS): deploy/packages/go.mod deploy/packages/go.sum
+	cd deploy/packages && $(GO) build -trimpath -o $(CURDIR)/$@ $$($(GO) list tool | grep '/$(@F)$$')
 
 $(TOOLS)/crane: go.mod go.sum
 	$(GO) build -trimpath -o $@ github.com/google/go-containerregistry/cmd/crane
