@@ -62,6 +62,16 @@ packages: $(TOOLS)/nfpm ## Make deb and rpm packages in bin/packages, for each o
 test-packages: deps packages ## Test the packages, and install them in a fresh Debian (as root); -short leaves that out
 	BRISK_TEST_PACKAGES=$(CURDIR)/$(BIN)/packages $(GO) test -timeout 20m -count=1 $(TEST_FLAGS) ./test/packages
 
+.PHONY: release
+release: $(TOOLS)/nfpm $(TOOLS)/cyclonedx-gomod ## Make packages, archives, SBOMs, checksums and a krew manifest in RELEASE
+	GO=$(GO) NFPM=$(TOOLS)/nfpm CYCLONEDX=$(TOOLS)/cyclonedx-gomod VERSION=$(VERSION) LDFLAGS='$(LDFLAGS)' \
+	  deploy/packages/release.sh $(BIN)/programs $(RELEASE) $(ARCHS)
+
+.PHONY: test-release
+test-release: $(TOOLS)/krew $(TOOLS)/validate-krew-manifest ## Make a release twice, compare, and install "kubectl brisk" with krew
+	PATH="$(CURDIR)/$(TOOLS):$$PATH" BRISK_TEST_RELEASE="make -C $(CURDIR) release" \
+	  $(GO) test -timeout 40m -count=1 $(TEST_FLAGS) -run '^TestRelease$$' ./test/packages
+
 .PHONY: e2e
 e2e: deps $(TOOLS)/helm ## Test in a real Kubernetes cluster of three nodes (as root; builds Kubernetes once)
 	PATH="$(CURDIR)/$(TOOLS):$$PATH" $(GO) test -tags e2e -timeout 60m $(TEST_FLAGS) ./test/e2e
