@@ -98,6 +98,15 @@ test-kubernetes: $(TOOLS)/helm $(TOOLS)/kube-apiserver-1.36 ## Test scheduler, a
 test-alerts: $(TOOLS)/helm $(TOOLS)/golangci-lint ## Test alerts, monitors and dashboard of the chart with Prometheus
 	cd test/chart/alerts && $(CURDIR)/$(TOOLS)/golangci-lint run ./... && PATH="$(CURDIR)/$(TOOLS):$$PATH" $(GO) test -count=1 $(TEST_FLAGS) ./...
 
+.PHONY: nightly
+nightly: ## What is slow and rarely fails: run it every night, not for every change (as root; 1 to 2 hours)
+	$(MAKE) test-kubernetes
+	$(MAKE) test-packages
+	$(MAKE) test-push
+	$(MAKE) test-release
+	$(GO) test -timeout 60m -count=5 $(TEST_FLAGS) -run 'Kill|Keeper' ./lazyfs/... ./node ./cmd/brisk-node
+	$(MAKE) fuzz FUZZTIME=10s
+
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint ## Check style, layering and formatting
 	$(TOOLS)/golangci-lint run ./...
