@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -219,7 +220,7 @@ func requirePages(t *testing.T, dir string) {
 
 // TestKeeperPage holds the page of brisk-keeper, which is written by hand, against its flags.
 func TestKeeperPage(t *testing.T) {
-	path := packages(t, ".deb")[[2]string{"brisk-node", "amd64"}]
+	path := packages(t, ".deb")[[2]string{"brisk-node", runtime.GOARCH}]
 	dir := unpack(t, path)
 	help, err := try(t, filepath.Join(dir, "usr/bin/brisk-keeper"), "-help")
 	if err != nil && !strings.Contains(help, "Usage") {
