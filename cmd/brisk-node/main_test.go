@@ -22,6 +22,7 @@ import (
 	"github.com/brisk-project/brisk/image/registry"
 	"github.com/brisk-project/brisk/lazyfs/kernel"
 	"github.com/brisk-project/brisk/test/containerdtest"
+	"github.com/brisk-project/brisk/test/programs"
 	"github.com/brisk-project/brisk/test/registrytest"
 	"github.com/brisk-project/brisk/test/require"
 )
@@ -107,7 +108,8 @@ func (s *site) run(flags ...string) (stop func()) {
 	cmd.Env = append(os.Environ(), envProgram+"=1", "GORACE=atexit_sleep_ms=0")
 	cmd.Stderr = s.logs
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
+	wait, err := programs.Start(cmd)
+	if err != nil {
 		s.t.Fatal(err)
 	}
 	s.pid = cmd.Process.Pid
@@ -117,7 +119,7 @@ func (s *site) run(flags ...string) (stop func()) {
 			if err := cmd.Process.Signal(signal); err != nil {
 				s.t.Error(err)
 			}
-			if err := cmd.Wait(); err != nil && signal != os.Kill {
+			if err := wait(); err != nil && signal != os.Kill {
 				s.t.Errorf("brisk-node: %v", err)
 			}
 		})

@@ -6,9 +6,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"syscall"
 	"testing"
+
+	"github.com/brisk-project/brisk/test/programs"
 )
 
 // Program returns the path of one of the programs: containerd, ctr or runc.
@@ -37,21 +38,15 @@ func (d *Daemon) launch() error {
 	cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(d.program)+":"+d.bin+":"+os.Getenv("PATH"))
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	started, done := make(chan error, 1), make(chan struct{})
-	go func() {
-		defer close(done)
-		// It is killed when the thread ends that has started it, so that must be one that
-		// nobody else ends.
-		runtime.LockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			_ = cmd.Wait() //nolint:errcheck // it is told to end
-		}
-	}()
-	if err := <-started; err != nil {
+	wait, err := programs.Start(cmd)
+	if err != nil {
 		return fmt.Errorf("starting containerd: %w", err)
 	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = wait() //nolint:errcheck // it is told to end
+	}()
 	d.cmd, d.done = cmd, done
 	return nil
 }

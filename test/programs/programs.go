@@ -1,5 +1,5 @@
-// Package programs builds programs that tests run beside our own, such as containerd,
-// once, and keeps them in the cache directory of the user.
+// Package programs builds and starts programs that tests run beside our own, such as containerd:
+// it builds them once, and keeps them in the cache directory of the user.
 package programs
 
 import (
