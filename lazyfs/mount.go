@@ -230,8 +230,8 @@ func (m *Mount) startFill(ctx context.Context, none bool, cfg stream.FillConfig,
 	if !none {
 		prepared = m.fs.takePrepared(m.id)
 	}
-	cfg.OnlyFirst = cfg.OnlyFirst || none
-	run := func(ctx context.Context) bool { return m.filler.Run(ctx) == nil && !cfg.OnlyFirst }
+	cfg.OnlyTrace = cfg.OnlyTrace || none
+	run := func(ctx context.Context) bool { return m.filler.Run(ctx) == nil && !cfg.OnlyTrace }
 	if prepared != nil {
 		m.filler = prepared.filler
 		run = func(ctx context.Context) bool {

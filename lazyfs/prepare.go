@@ -46,7 +46,7 @@ func (fs *FS) Prepare(ctx context.Context, image Image, cfg stream.FillConfig) (
 		fs.mu.Unlock()
 		close(p.done)
 	}
-	if !cfg.OnlyFirst {
+	if !cfg.OnlyTrace {
 		fs.mu.Lock()
 		fs.prepared[p.id] = p
 		fs.mu.Unlock()
@@ -59,7 +59,7 @@ func (fs *FS) Prepare(ctx context.Context, image Image, cfg stream.FillConfig) (
 		var building sync.WaitGroup
 		defer building.Wait()
 		building.Go(func() { fs.buildAhead(ctx, image) })
-		p.whole = p.filler.RunFirst(ctx) == nil && p.filler.RunBeside(ctx) == nil
+		p.whole = p.filler.Prefetch(ctx) == nil && p.filler.RunWorker(ctx) == nil
 	})
 	if err != nil {
 		finish()

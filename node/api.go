@@ -27,7 +27,7 @@ const (
 )
 
 // ErrNoNode says that no node runs in a directory.
-var ErrNoNode = errors.New("no node is running there")
+var ErrNoNode = errors.New("no brisk process serves")
 
 // Client asks the node whose directory is Dir, over the socket in it.
 type Client struct{ Dir string }
@@ -76,7 +76,7 @@ func (c Client) ask(ctx context.Context, method, path string, body, answer any) 
 	defer transport.CloseIdleConnections()
 	response, err := transport.RoundTrip(request)
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
-		return fmt.Errorf("asking node in %s: %w", c.Dir, ErrNoNode)
+		return fmt.Errorf("%w %s", ErrNoNode, c.Dir)
 	}
 	if err != nil {
 		return fmt.Errorf("asking node in %s: %w", c.Dir, err)

@@ -148,7 +148,7 @@ func (n *Node) Fetch(ctx context.Context, image *Image, prepare func(*Image) boo
 	}
 	for _, open := range opened {
 		if open != nil {
-			err = errors.Join(err, n.layouts.release(open))
+			err = errors.Join(err, n.layerIndexes.release(open))
 		}
 	}
 	return err
@@ -186,7 +186,7 @@ func (n *Node) openIndex(ctx context.Context, repo name.Repository, layer ImageL
 	if layer.Index.IsZero() {
 		return nil, fmt.Errorf("%w for it", registry.ErrNoArtifact)
 	}
-	if open, ok := n.layouts.join(layer); ok {
+	if open, ok := n.layerIndexes.join(layer); ok {
 		return open, nil
 	}
 	file, err := n.indexFile(ctx, repo, layer)
@@ -211,7 +211,7 @@ func (n *Node) openIndexFile(layer ImageLayer, file *os.File) (*openLayer, error
 	if err != nil {
 		return nil, err
 	}
-	return n.layouts.acquire(layer.Index, opened, file)
+	return n.layerIndexes.acquire(layer.Index, opened, file)
 }
 
 // indexFile returns the layer index as a file of the object store, fetched from a

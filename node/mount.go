@@ -117,7 +117,7 @@ func (n *Node) MountImage(ctx context.Context, image *Image, layers int, req Mou
 	if cfg.Note, err = m.note(); err != nil {
 		return nil, err
 	}
-	cfg.Fill.First = n.starts.of(mounted.ID)
+	cfg.Fill.First = n.startupTraces.of(mounted.ID)
 	if m.mount, err = n.fs.Mount(ctx, mounted, req.Target, cfg); err != nil {
 		return nil, err
 	}
@@ -128,7 +128,7 @@ func (n *Node) MountImage(ctx context.Context, image *Image, layers int, req Mou
 	defer n.mu.Unlock()
 	n.mounts[m] = struct{}{}
 	if taken := n.replaceLocked(m); !taken {
-		n.lessons.begin(m, mounted.ID, m.layers)
+		n.traceRecorders.begin(m, mounted.ID, m.layers)
 	}
 	return m, nil
 }
@@ -141,7 +141,7 @@ func (m *Mount) Unmount(ctx context.Context) error {
 	if err := m.mount.Unmount(ctx); err != nil {
 		return err
 	}
-	m.node.lessons.end(m)
+	m.node.traceRecorders.end(m)
 	m.node.mu.Lock()
 	_, mounted := m.node.mounts[m]
 	delete(m.node.mounts, m)
@@ -201,7 +201,7 @@ func (m *Mount) releaseLayers() error {
 	var errs []error
 	for _, used := range m.layers {
 		m.node.registry.Remove(m.repo, used.Layer)
-		errs = append(errs, m.node.layouts.release(used))
+		errs = append(errs, m.node.layerIndexes.release(used))
 	}
 	m.layers = nil
 	return errors.Join(errs...)

@@ -78,20 +78,20 @@ type Config struct {
 // Node is the data path of one node. It works while Run runs and is safe for
 // concurrent use.
 type Node struct {
-	cfg      Config
-	log      *slog.Logger
-	layouts  *layouts
-	disk     *cache.Disk
-	scrubber *scrub.Scrubber
-	proofs   *proofs
-	objects  *cache.Objects
-	registry *registry.Source
-	peers    *p2p.Node // nil without peers
-	fs       *lazyfs.FS
-	tally    *tally
-	starts   *starts
-	lessons  *lessons
-	delays   delays
+	cfg             Config
+	log             *slog.Logger
+	layerIndexes    *layerIndexes
+	disk            *cache.Disk
+	scrubber        *scrub.Scrubber
+	proofs          *proofs
+	objects         *cache.Objects
+	registry        *registry.Source
+	peers           *p2p.Node // nil without peers
+	fs              *lazyfs.FS
+	trafficCounters *trafficCounters
+	startupTraces   *startupTraces
+	traceRecorders  *traceRecorders
+	delays          delays
 
 	proofMetrics *proofMetrics // nil without metrics
 	// How fast blocks come from where.
@@ -120,7 +120,7 @@ func New(cfg Config) (_ *Node, err error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	n := &Node{cfg: cfg, log: cfg.Log, layouts: newLayouts(), mounts: make(map[*Mount]struct{}), preparing: make(map[*preparation]struct{}), idle: make(chan struct{}), settled: make(chan struct{})}
+	n := &Node{cfg: cfg, log: cfg.Log, layerIndexes: newLayerIndexes(), mounts: make(map[*Mount]struct{}), preparing: make(map[*preparation]struct{}), idle: make(chan struct{}), settled: make(chan struct{})}
 	if err := os.MkdirAll(cfg.Dir, dirMode); err != nil {
 		return nil, fmt.Errorf("making the node's directory: %w", err)
 	}
@@ -128,7 +128,7 @@ func New(cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	n.disk, err = cache.OpenDisk(cache.DiskConfig{
-		Dir: cacheDir(cfg.Dir), Layout: n.layouts, Logger: cfg.Log, Registerer: cfg.Metrics,
+		Dir: cacheDir(cfg.Dir), Layout: n.layerIndexes, Logger: cfg.Log, Registerer: cfg.Metrics,
 		MaxBytes: cfg.CacheBytes, MaxFiles: cfg.CacheFiles, MinFree: cfg.CacheMinFree,
 		HighWater: cfg.CacheHighWater, LowWater: cfg.CacheLowWater, OnCorrupt: n.onCorrupt, OnComplete: n.onComplete,
 	})
@@ -151,13 +151,13 @@ func New(cfg Config) (_ *Node, err error) {
 	if err := n.joinPeers(held); err != nil {
 		return nil, err
 	}
-	if n.tally, err = newTally(); err != nil {
+	if n.trafficCounters, err = newTrafficCounters(); err != nil {
 		return nil, err
 	}
-	if n.starts, err = openStarts(filepath.Join(cfg.Dir, "traces"), cfg, n.disk); err != nil {
+	if n.startupTraces, err = openStartupTraces(filepath.Join(cfg.Dir, "traces"), cfg, n.disk); err != nil {
 		return nil, err
 	}
-	n.lessons = newLessons(n.starts.learn)
+	n.traceRecorders = newTraceRecorders(n.startupTraces.addTrace)
 	if err := n.openProofs(); err != nil {
 		return nil, err
 	}
@@ -167,12 +167,12 @@ func New(cfg Config) (_ *Node, err error) {
 	}
 	// What peers are given is not counted: it is read for them.
 	blocks := source.Chain(
-		source.Link{Name: "memory", Source: n.tally.count(memory, fromMemory)},
-		source.Link{Name: "disk", Source: n.tally.count(n.disk, fromDisk)},
+		source.Link{Name: "memory", Source: n.trafficCounters.count(memory, fromMemory)},
+		source.Link{Name: "disk", Source: n.trafficCounters.count(n.disk, fromDisk)},
 		source.Link{Name: "upstream", Source: upstream})
 	n.fs, err = lazyfs.New(lazyfs.Config{
-		StateDir: filepath.Join(cfg.Dir, "mounts"), Source: timed{blocks, n.tally, &n.delays}, Local: countedDisk{n.disk, n.tally}, Backend: cfg.Backend,
-		OnRead:      n.lessons.note,
+		StateDir: filepath.Join(cfg.Dir, "mounts"), Source: timed{blocks, n.trafficCounters, &n.delays}, Local: countedDisk{n.disk, n.trafficCounters}, Backend: cfg.Backend,
+		OnRead:      n.traceRecorders.note,
 		ReadTimeout: cfg.ReadTimeout, Logger: cfg.Log, Registerer: cfg.Metrics,
 		Keeper: cfg.Keeper, Reopen: n.reopen,
 	})
@@ -193,7 +193,7 @@ func (n *Node) joinPeers(held block.Source) error {
 		members = p2p.NewList(n.cfg.Peers...)
 	}
 	n.peers, err = p2p.New(p2p.Config{
-		Key: key, Listen: n.cfg.Listen, Members: members, Layout: n.layouts,
+		Key: key, Listen: n.cfg.Listen, Members: members, Layout: n.layerIndexes,
 		Local: held, Objects: sharedObjects{n.objects}, Log: n.cfg.Log, Metrics: n.cfg.Metrics,
 	})
 	return err
@@ -211,17 +211,17 @@ const PeerKeyFile = "peer.key"
 // passes each block on at once. Peers are asked for just the blocks wanted.
 func (n *Node) upstream(memory block.Store) block.Source {
 	cfg := n.cfg
-	verified := source.Verify(source.NewPriority(n.registry, source.PriorityConfig{}), n.layouts,
+	verified := source.Verify(source.NewPriority(n.registry, source.PriorityConfig{}), n.layerIndexes,
 		source.VerifyConfig{Name: "registry", Registerer: cfg.Metrics})
-	far := source.Retry(n.registryRate.measure(n.tally.count(verified, fromRegistry)),
+	far := source.Retry(n.registryRate.measure(n.trafficCounters.count(verified, fromRegistry)),
 		source.RetryConfig{Name: "registry", Registerer: cfg.Metrics})
 	far = source.NewSingleFlight(far, source.SingleFlightConfig{
 		Name: "registry", Registerer: cfg.Metrics,
-		Along: func(r block.Range) block.Range { return n.layouts.along(r, n.disk.Has) },
+		Along: func(r block.Range) block.Range { return n.layerIndexes.along(r, n.disk.Has) },
 	})
 	if n.peers != nil {
 		far = source.Chain(
-			source.Link{Name: "peer", Source: n.peerRate.measure(n.tally.count(n.peers.Source(), fromPeers)), ReadTimeout: peerReadTimeout},
+			source.Link{Name: "peer", Source: n.peerRate.measure(n.trafficCounters.count(n.peers.Source(), fromPeers)), ReadTimeout: peerReadTimeout},
 			source.Link{Name: "registry", Source: far})
 	}
 	kept := source.Fill(memory, source.Fill(n.disk, far,

@@ -23,7 +23,7 @@ type preparation struct {
 // prepare begins to get an image ready: to load all of it, or only what its start reads. Its
 // indexes have been fetched.
 func (n *Node) prepare(ctx context.Context, image *Image, all bool) {
-	fill := stream.FillConfig{First: n.starts.of(image.id(image.Indexed())), OnlyFirst: !all}
+	fill := stream.FillConfig{First: n.startupTraces.of(image.id(image.Indexed())), OnlyTrace: !all}
 	if !all && len(fill.First) == 0 {
 		return
 	}
@@ -80,7 +80,7 @@ func (n *Node) releasePrepared(repo name.Repository, p *preparation) error {
 	var errs []error
 	for _, used := range p.layers {
 		n.registry.Remove(repo, used.Layer)
-		errs = append(errs, n.layouts.release(used))
+		errs = append(errs, n.layerIndexes.release(used))
 	}
 	return errors.Join(errs...)
 }

@@ -32,7 +32,7 @@ func (n *Node) Retain(ctx context.Context, images []*Image, objects ...block.Dig
 	}
 	kept := func(digest block.Digest) bool { _, ok := keep[digest]; return ok }
 	_, err := n.objects.Sweep(kept)
-	errs := []error{err, n.fs.Sweep(kept), n.starts.retain(kept), n.proofs.retain(kept)}
+	errs := []error{err, n.fs.Sweep(kept), n.startupTraces.retain(kept), n.proofs.retain(kept)}
 	n.disk.DropStalePins() // those of mounts that were given up would be in the way
 	for _, stream := range n.disk.Layers() {
 		if kept(stream) {
@@ -49,7 +49,7 @@ func (n *Node) Retain(ctx context.Context, images []*Image, objects ...block.Dig
 
 // inUse returns the digests of all indexes, streams and metadata that mounts use.
 func (n *Node) inUse() map[block.Digest]struct{} {
-	used := n.layouts.digests()
+	used := n.layerIndexes.digests()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for p := range n.preparing {

@@ -117,18 +117,18 @@ func (n *Node) openCandidate(c candidate) (release func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	used, ok := n.layouts.join(c.layer)
+	used, ok := n.layerIndexes.join(c.layer)
 	if !ok {
 		if used, err = n.reopenLayer(c.layer); err != nil {
 			return nil, err
 		}
 	}
-	n.layouts.lend(used, true)
+	n.layerIndexes.lend(used, true)
 	n.registry.Add(ref.Context(), used.Layer)
 	return func() {
 		n.registry.Remove(ref.Context(), used.Layer)
-		n.layouts.lend(used, false)
-		if err := n.layouts.release(used); err != nil {
+		n.layerIndexes.lend(used, false)
+		if err := n.layerIndexes.release(used); err != nil {
 			n.log.Warn("letting go of a layer", "image", c.image.Name, "error", err)
 		}
 	}, nil
@@ -137,7 +137,7 @@ func (n *Node) openCandidate(c candidate) (release func(), err error) {
 // dropPages drops what the page caches of mounts have of a block that was written over.
 // Pages that a program has mapped stay until it ends.
 func (n *Node) dropPages(ctx context.Context, k block.Key) {
-	layer := n.layouts.layer(k.Layer)
+	layer := n.layerIndexes.layer(k.Layer)
 	if layer == nil {
 		return
 	}
@@ -240,7 +240,7 @@ func (d *lentDisk) Has(k block.Key) bool { return d.node.disk.Has(k) }
 
 // Fetch implements [block.Source].
 func (d *lentDisk) Fetch(ctx context.Context, req block.Request, sink block.Sink) error {
-	if _, known := d.node.disk.LayerUsage(req.Layer); known && d.node.layouts.layer(req.Layer) == nil {
+	if _, known := d.node.disk.LayerUsage(req.Layer); known && d.node.layerIndexes.layer(req.Layer) == nil {
 		d.lend(ctx, req.Layer)
 	}
 	return d.node.disk.Fetch(ctx, req, sink)

@@ -74,12 +74,12 @@ func (n *Node) ImageStatus(image *Image) ImageStatus {
 		if usage, ok := n.disk.LayerUsage(layer.Stream); ok {
 			status.CachedBytes += usage.Bytes
 		}
-		status.Traffic.add(n.tally.of(layer.Stream))
+		status.Traffic.add(n.trafficCounters.of(layer.Stream))
 		if n.proofs.proven(layer) {
 			status.ProvenLayers++
 		}
 	}
-	status.Start = n.starts.status(image.id(lazy), image.Layers[:lazy])
+	status.Start = n.startupTraces.status(image.id(lazy), image.Layers[:lazy])
 	status.Direct = true
 	for _, m := range n.mounted() {
 		if m.image.Digest == image.Digest {

@@ -44,11 +44,11 @@ func TestStartOfMount(t *testing.T) {
 	if over := n.Starts(); len(over) != 0 {
 		t.Errorf("over at once: %+v", over)
 	}
-	starts := node.EndStarts(n)
-	if len(starts) != 1 {
-		t.Fatalf("starts %+v", starts)
+	startupTraces := node.EndStarts(n)
+	if len(startupTraces) != 1 {
+		t.Fatalf("starts %+v", startupTraces)
 	}
-	one := starts[0]
+	one := startupTraces[0]
 	if one.Manifest.String() != m.Status().Digest || one.Image != m.Status().Image || one.Began.Before(asked) || one.Mounting <= 0 || one.Mounting > mounted.Sub(asked) {
 		t.Errorf("start %+v", one)
 	}

@@ -31,7 +31,7 @@ type BlockLocalityArgs struct {
 	// age from which it is not believed at all.
 	FreshFor  metav1.Duration
 	GoneAfter metav1.Duration
-	// ShortlistSize is how many warm nodes are brought into a scheduling cycle that would
+	// ShortlistSize is how many warm nodes are added to a scheduling cycle that would
 	// look at a part of a large cluster only. 0 turns it off.
 	ShortlistSize int32
 }

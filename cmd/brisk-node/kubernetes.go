@@ -81,9 +81,9 @@ func newCluster(cfg clusterConfig) (*cluster, error) {
 		return nil, fmt.Errorf("making a client of metadata: %w", err)
 	}
 	state := &clusterState{agent: cfg.agent, inventory: cfg.agent.Inventory(), version: programVersion()}
-	state.pulled.log = cfg.log
+	state.imageDigests.log = cfg.log
 	if address := cfg.settings.Containerd.Address; address != "" {
-		state.pulled.list = containerdapi.NewImages(address, kubeletNamespace).Targets
+		state.imageDigests.list = containerdapi.NewImages(address, kubeletNamespace).Targets
 	}
 	if state.address, err = nodeAddress(settings); err != nil {
 		return nil, err
@@ -177,10 +177,10 @@ type clusterState struct {
 	version   string
 	address   netip.Addr // zero for all
 
-	asked    time.Time // when notReady was learned
-	notReady []error
-	last     agent.Held
-	pulled   pulled
+	asked        time.Time // when notReady was learned
+	notReady     []error
+	last         agent.Held
+	imageDigests imageDigests
 }
 
 // Report implements [nodeblocks.State].
@@ -196,7 +196,7 @@ func (s *clusterState) Report(ctx context.Context) nodeblocks.Report {
 	} else {
 		problems = append(problems, fmt.Errorf("listing images: %w", err))
 	}
-	s.pulled.update(ctx, now, s.last.Images)
+	s.imageDigests.update(ctx, now, s.last.Images)
 	return s.report(now, errors.Join(problems...))
 }
 
@@ -218,7 +218,7 @@ func (s *clusterState) report(at time.Time, problem error) nodeblocks.Report {
 		status.Peer = &v1alpha1.PeerStatus{ID: held.PeerID, Addresses: addresses}
 	}
 	for _, start := range s.last.Starts {
-		for _, digest := range s.pulled.digests(at, start.Manifest) {
+		for _, digest := range s.imageDigests.digests(at, start.Manifest) {
 			status.Starts = append(status.Starts, v1alpha1.StartStatus{
 				Image: digest, FinishedAt: metav1.NewMicroTime(start.Finished), Milliseconds: start.Waited.Milliseconds(),
 			})
@@ -234,7 +234,7 @@ func (s *clusterState) images(at time.Time) []v1alpha1.ImageBlocks {
 	var images []v1alpha1.ImageBlocks
 	seen := make(map[v1alpha1.ImageKey]bool)
 	for _, image := range s.last.Images {
-		for _, digest := range s.pulled.digests(at, image.Manifest) {
+		for _, digest := range s.imageDigests.digests(at, image.Manifest) {
 			key, err := v1alpha1.KeyOf(digest)
 			if err != nil || seen[key] {
 				continue // digests of other kinds have no key

@@ -110,7 +110,7 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		{"mount with an unknown backend", []string{"mount", "--dir", dir + "/node", "--backend", "nfs", image, dir}, []string{`"nfs"`, "erofs", "loop", "tree"}},
 		{"mount with a bad peer", []string{"mount", "--dir", dir + "/node", "--peer", "nobody", image, dir}, []string{`"nobody"`}},
 		{"mount with a bad size", []string{"mount", "--cache-size", "much", image, dir}, []string{"--cache-size", `"much"`}},
-		{"umount without a node", []string{"umount", "--dir", dir + "/node", dir}, []string{"no node is running", "--dir"}},
+		{"umount without a node", []string{"umount", "--dir", dir + "/node", dir}, []string{"no brisk process serves", "--dir"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got := finish(t, program(t, tt.args...))

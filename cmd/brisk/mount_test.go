@@ -198,7 +198,7 @@ func TestKilledProcess(t *testing.T) {
 				if dead.code == 0 {
 					t.Error("a node that is dead unmounted something")
 				}
-				requireOutput(t, dead.stderr, "no node is running", `"umount -l `+root+`"`)
+				requireOutput(t, dead.stderr, "no brisk process serves", `"umount -l `+root+`"`)
 
 				again := foreground(t, args...)
 				requireImage(t, root)

@@ -35,7 +35,7 @@ func umount(ctx context.Context, dir, target string) error {
 	defer cancel()
 	err = node.Client{Dir: dir}.Unmount(ctx, target)
 	if errors.Is(err, node.ErrNoNode) {
-		return fmt.Errorf("%w; name the --dir that \"brisk mount\" used, or, if that process died, run \"umount -l %s\"", err, target)
+		return fmt.Errorf("%w; pass the --dir that \"brisk mount\" used, or, if that process died, run \"umount -l %s\"", err, target)
 	}
 	return err
 }

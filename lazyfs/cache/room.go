@@ -12,7 +12,7 @@ import (
 	"github.com/brisk-project/brisk/internal/block"
 )
 
-// errFull is the error of a block that finds no room.
+// errFull means that the cache is full and a block was not cached.
 var errFull = fmt.Errorf("cache is full and nothing can be evicted: %w", syscall.ENOSPC)
 
 // errLow is the error of a block that would take what others need of the disk.

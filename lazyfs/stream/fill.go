@@ -31,8 +31,8 @@ type FillConfig struct {
 	// First is fetched before anything else, in this order and more urgently: the blocks
 	// that a start reads. Ranges of other layers are left out.
 	First []block.Range `json:"-"`
-	// OnlyFirst leaves out everything else.
-	OnlyFirst bool `json:"-"`
+	// OnlyTrace leaves out everything else.
+	OnlyTrace bool `json:"-"`
 }
 
 // headBlocks is how many blocks of [FillConfig.First] are fetched as the head of a trace,
@@ -70,7 +70,7 @@ func (r *Reader) NewFiller(layers []*Layer, cfg FillConfig) *Filler {
 	for _, l := range layers {
 		rest := make([]bool, (block.Count(l.size)+block.ExtentBlocks-1)/block.ExtentBlocks)
 		for i := range rest {
-			rest[i] = !cfg.OnlyFirst
+			rest[i] = !cfg.OnlyTrace
 		}
 		f.rest = append(f.rest, rest)
 	}
@@ -86,15 +86,15 @@ func (r *Reader) NewFiller(layers []*Layer, cfg FillConfig) *Filler {
 func (f *Filler) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for range f.cfg.Parallel {
-		g.Go(func() error { return f.RunBeside(ctx) })
+		g.Go(func() error { return f.RunWorker(ctx) })
 	}
 	return g.Wait()
 }
 
-// RunBeside is Run with a single request in flight. It may be called beside Run: each
+// RunWorker is Run with a single request in flight. It may be called beside Run: each
 // returns when what it has asked for has come and nothing is left to ask for.
-func (f *Filler) RunBeside(ctx context.Context) error {
-	if err := f.fetchFirst(ctx); err != nil {
+func (f *Filler) RunWorker(ctx context.Context) error {
+	if err := f.prefetch(ctx); err != nil {
 		return err
 	}
 	for {
@@ -109,17 +109,17 @@ func (f *Filler) RunBeside(ctx context.Context) error {
 	}
 }
 
-// RunFirst fetches what [FillConfig.First] says, with all requests in flight, and returns
-// when it is there. It may be called beside Run and RunBeside.
-func (f *Filler) RunFirst(ctx context.Context) error {
+// Prefetch fetches what [FillConfig.First] says, with all requests in flight, and returns
+// when it is there. It may be called beside Run and RunWorker.
+func (f *Filler) Prefetch(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for range f.cfg.Parallel {
-		g.Go(func() error { return f.fetchFirst(ctx) })
+		g.Go(func() error { return f.prefetch(ctx) })
 	}
 	return g.Wait()
 }
 
-func (f *Filler) fetchFirst(ctx context.Context) error {
+func (f *Filler) prefetch(ctx context.Context) error {
 	for {
 		req, ok := f.nextFirst()
 		if !ok {
@@ -205,7 +205,7 @@ func (f *Filler) next() (block.Range, bool) {
 	defer f.mu.Unlock()
 	for i := range f.layers {
 		for {
-			hot, ok := f.layers[i].takeHot()
+			hot, ok := f.layers[i].nextRead()
 			if !ok {
 				break
 			}

@@ -205,8 +205,8 @@ func (l *Layer) fail(off int64, n int) {
 	l.failed.add(block.Covering(l.id, off, int64(n)))
 }
 
-// takeHot returns the extent where a read waited most recently and forgets it.
-func (l *Layer) takeHot() (uint32, bool) {
+// nextRead returns the extent where a read waited most recently and forgets it.
+func (l *Layer) nextRead() (uint32, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.hot.take()

@@ -104,11 +104,11 @@ func (a *Agent) writeIndexes(ctx context.Context, cfg Config, n *node.Node, know
 		return nil
 	}
 	var err error
-	if known.written, err = openWritten(filepath.Join(cfg.Node.Dir, "indexed.json"), n); err != nil {
+	if known.localIndexes, err = openLocalIndexes(filepath.Join(cfg.Node.Dir, "indexed.json"), n); err != nil {
 		a.log.WarnContext(ctx, "indexes written before are lost", "error", err)
 	}
 	a.indexer = &indexer{
-		containerd: cfg.Containerd, node: n, written: known.written, wanted: a.lacksIndex, done: a.lookAgain, log: a.log,
+		containerd: cfg.Containerd, node: n, localIndexes: known.localIndexes, wanted: a.lacksIndex, done: a.lookAgain, log: a.log,
 		queue: make(chan unpacked, indexQueue), limit: rate.NewLimiter(indexRate, indexBurst),
 	}
 	return a.indexer.unpacked

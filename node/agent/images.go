@@ -36,8 +36,8 @@ type images struct {
 	mode     Mode
 	// cacheBytes bounds the cache; zero is no bound.
 	cacheBytes int64
-	// written are the images indexed here, nil where that is not done.
-	written *written
+	// localIndexes are the images indexed here, nil where that is not done.
+	localIndexes *localIndexes
 }
 
 var _ snapshotter.Images = images{}
@@ -52,15 +52,15 @@ func (i images) Lookup(ctx context.Context, pull snapshotter.Pull) (snapshotter.
 	if err != nil {
 		return nil, &snapshotter.ReasonError{Reason: snapshotter.ReasonInvalid, Err: fmt.Errorf("manifest of %s: %w", pull.Image, err)}
 	}
-	if i.written != nil {
-		if found, ok := i.written.image(pull.Manifest); ok {
+	if i.localIndexes != nil {
+		if found, ok := i.localIndexes.image(pull.Manifest); ok {
 			found.Name = pull.Image
-			return &image{node: i.node, found: found, deadline: asked.Add(i.patience), fill: i.fills, written: i.written}, nil
+			return &image{node: i.node, found: found, deadline: asked.Add(i.patience), fill: i.fills, localIndexes: i.localIndexes}, nil
 		}
 	}
 	found, err := i.node.Find(ctx, pull.Image, manifest, v1.Platform{})
 	if err != nil {
-		if i.written != nil && errors.Is(err, registry.ErrNoArtifact) {
+		if i.localIndexes != nil && errors.Is(err, registry.ErrNoArtifact) {
 			err = fmt.Errorf("no index; writing one: %w", err)
 		}
 		return nil, reason(err)
@@ -95,12 +95,12 @@ func reason(err error) error {
 
 // image implements [snapshotter.Image].
 type image struct {
-	node     *node.Node
-	found    *node.Image
-	deadline time.Time // for an index without length
-	id       string    // set by Fetch
-	fill     func(*node.Image) bool
-	written  *written // that it is one of, nil if it is not
+	node         *node.Node
+	found        *node.Image
+	deadline     time.Time // for an index without length
+	id           string    // set by Fetch
+	fill         func(*node.Image) bool
+	localIndexes *localIndexes // that it is one of, nil if it is not
 }
 
 // ID implements [snapshotter.Image].
@@ -129,8 +129,8 @@ func (i *image) Fetch(ctx context.Context) error {
 	ctx, cancel := context.WithDeadline(ctx, i.deadline.Add(time.Duration(size)*time.Second/leastRate))
 	defer cancel()
 	if err := i.node.Fetch(ctx, i.found, i.fill); err != nil {
-		if i.written != nil {
-			err = errors.Join(err, i.written.drop(i.found.Digest))
+		if i.localIndexes != nil {
+			err = errors.Join(err, i.localIndexes.drop(i.found.Digest))
 		}
 		return reason(err)
 	}
@@ -250,10 +250,10 @@ func (i images) Retain(ctx context.Context, ids []string) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	if i.written == nil {
+	if i.localIndexes == nil {
 		return i.node.Retain(ctx, slices.Clip(kept), records...)
 	}
-	return i.written.retain(func(indexes []block.Digest) error {
+	return i.localIndexes.retain(func(indexes []block.Digest) error {
 		return i.node.Retain(ctx, slices.Clip(kept), append(records, indexes...)...)
 	})
 }

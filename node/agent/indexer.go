@@ -45,14 +45,14 @@ type unpacked struct {
 // indexer writes the indexes of images that have none, once they have been pulled, from
 // what containerd has downloaded.
 type indexer struct {
-	containerd string // its socket
-	node       *node.Node
-	written    *written
-	wanted     func(snapshotter.Pull) bool // whether a pull was plain for want of an index
-	done       func(manifest string)
-	log        *slog.Logger
-	queue      chan unpacked
-	limit      *rate.Limiter
+	containerd   string // its socket
+	node         *node.Node
+	localIndexes *localIndexes
+	wanted       func(snapshotter.Pull) bool // whether a pull was plain for want of an index
+	done         func(manifest string)
+	log          *slog.Logger
+	queue        chan unpacked
+	limit        *rate.Limiter
 }
 
 // unpacked is told of a layer.
@@ -75,7 +75,7 @@ func (i *indexer) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case layer := <-i.queue:
-			if _, ok := i.written.image(layer.Manifest); ok {
+			if _, ok := i.localIndexes.image(layer.Manifest); ok {
 				continue
 			}
 			err := containerdapi.Content(ctx, i.containerd, layer.namespace, func(ctx context.Context, store content.Provider) error {
@@ -101,7 +101,7 @@ func (i *indexer) image(ctx context.Context, store content.Provider, layer unpac
 			return fmt.Errorf("indexing layer %s: %w", found.Layers[n].Digest.Short(), err)
 		}
 	}
-	if err := i.written.add(found); err != nil {
+	if err := i.localIndexes.add(found); err != nil {
 		return err
 	}
 	i.done(layer.Manifest)
@@ -111,7 +111,7 @@ func (i *indexer) image(ctx context.Context, store content.Provider, layer unpac
 
 // layer writes the index of one layer, unless there is one.
 func (i *indexer) layer(ctx context.Context, store content.Provider, layer *node.ImageLayer) error {
-	if known, ok := i.written.layer(*layer); ok {
+	if known, ok := i.localIndexes.layer(*layer); ok {
 		layer.Index, layer.IndexSize = known.Index, known.IndexSize
 		return nil
 	}
@@ -129,7 +129,7 @@ func (i *indexer) layer(ctx context.Context, store content.Provider, layer *node
 		return fmt.Errorf("%w: it is not what manifest and configuration say", block.ErrCorrupt)
 	}
 	layer.Index, layer.IndexSize = block.Sum(result.Encoded), int64(len(result.Encoded))
-	return i.written.put(*layer, result.Encoded)
+	return i.localIndexes.put(*layer, result.Encoded)
 }
 
 func descriptor(layer node.ImageLayer) ocispec.Descriptor {

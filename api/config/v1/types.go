@@ -37,7 +37,7 @@ type BlockLocalityArgs struct {
 	// GoneAfter is the age from which a report is not believed at all. Twice freshFor unless
 	// set.
 	GoneAfter *metav1.Duration `json:"goneAfter,omitempty"`
-	// ShortlistSize is how many warm nodes are brought into a scheduling cycle that would
+	// ShortlistSize is how many warm nodes are added to a scheduling cycle that would
 	// look at a part of a large cluster only, 0 to 66. 32 unless set; 0 turns it off.
 	ShortlistSize *int32 `json:"shortlistSize,omitempty"`
 }

@@ -55,18 +55,18 @@ func (i *Installer) find(ctx context.Context, use func(*adopt.Plan) error) (err 
 func (i *Installer) unpacked(ctx context.Context) (images int, err error) {
 	err = i.find(ctx, func(plan *adopt.Plan) error {
 		if plan == nil {
-			i.say("containerd does not answer: images that it has unpacked are not adopted before this is run again")
+			i.report("containerd does not answer: images that it has unpacked are not adopted before this is run again")
 			return nil
 		}
 		for _, image := range plan.Foreign {
-			i.say("image %s cannot be adopted from %s", image, image.Snapshotter)
+			i.report("image %s cannot be adopted from %s", image, image.Snapshotter)
 		}
 		if lost := plan.Lost(); len(lost) > 0 && !i.cfg.SkipLost {
 			return &LostError{lost}
 		}
 		images = len(plan.Images)
 		if images > 0 {
-			i.say("%d images are unpacked, in %d snapshots to adopt", images, plan.Snapshots())
+			i.report("%d images are unpacked, in %d snapshots to adopt", images, plan.Snapshots())
 		}
 		return nil
 	})
@@ -95,7 +95,7 @@ func (i *Installer) adopt(ctx context.Context, images int) (ready bool, err erro
 		return false, err
 	}
 	if !i.cfg.Systemd {
-		i.say("once it is restarted, run this again: it adopts the images, and containers are made as before until then")
+		i.report("once it is restarted, run this again: it adopts the images, and containers are made as before until then")
 		return false, nil
 	}
 	if err := i.adoptNow(ctx); err != nil {
@@ -114,7 +114,7 @@ func (i *Installer) adoptNow(ctx context.Context) error {
 			return nil
 		}
 		adopted, err := plan.Adopt(ctx)
-		i.say("adopted %d of %d images", adopted, len(plan.Images))
+		i.report("adopted %d of %d images", adopted, len(plan.Images))
 		return err
 	})
 }
@@ -126,6 +126,6 @@ func (i *Installer) adoptLate(ctx context.Context) {
 		return
 	}
 	if err := i.adoptNow(ctx); err != nil {
-		i.say("not all images are adopted: %v", err)
+		i.report("not all images are adopted: %v", err)
 	}
 }

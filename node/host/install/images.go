@@ -30,13 +30,13 @@ func (i *Installer) releaseImages(ctx context.Context, client *containerd.Client
 	}
 	giver := &adopt.Giver{Client: client, From: i.cfg.Target.Name, To: former, Streams: i.cfg.Streams, Report: func(image *adopt.Image, err error) {
 		if err != nil {
-			i.say("image %s cannot be unpacked for %s: %v", image, former, err)
+			i.report("image %s cannot be unpacked for %s: %v", image, former, err)
 			return
 		}
-		i.say("unpacked image %s for %s", image, former)
+		i.report("unpacked image %s for %s", image, former)
 	}}
 	if former == "" {
-		i.say("containerd has no snapshotter that images can be unpacked for")
+		i.report("containerd has no snapshotter that images can be unpacked for")
 	} else if err := i.give(ctx, giver); err != nil || i.cfg.DryRun {
 		return err
 	}
@@ -45,7 +45,7 @@ func (i *Installer) releaseImages(ctx context.Context, client *containerd.Client
 		return err
 	}
 	for _, namespace := range slices.Sorted(maps.Keys(found)) {
-		i.say("removing images that are not here in full, from namespace %s: %s", namespace, strings.Join(found[namespace], ", "))
+		i.report("removing images that are not here in full, from namespace %s: %s", namespace, strings.Join(found[namespace], ", "))
 	}
 	if i.cfg.DryRun {
 		return nil
@@ -63,7 +63,7 @@ func (i *Installer) give(ctx context.Context, giver *adopt.Giver) error {
 		return err
 	}
 	if len(wanted) > 0 {
-		i.say("%d images are only on snapshots of the agent: those that are here in full are unpacked for %s, the others removed", len(wanted), giver.To)
+		i.report("%d images are only on snapshots of the agent: those that are here in full are unpacked for %s, the others removed", len(wanted), giver.To)
 	}
 	if i.cfg.DryRun || i.cfg.Streams == nil || len(wanted) > 0 && !i.ensureAgent(ctx) {
 		return nil
@@ -100,7 +100,7 @@ func (i *Installer) ensureAgent(ctx context.Context) bool {
 	if i.agentAlive(ctx) {
 		return true
 	}
-	i.say("the agent does not run: images that only it has unpacked are removed")
+	i.report("the agent does not run: images that only it has unpacked are removed")
 	return false
 }
 

@@ -98,7 +98,7 @@ func New(cfg Config) *Installer {
 	return &Installer{cfg: cfg, log: cfg.Log}
 }
 
-func (i *Installer) say(format string, args ...any) {
+func (i *Installer) report(format string, args ...any) {
 	if _, err := fmt.Fprintf(i.cfg.Out, format+"\n", args...); err != nil {
 		i.log.Debug("nobody reads what is done", "error", err)
 	}
@@ -106,7 +106,7 @@ func (i *Installer) say(format string, args ...any) {
 
 // systemctl has the service manager do something.
 func (i *Installer) systemctl(ctx context.Context, args ...string) error {
-	i.say("systemctl %s", strings.Join(args, " "))
+	i.report("systemctl %s", strings.Join(args, " "))
 	if i.cfg.DryRun {
 		return nil
 	}
@@ -143,10 +143,10 @@ func (i *Installer) reconfigure(ctx context.Context, state containerdconfig.Stat
 		return err
 	}
 	if len(changes) == 0 {
-		i.say("the configuration of containerd needs no change")
+		i.report("the configuration of containerd needs no change")
 		return nil
 	}
-	i.say("%s", strings.TrimSuffix(containerdconfig.Diff(changes), "\n"))
+	i.report("%s", strings.TrimSuffix(containerdconfig.Diff(changes), "\n"))
 	if i.cfg.DryRun {
 		return i.restart(ctx, state)
 	}
@@ -174,7 +174,7 @@ func (i *Installer) validate(ctx context.Context, state containerdconfig.State) 
 	}
 	dump, err := i.cfg.Commands.Run(ctx, i.cfg.Containerd, "--config", i.cfg.Target.Main, "config", "dump")
 	if errors.Is(err, exec.ErrNotFound) {
-		i.say("the program %s is not here, so the configuration is not validated", i.cfg.Containerd)
+		i.report("the program %s is not here, so the configuration is not validated", i.cfg.Containerd)
 		return nil
 	}
 	if err != nil {
@@ -196,7 +196,7 @@ func (i *Installer) validate(ctx context.Context, state containerdconfig.State) 
 // restart restarts containerd and waits until it answers.
 func (i *Installer) restart(ctx context.Context, state containerdconfig.State) error {
 	if !i.cfg.Systemd {
-		i.say("systemd does not manage this machine: restart containerd yourself")
+		i.report("systemd does not manage this machine: restart containerd yourself")
 		return nil
 	}
 	if err := i.systemctl(ctx, "restart", i.cfg.Service); err != nil || i.cfg.DryRun {
@@ -231,7 +231,7 @@ func (i *Installer) Install(ctx context.Context) error {
 	if err := i.findVersion(ctx); err != nil {
 		return err
 	}
-	i.say("containerd %s", i.cfg.Target.Version)
+	i.report("containerd %s", i.cfg.Target.Version)
 	changes, err := i.cfg.Target.Plan(containerdconfig.Selected)
 	if err != nil {
 		return err // before anything is changed
@@ -259,10 +259,10 @@ func (i *Installer) Install(ctx context.Context) error {
 // sayKubelet says what is left to do where kubelet runs: its configuration is not ours.
 func (i *Installer) sayKubelet() {
 	if i.cfg.Kubelet == "" {
-		i.say("kubelet needs no change. With cri.socket set, the agent learns the pull secrets that kubelet uses; docs/operations.md says how")
+		i.report("kubelet needs no change. With cri.socket set, the agent learns the pull secrets that kubelet uses; docs/operations.md says how")
 		return
 	}
-	i.say("what is left to do: put \"imageServiceEndpoint: unix://%s\" into the configuration of kubelet and restart it, so that the agent learns the pull secrets that kubelet uses", i.cfg.Kubelet)
+	i.report("what is left to do: put \"imageServiceEndpoint: unix://%s\" into the configuration of kubelet and restart it, so that the agent learns the pull secrets that kubelet uses", i.cfg.Kubelet)
 }
 
 func (i *Installer) installUnit(ctx context.Context) error {
@@ -282,14 +282,14 @@ func (i *Installer) installUnit(ctx context.Context) error {
 		}
 		changes = append(changes, changed...)
 	}
-	i.say("%s", strings.TrimSuffix(containerdconfig.Diff(changes), "\n"))
+	i.report("%s", strings.TrimSuffix(containerdconfig.Diff(changes), "\n"))
 	if !i.cfg.DryRun {
 		if err := containerdconfig.Apply(changes); err != nil {
 			return err
 		}
 	}
 	if !i.cfg.Systemd {
-		i.say("systemd does not manage this machine: run \"%s run --config %s\" before containerd", i.cfg.Program, i.cfg.NodeConfig)
+		i.report("systemd does not manage this machine: run \"%s run --config %s\" before containerd", i.cfg.Program, i.cfg.NodeConfig)
 		return nil
 	}
 	if err := i.startUnit(ctx, len(changes) > 0); err != nil {

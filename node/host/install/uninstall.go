@@ -51,7 +51,7 @@ func (e *InUseError) Error() string {
 // and how says nothing of them, nothing is changed and the error is an [*InUseError].
 func (i *Installer) Uninstall(ctx context.Context, how Removal) error {
 	if i.cfg.Kubelet != "" {
-		i.say("kubelet cannot pull images without the agent as long as imageServiceEndpoint is unix://%s in its configuration: "+
+		i.report("kubelet cannot pull images without the agent as long as imageServiceEndpoint is unix://%s in its configuration: "+
 			"take that out, and restart kubelet", i.cfg.Kubelet)
 	}
 	if err := i.findVersion(ctx); err != nil {
@@ -101,12 +101,12 @@ func (i *Installer) unmount(ctx context.Context) error {
 		return err
 	}
 	if i.agentAlive(ctx) {
-		i.say("the agent still runs: what it has mounted stays")
+		i.report("the agent still runs: what it has mounted stays")
 		return nil
 	}
 	var errs []error
 	for _, point := range points {
-		i.say("unmounting %s", point)
+		i.report("unmounting %s", point)
 		if !i.cfg.DryRun {
 			errs = append(errs, kernel.Unmount(ctx, point, true))
 		}
@@ -122,7 +122,7 @@ func (i *Installer) release(ctx context.Context, how Removal) (err error) {
 		if !how.Force {
 			return fmt.Errorf("%w; start it, or go on with --force without asking it", err)
 		}
-		i.say("%v: going on without asking it", err)
+		i.report("%v: going on without asking it", err)
 		return nil
 	}
 	client, err := dial(i.cfg.Address)
@@ -176,7 +176,7 @@ func (i *Installer) drain(ctx context.Context, client *containerd.Client, patien
 		case err == nil && (len(users) == 0 || i.cfg.DryRun):
 			return nil
 		case err == nil && len(users) != last:
-			i.say("waiting for %d containers to be removed", len(users))
+			i.report("waiting for %d containers to be removed", len(users))
 			last = len(users)
 		}
 		select {
@@ -196,7 +196,7 @@ func (i *Installer) killAll(ctx context.Context, client *containerd.Client) erro
 	alive := i.agentAlive(ctx)
 	var errs []error
 	for _, user := range users {
-		i.say("killing container %s", user)
+		i.report("killing container %s", user)
 		if !i.cfg.DryRun {
 			errs = append(errs, i.kill(ctx, client, user, alive))
 		}
@@ -213,7 +213,7 @@ func (i *Installer) agentAlive(ctx context.Context) bool {
 
 func (i *Installer) removeUnit(ctx context.Context) error {
 	if !i.cfg.Systemd {
-		i.say("systemd does not manage this machine: stop the agent yourself")
+		i.report("systemd does not manage this machine: stop the agent yourself")
 		return nil
 	}
 	changes, err := i.unitChange(nil)
@@ -223,7 +223,7 @@ func (i *Installer) removeUnit(ctx context.Context) error {
 	if err := i.systemctl(ctx, "disable", "--now", UnitName); err != nil {
 		return fmt.Errorf("stopping the agent: %w", err)
 	}
-	i.say("removing %s", changes[0].Path)
+	i.report("removing %s", changes[0].Path)
 	if i.cfg.DryRun {
 		return nil
 	}
@@ -244,7 +244,7 @@ func (i *Installer) purge() error {
 	if len(points) > 0 && !i.cfg.DryRun {
 		return fmt.Errorf("leaving %s alone: %s in it is still mounted", dir, points[0])
 	}
-	i.say("removing %s and %s", dir, settings)
+	i.report("removing %s and %s", dir, settings)
 	if i.cfg.DryRun {
 		return nil
 	}

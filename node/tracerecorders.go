@@ -20,20 +20,20 @@ const (
 	startsWithin = time.Minute
 )
 
-// lessons learns what starts of images read, from the reads that the kernel asks for. Reads
+// traceRecorders records which blocks starts of images read, from the reads that the kernel asks for. Reads
 // of a layer that several images have are taken for those of all that are being started.
-type lessons struct {
-	learn func(image block.Digest, read startup.Trace)
-	open  atomic.Int32 // the number of lessons, so that reads cost nothing without one
+type traceRecorders struct {
+	addTrace func(image block.Digest, read startup.Trace)
+	open     atomic.Int32 // the number of recorders, so that reads cost nothing without one
 
 	ending sync.Mutex // held while one ends; taken before mu
 
 	mu  sync.Mutex // guards what follows
-	all map[*Mount]*lesson
+	all map[*Mount]*traceRecorder
 }
 
-// lesson is a start that is watched.
-type lesson struct {
+// traceRecorder is a start that is watched.
+type traceRecorder struct {
 	image  block.Digest
 	layers map[block.Digest]struct{}
 	read   startup.Recorder
@@ -41,13 +41,13 @@ type lesson struct {
 	over   *time.Timer
 }
 
-func newLessons(learn func(image block.Digest, read startup.Trace)) *lessons {
-	return &lessons{learn: learn, all: make(map[*Mount]*lesson)}
+func newTraceRecorders(addTrace func(image block.Digest, read startup.Trace)) *traceRecorders {
+	return &traceRecorders{addTrace: addTrace, all: make(map[*Mount]*traceRecorder)}
 }
 
 // begin begins to watch a mount that has just been made.
-func (l *lessons) begin(m *Mount, image block.Digest, layers []*openLayer) {
-	watched := &lesson{image: image, layers: make(map[block.Digest]struct{}, len(layers))}
+func (l *traceRecorders) begin(m *Mount, image block.Digest, layers []*openLayer) {
+	watched := &traceRecorder{image: image, layers: make(map[block.Digest]struct{}, len(layers))}
 	for _, layer := range layers {
 		watched.layers[layer.StreamID()] = struct{}{}
 	}
@@ -59,7 +59,7 @@ func (l *lessons) begin(m *Mount, image block.Digest, layers []*openLayer) {
 }
 
 // note notes a read.
-func (l *lessons) note(read block.Range) {
+func (l *traceRecorders) note(read block.Range) {
 	if l.open.Load() == 0 {
 		return
 	}
@@ -80,7 +80,7 @@ func (l *lessons) note(read block.Range) {
 }
 
 // end ends what is watched of a mount, and returns when it is learnt.
-func (l *lessons) end(m *Mount) {
+func (l *traceRecorders) end(m *Mount) {
 	l.ending.Lock()
 	defer l.ending.Unlock()
 	l.mu.Lock()
@@ -92,6 +92,6 @@ func (l *lessons) end(m *Mount) {
 	}
 	l.mu.Unlock()
 	if watched != nil {
-		l.learn(watched.image, watched.read.Trace())
+		l.addTrace(watched.image, watched.read.Trace())
 	}
 }

@@ -20,21 +20,21 @@ func imageID(name string) block.Digest { return block.Sum([]byte(name)) }
 // TestStartShare checks which start-up sets are pinned when not all of them fit.
 func TestStartShare(t *testing.T) {
 	t.Parallel()
-	disk, err := cache.OpenDisk(cache.DiskConfig{Dir: filepath.Join(t.TempDir(), "cache"), Layout: newLayouts()})
+	disk, err := cache.OpenDisk(cache.DiskConfig{Dir: filepath.Join(t.TempDir(), "cache"), Layout: newLayerIndexes()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer disk.Close() //nolint:errcheck // nothing is in it
 	dir := filepath.Join(t.TempDir(), "traces")
 	cfg := Config{CacheBytes: 20 * block.Size, CacheFiles: 6 * cache.LayerFiles, Log: slog.New(slog.DiscardHandler)}
-	open := func() *starts {
-		s, err := openStarts(dir, cfg, disk)
+	open := func() *startupTraces {
+		s, err := openStartupTraces(dir, cfg, disk)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return s
 	}
-	check := func(s *starts, want ...string) {
+	check := func(s *startupTraces, want ...string) {
 		t.Helper()
 		var got []string
 		for _, name := range []string{"old", "mid", "new", "long", "wide"} {
@@ -48,12 +48,12 @@ func TestStartShare(t *testing.T) {
 	}
 	s := open()
 	age := time.Hour
-	learn := func(name string, layers int, blocks uint32) {
+	addTrace := func(name string, layers int, blocks uint32) {
 		var read startup.Trace
 		for i := range layers {
 			read = append(read, block.Range{Layer: block.Sum([]byte{byte(i)}), Count: blocks})
 		}
-		s.learn(imageID(name), read)
+		s.addTrace(imageID(name), read)
 		// Clocks of filesystems are coarse, and this is how old the next process finds it.
 		age -= time.Minute
 		then := time.Now().Add(-age)
@@ -62,18 +62,18 @@ func TestStartShare(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	learn("old", 1, 4)
-	learn("mid", 1, 3)
+	addTrace("old", 1, 4)
+	addTrace("mid", 1, 3)
 	check(s, "old", "mid")
-	learn("long", 1, 11) // alone more than half of the cache
+	addTrace("long", 1, 11) // alone more than half of the cache
 	check(s, "old", "mid")
-	learn("wide", 4, 1) // alone of more than half of the layers
+	addTrace("wide", 4, 1) // alone of more than half of the layers
 	check(s, "old", "mid")
-	learn("new", 2, 2)
+	addTrace("new", 2, 2)
 	check(s, "mid", "new")
 	check(open(), "mid", "new")
 	s = open()
-	s.learn(imageID("old"), startup.Trace{{Layer: block.Sum([]byte{0}), Count: 1}}) // nothing new, but started again
+	s.addTrace(imageID("old"), startup.Trace{{Layer: block.Sum([]byte{0}), Count: 1}}) // nothing new, but started again
 	check(s, "old", "new")
 	if err := s.retain(func(id block.Digest) bool { return id != imageID("new") }); err != nil {
 		t.Fatal(err)
@@ -87,7 +87,7 @@ func TestWhenAStartIsOver(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		learnt := make(map[block.Digest]startup.Trace)
-		l := newLessons(func(image block.Digest, read startup.Trace) { learnt[image] = read })
+		l := newTraceRecorders(func(image block.Digest, read startup.Trace) { learnt[image] = read })
 		read := func(layer string, first, count uint32) {
 			l.note(block.Range{Layer: imageID(layer), First: first, Count: count})
 		}

@@ -29,10 +29,10 @@ const (
 	maxStarts = 1024
 )
 
-// starts knows the traces of images, in a file for each, and keeps their blocks in the
+// startupTraces knows the traces of images, in a file for each, and keeps their blocks in the
 // cache: those of the images started last, as long as they fit into their share. An image
 // is named by the ID that its mounts have.
-type starts struct {
+type startupTraces struct {
 	dir       string
 	disk      *cache.Disk
 	maxBlocks int64 // that may be pinned
@@ -40,20 +40,20 @@ type starts struct {
 	log       *slog.Logger
 
 	mu     sync.Mutex // guards what follows, and the files
-	images map[block.Digest]*start
+	images map[block.Digest]*startupTrace
 }
 
-// start is what is known of the start of an image.
-type start struct {
+// startupTrace is what is known of the start of an image.
+type startupTrace struct {
 	trace  startup.Trace // never changed, only replaced
 	last   time.Time
 	pinned bool
 }
 
-// openStarts reads the traces in a directory. What cannot be read counts as none.
-func openStarts(dir string, cfg Config, disk *cache.Disk) (*starts, error) {
-	s := &starts{
-		dir: dir, disk: disk, log: cfg.Log, images: make(map[block.Digest]*start),
+// openStartupTraces reads the traces in a directory. What cannot be read counts as none.
+func openStartupTraces(dir string, cfg Config, disk *cache.Disk) (*startupTraces, error) {
+	s := &startupTraces{
+		dir: dir, disk: disk, log: cfg.Log, images: make(map[block.Digest]*startupTrace),
 		maxBlocks: math.MaxInt64, maxLayers: math.MaxInt64,
 	}
 	if cfg.CacheBytes > 0 {
@@ -81,11 +81,11 @@ func openStarts(dir string, cfg Config, disk *cache.Disk) (*starts, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.settleLocked()
+	s.updatePinsLocked()
 	return s, nil
 }
 
-func (s *starts) load(id block.Digest) error {
+func (s *startupTraces) load(id block.Digest) error {
 	file, err := os.Open(s.path(id))
 	if err != nil {
 		return fmt.Errorf("opening a trace: %w", err)
@@ -99,14 +99,14 @@ func (s *starts) load(id block.Digest) error {
 	if err != nil {
 		return err
 	}
-	s.images[id] = &start{trace: known, last: info.ModTime()}
+	s.images[id] = &startupTrace{trace: known, last: info.ModTime()}
 	return nil
 }
 
-func (s *starts) path(id block.Digest) string { return filepath.Join(s.dir, id.Hex()) }
+func (s *startupTraces) path(id block.Digest) string { return filepath.Join(s.dir, id.Hex()) }
 
 // of returns the trace of an image, nil if it is not known.
-func (s *starts) of(id block.Digest) startup.Trace {
+func (s *startupTraces) of(id block.Digest) startup.Trace {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if known := s.images[id]; known != nil {
@@ -115,9 +115,9 @@ func (s *starts) of(id block.Digest) startup.Trace {
 	return nil
 }
 
-// learn adds what a start of an image has read. What an earlier one has read stays: a start
+// addTrace adds what a start of an image has read. What an earlier one has read stays: a start
 // reads less from here when the kernel still has the rest in memory.
-func (s *starts) learn(id block.Digest, read startup.Trace) {
+func (s *startupTraces) addTrace(id block.Digest, read startup.Trace) {
 	if len(read) == 0 {
 		return
 	}
@@ -125,7 +125,7 @@ func (s *starts) learn(id block.Digest, read startup.Trace) {
 	defer s.mu.Unlock()
 	known := s.images[id]
 	if known == nil {
-		known = new(start)
+		known = new(startupTrace)
 		s.images[id] = known
 	}
 	all := known.trace.Union(read)
@@ -137,12 +137,12 @@ func (s *starts) learn(id block.Digest, read startup.Trace) {
 	if changed && known.pinned {
 		s.pinLocked(id, known)
 	}
-	s.settleLocked()
+	s.updatePinsLocked()
 }
 
 // saveLocked keeps a trace, or when its image was last started. A file that is cut short by
 // a crash is found out by its digest, so nothing is waited for.
-func (s *starts) saveLocked(id block.Digest, known *start, changed bool) error {
+func (s *startupTraces) saveLocked(id block.Digest, known *startupTrace, changed bool) error {
 	if !changed {
 		return os.Chtimes(s.path(id), known.last, known.last)
 	}
@@ -162,7 +162,7 @@ func (s *starts) saveLocked(id block.Digest, known *start, changed bool) error {
 }
 
 // retain drops the traces of images that keep does not want.
-func (s *starts) retain(keep func(image block.Digest) bool) error {
+func (s *startupTraces) retain(keep func(image block.Digest) bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var errs []error
@@ -173,12 +173,12 @@ func (s *starts) retain(keep func(image block.Digest) bool) error {
 		}
 	}
 	if len(s.images) < before {
-		s.settleLocked()
+		s.updatePinsLocked()
 	}
 	return errors.Join(errs...)
 }
 
-func (s *starts) dropLocked(id block.Digest) error {
+func (s *startupTraces) dropLocked(id block.Digest) error {
 	s.disk.PinSet(setName(id))
 	delete(s.images, id)
 	if err := os.Remove(s.path(id)); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -187,9 +187,9 @@ func (s *starts) dropLocked(id block.Digest) error {
 	return nil
 }
 
-// settleLocked decides which start-up sets are pinned. Blocks that are in several sets are
+// updatePinsLocked decides which start-up sets are pinned. Blocks that are in several sets are
 // counted for each.
-func (s *starts) settleLocked() {
+func (s *startupTraces) updatePinsLocked() {
 	ids := make([]block.Digest, 0, len(s.images))
 	for id := range s.images {
 		ids = append(ids, id)
@@ -227,7 +227,7 @@ func (s *starts) settleLocked() {
 	}
 }
 
-func (s *starts) pinLocked(id block.Digest, known *start) {
+func (s *startupTraces) pinLocked(id block.Digest, known *startupTrace) {
 	if known.pinned {
 		s.disk.PinSet(setName(id), known.trace...)
 		return
@@ -249,7 +249,7 @@ type StartStatus struct {
 
 // status tells of the start-up set of an image with the given layers, nil if it is not
 // known.
-func (s *starts) status(id block.Digest, layers []ImageLayer) *StartStatus {
+func (s *startupTraces) status(id block.Digest, layers []ImageLayer) *StartStatus {
 	s.mu.Lock()
 	known := s.images[id]
 	if known == nil {

@@ -22,35 +22,35 @@ const (
 	pullGrace = 30 * time.Second
 )
 
-// pulled knows under which digests images were pulled, which is what pods and the status
+// imageDigests knows under which digests images were pulled, which is what pods and the status
 // of nodes call them: that of the image index for one of several platforms. The agent
 // knows the manifest of its platform only.
-type pulled struct {
+type imageDigests struct {
 	// list returns the digests by manifest; nil without a containerd.
 	list func(context.Context) (map[string][]string, error)
 	log  *slog.Logger
 
-	images map[block.Digest]*pulledImage
+	images map[block.Digest]*digestsOfImage
 	asked  time.Time
 	failed bool
 }
 
-type pulledImage struct {
+type digestsOfImage struct {
 	seen    time.Time // first
 	targets []string  // empty until they are known
 }
 
 // update takes note of which images there are, and asks for their digests if that is time.
-func (p *pulled) update(ctx context.Context, at time.Time, held []agent.HeldImage) {
+func (p *imageDigests) update(ctx context.Context, at time.Time, held []agent.HeldImage) {
 	if p.list == nil {
 		return
 	}
-	images := make(map[block.Digest]*pulledImage, len(held))
+	images := make(map[block.Digest]*digestsOfImage, len(held))
 	pause := targetsEvery
 	for _, image := range held {
 		known := p.images[image.Manifest]
 		if known == nil {
-			known = &pulledImage{seen: at}
+			known = &digestsOfImage{seen: at}
 		}
 		if len(known.targets) == 0 && at.Sub(known.seen) < pullGrace {
 			pause = 0
@@ -81,7 +81,7 @@ func (p *pulled) update(ctx context.Context, at time.Time, held []agent.HeldImag
 
 // digests returns those that an image is called by, as sha256:hex. It has none while it is
 // being pulled: nobody can have it then, and it would soon be called something else.
-func (p *pulled) digests(at time.Time, manifest block.Digest) []string {
+func (p *imageDigests) digests(at time.Time, manifest block.Digest) []string {
 	if image := p.images[manifest]; image != nil {
 		if len(image.targets) > 0 {
 			return image.targets

@@ -19,7 +19,7 @@ func writtenImage(n byte) *node.Image {
 
 func TestWrittenIsBoundedAndLasts(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "indexed.json")
-	w, err := openWritten(path, nil)
+	w, err := openLocalIndexes(path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,11 +28,11 @@ func TestWrittenIsBoundedAndLasts(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	again, err := openWritten(path, nil)
+	again, err := openLocalIndexes(path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, w := range []*written{w, again} {
+	for _, w := range []*localIndexes{w, again} {
 		if _, ok := w.image(writtenImage(1).Digest.String()); ok {
 			t.Error("the second of 130 images is still there")
 		}
@@ -57,7 +57,7 @@ func TestWrittenIsBoundedAndLasts(t *testing.T) {
 	if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if w, err := openWritten(path, nil); err == nil || w == nil {
+	if w, err := openLocalIndexes(path, nil); err == nil || w == nil {
 		t.Errorf("a broken list: %v", err)
 	}
 }
@@ -70,7 +70,7 @@ func FuzzWritten(f *testing.F) {
 	f.Add(list)
 	f.Add([]byte("[null, {}]"))
 	f.Fuzz(func(t *testing.T, list []byte) {
-		images, err := parseWritten(list)
+		images, err := parseLocalIndexes(list)
 		for _, image := range images {
 			if err != nil || image == nil || image.Digest.IsZero() || image.Indexed() != len(image.Layers) {
 				t.Errorf("%+v, %v", image, err)

@@ -41,7 +41,7 @@ func TestLayoutsCountUsers(t *testing.T) {
 	if plain.StreamID() != id {
 		t.Fatal("the same stream has two names")
 	}
-	l := newLayouts()
+	l := newLayerIndexes()
 	var files [3]closer
 	acquire := func(digest block.Digest, layer *index.Layer, file *closer) *openLayer {
 		open, err := l.acquire(digest, layer, file)
@@ -85,7 +85,7 @@ func TestAlong(t *testing.T) {
 		Compression: registrytest.Zstd, FrameSize: 3 * block.Size,
 	}
 	layer, digest := openLayerOf(t, registrytest.Compress(t, stored))
-	l := newLayouts()
+	l := newLayerIndexes()
 	if _, err := l.acquire(digest, layer, &closer{}); err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +123,7 @@ func TestLentLayers(t *testing.T) {
 	stored := registrytest.Layer{Tar: registrytest.Tar(t, registrytest.Files(1, 1, 1000)...)}
 	layer, digest := openLayerOf(t, stored.Tar)
 	like := ImageLayer{Index: digest, Digest: layer.BlobDigest(), DiffID: layer.DiffID(), Size: layer.BlobSize()}
-	l := newLayouts()
+	l := newLayerIndexes()
 	lent, err := l.acquire(digest, layer, &closer{})
 	if err != nil {
 		t.Fatal(err)

@@ -22,12 +22,12 @@ const (
 	maxWrittenList  = 16 << 20
 )
 
-// written are the images whose indexes this node has written itself. They are kept when
+// localIndexes are the images whose indexes this node has written itself. They are kept when
 // the images are removed, for the next pull to be lazy; those written first go first.
 //
 // Nobody else has had a hand in them: the layers were hashed when the indexes were
 // made. So they are used without asking a registry for better ones.
-type written struct {
+type localIndexes struct {
 	path string
 	node *node.Node
 
@@ -36,9 +36,9 @@ type written struct {
 	pending map[block.Digest]node.ImageLayer // indexes of an image that is not finished, by layer
 }
 
-// openWritten reads the list in a file. One that cannot be read is begun anew.
-func openWritten(path string, n *node.Node) (*written, error) {
-	w := &written{path: path, node: n, pending: make(map[block.Digest]node.ImageLayer)}
+// openLocalIndexes reads the list in a file. One that cannot be read is begun anew.
+func openLocalIndexes(path string, n *node.Node) (*localIndexes, error) {
+	w := &localIndexes{path: path, node: n, pending: make(map[block.Digest]node.ImageLayer)}
 	file, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return w, nil
@@ -51,12 +51,12 @@ func openWritten(path string, n *node.Node) (*written, error) {
 	if err != nil {
 		return w, fmt.Errorf("reading the list of indexes: %w", err)
 	}
-	w.images, err = parseWritten(list)
+	w.images, err = parseLocalIndexes(list)
 	return w, err
 }
 
 // parseWritten decodes a list, and leaves out what makes no sense.
-func parseWritten(list []byte) ([]*node.Image, error) {
+func parseLocalIndexes(list []byte) ([]*node.Image, error) {
 	var images []*node.Image
 	if err := json.Unmarshal(list, &images); err != nil {
 		return nil, fmt.Errorf("reading the list of indexes: %w", err)
@@ -68,7 +68,7 @@ func parseWritten(list []byte) ([]*node.Image, error) {
 }
 
 // image returns the image with a manifest.
-func (w *written) image(manifest string) (*node.Image, bool) {
+func (w *localIndexes) image(manifest string) (*node.Image, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, image := range w.images {
@@ -80,7 +80,7 @@ func (w *written) image(manifest string) (*node.Image, bool) {
 }
 
 // layer returns a layer of any image that is the same.
-func (w *written) layer(like node.ImageLayer) (node.ImageLayer, bool) {
+func (w *localIndexes) layer(like node.ImageLayer) (node.ImageLayer, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, image := range w.images {
@@ -94,7 +94,7 @@ func (w *written) layer(like node.ImageLayer) (node.ImageLayer, bool) {
 }
 
 // put stores the index of a layer of an image that is to be added.
-func (w *written) put(layer node.ImageLayer, encoded []byte) error {
+func (w *localIndexes) put(layer node.ImageLayer, encoded []byte) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.pending[layer.Digest] = layer
@@ -103,7 +103,7 @@ func (w *written) put(layer node.ImageLayer, encoded []byte) error {
 }
 
 // add adds an image whose layers all have indexes.
-func (w *written) add(image *node.Image) error {
+func (w *localIndexes) add(image *node.Image) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	clear(w.pending)
@@ -115,14 +115,14 @@ func (w *written) add(image *node.Image) error {
 }
 
 // drop forgets an image, such as one of which an index is gone.
-func (w *written) drop(manifest block.Digest) error {
+func (w *localIndexes) drop(manifest block.Digest) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.images = slices.DeleteFunc(w.images, func(i *node.Image) bool { return i.Digest == manifest })
 	return w.saveLocked()
 }
 
-func (w *written) bytesLocked() int64 {
+func (w *localIndexes) bytesLocked() int64 {
 	var size int64
 	for index := range w.indexesLocked() {
 		size += index.IndexSize
@@ -131,7 +131,7 @@ func (w *written) bytesLocked() int64 {
 }
 
 // indexesLocked returns the layers of all images, each index once.
-func (w *written) indexesLocked() map[node.ImageLayer]struct{} {
+func (w *localIndexes) indexesLocked() map[node.ImageLayer]struct{} {
 	all := make(map[node.ImageLayer]struct{})
 	for _, image := range w.images {
 		for _, layer := range image.Layers {
@@ -146,7 +146,7 @@ func (w *written) indexesLocked() map[node.ImageLayer]struct{} {
 
 // retain calls fn with the digests of all indexes, which are not to be dropped. Until it
 // returns no index is added.
-func (w *written) retain(fn func(indexes []block.Digest) error) error {
+func (w *localIndexes) retain(fn func(indexes []block.Digest) error) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var digests []block.Digest
@@ -156,7 +156,7 @@ func (w *written) retain(fn func(indexes []block.Digest) error) error {
 	return fn(digests)
 }
 
-func (w *written) saveLocked() error {
+func (w *localIndexes) saveLocked() error {
 	list, err := json.Marshal(w.images)
 	if err != nil {
 		return fmt.Errorf("encoding the list of indexes: %w", err)

@@ -30,7 +30,7 @@ func TestPulled(t *testing.T) {
 		answer map[string][]string
 		err    error
 	)
-	p := pulled{log: slog.New(slog.DiscardHandler), list: func(ctx context.Context) (map[string][]string, error) {
+	p := imageDigests{log: slog.New(slog.DiscardHandler), list: func(ctx context.Context) (map[string][]string, error) {
 		if deadline, ok := ctx.Deadline(); !ok || time.Until(deadline) > targetsTimeout {
 			t.Error("it may take for ever")
 		}
@@ -68,7 +68,7 @@ func TestPulled(t *testing.T) {
 	if got := p.digests(at.Add(pullGrace), plain); !slices.Equal(got, []string{plain.String()}) {
 		t.Errorf("after a while: %q", got)
 	}
-	p = pulled{}
+	p = imageDigests{}
 	p.update(t.Context(), at, []agent.HeldImage{{Manifest: plain}})
 	if got := p.digests(at, plain); !slices.Equal(got, []string{plain.String()}) {
 		t.Errorf("without containerd: %q", got)
@@ -105,8 +105,8 @@ func TestMultiPlatform(t *testing.T) {
 		Images: []agent.HeldImage{{Manifest: manifest, Cached: 7}},
 		Starts: []agent.HeldStart{{Manifest: manifest, Waited: 1500 * time.Millisecond, Finished: time.Unix(1000, 0)}},
 	}}
-	state.pulled = pulled{log: slog.New(slog.DiscardHandler), list: containerdapi.NewImages(s.Address, kubeletNamespace).Targets}
-	state.pulled.update(t.Context(), time.Now(), state.last.Images)
+	state.imageDigests = imageDigests{log: slog.New(slog.DiscardHandler), list: containerdapi.NewImages(s.Address, kubeletNamespace).Targets}
+	state.imageDigests.update(t.Context(), time.Now(), state.last.Images)
 	key, err := v1alpha1.KeyOf(index.DigestStr())
 	if err != nil {
 		t.Fatal(err)

@@ -10,9 +10,9 @@ import (
 	"github.com/brisk-project/brisk/internal/block"
 )
 
-// layouts holds the layer indexes in use. It implements [block.Layout] for
+// layerIndexes holds the layer indexes in use. It implements [block.Layout] for
 // everything that verifies blocks.
-type layouts struct {
+type layerIndexes struct {
 	mu      sync.RWMutex
 	layers  map[block.Digest]*openLayer   // by digest of the index
 	streams map[block.Digest][]*openLayer // by stream ID; all say the same of the blocks
@@ -27,13 +27,13 @@ type openLayer struct {
 	lent   int // users that do not keep the layer from being dropped
 }
 
-func newLayouts() *layouts {
-	return &layouts{layers: make(map[block.Digest]*openLayer), streams: make(map[block.Digest][]*openLayer)}
+func newLayerIndexes() *layerIndexes {
+	return &layerIndexes{layers: make(map[block.Digest]*openLayer), streams: make(map[block.Digest][]*openLayer)}
 }
 
 // acquire puts the index with the given digest in force, or joins its other users;
 // file is then closed at once. On an error the caller keeps file.
-func (l *layouts) acquire(digest block.Digest, layer *index.Layer, file io.Closer) (*openLayer, error) {
+func (l *layerIndexes) acquire(digest block.Digest, layer *index.Layer, file io.Closer) (*openLayer, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if open := l.layers[digest]; open != nil {
@@ -51,7 +51,7 @@ func (l *layouts) acquire(digest block.Digest, layer *index.Layer, file io.Close
 
 // join joins the users of the index with the given digest, if it is in force and
 // describes the layer. One that is only lent may have been dropped from the disk.
-func (l *layouts) join(layer ImageLayer) (*openLayer, bool) {
+func (l *layerIndexes) join(layer ImageLayer) (*openLayer, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	open := l.layers[layer.Index]
@@ -64,7 +64,7 @@ func (l *layouts) join(layer ImageLayer) (*openLayer, bool) {
 
 // lend makes one use of a layer index one that does not keep the layer from being dropped,
 // or ends that, before the use is released.
-func (l *layouts) lend(open *openLayer, lent bool) {
+func (l *layerIndexes) lend(open *openLayer, lent bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if lent {
@@ -75,7 +75,7 @@ func (l *layouts) lend(open *openLayer, lent bool) {
 }
 
 // release ends one use of a layer index.
-func (l *layouts) release(open *openLayer) error {
+func (l *layerIndexes) release(open *openLayer) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if open.users--; open.users > 0 {
@@ -94,7 +94,7 @@ func (l *layouts) release(open *openLayer) error {
 }
 
 // StreamSize implements [block.Layout].
-func (l *layouts) StreamSize(stream block.Digest) (int64, bool) {
+func (l *layerIndexes) StreamSize(stream block.Digest) (int64, bool) {
 	if layer := l.layer(stream); layer != nil {
 		return layer.StreamSize(), true
 	}
@@ -102,7 +102,7 @@ func (l *layouts) StreamSize(stream block.Digest) (int64, bool) {
 }
 
 // BlockDigest implements [block.Layout].
-func (l *layouts) BlockDigest(k block.Key) (block.Digest, bool) {
+func (l *layerIndexes) BlockDigest(k block.Key) (block.Digest, bool) {
 	if layer := l.layer(k.Layer); layer != nil {
 		return layer.BlockDigest(k.Index)
 	}
@@ -111,7 +111,7 @@ func (l *layouts) BlockDigest(k block.Key) (block.Digest, bool) {
 
 // layer returns any index in use for the stream, nil for none. Its block digests
 // and frame table are in memory, so it does not matter if it is released meanwhile.
-func (l *layouts) layer(stream block.Digest) *index.Layer {
+func (l *layerIndexes) layer(stream block.Digest) *index.Layer {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	if open := l.streams[stream]; len(open) > 0 {
@@ -124,7 +124,7 @@ func (l *layouts) layer(stream block.Digest) *index.Layer {
 // sends with it in any case. It leaves out those beyond a block that is held already:
 // to want them would be to fetch a whole frame again for a block at its border, of
 // which the source has kept the other part.
-func (l *layouts) along(r block.Range, held func(block.Key) bool) block.Range {
+func (l *layerIndexes) along(r block.Range, held func(block.Key) bool) block.Range {
 	layer := l.layer(r.Layer)
 	if layer == nil || r.Count == 0 || r.End() > layer.BlockCount() {
 		return r
@@ -158,7 +158,7 @@ func frameOf(layer *index.Layer, offset int64) (index.Frame, error) {
 
 // digests returns those of all indexes in use, and the stream IDs of their layers. What is
 // only lent is left out.
-func (l *layouts) digests() map[block.Digest]struct{} {
+func (l *layerIndexes) digests() map[block.Digest]struct{} {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	all := make(map[block.Digest]struct{}, len(l.layers)+len(l.streams))

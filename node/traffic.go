@@ -46,19 +46,19 @@ func (t *Traffic) add(other Traffic) {
 	t.LongestStall = max(t.LongestStall, other.LongestStall)
 }
 
-// tally counts for each layer stream.
-type tally struct {
+// trafficCounters counts for each layer stream.
+type trafficCounters struct {
 	mu      sync.Mutex
 	streams *lru.Cache[block.Digest, *Traffic] // what they point to is guarded by mu
 }
 
-func newTally() (*tally, error) {
+func newTrafficCounters() (*trafficCounters, error) {
 	streams, err := lru.New[block.Digest, *Traffic](tallied)
-	return &tally{streams: streams}, err
+	return &trafficCounters{streams: streams}, err
 }
 
 // of returns what was counted for a stream.
-func (t *tally) of(stream block.Digest) Traffic {
+func (t *trafficCounters) of(stream block.Digest) Traffic {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if counted, ok := t.streams.Peek(stream); ok {
@@ -68,7 +68,7 @@ func (t *tally) of(stream block.Digest) Traffic {
 }
 
 // change changes what is counted for a stream.
-func (t *tally) change(stream block.Digest, fn func(*Traffic)) {
+func (t *trafficCounters) change(stream block.Digest, fn func(*Traffic)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	counted, ok := t.streams.Get(stream)
@@ -82,19 +82,19 @@ func (t *tally) change(stream block.Digest, fn func(*Traffic)) {
 // counted is a source whose blocks are counted in one of the fields.
 type counted struct {
 	block.Source
-	tally *tally
-	field func(*Traffic) *int64
+	trafficCounters *trafficCounters
+	field           func(*Traffic) *int64
 }
 
 // count returns a source that counts what another one delivers.
-func (t *tally) count(src block.Source, field func(*Traffic) *int64) block.Source {
+func (t *trafficCounters) count(src block.Source, field func(*Traffic) *int64) block.Source {
 	return counted{src, t, field}
 }
 
 // Fetch implements [block.Source].
 func (c counted) Fetch(ctx context.Context, req block.Request, sink block.Sink) error {
 	return c.Source.Fetch(ctx, req, func(k block.Key, data []byte) error {
-		c.tally.change(k.Layer, func(t *Traffic) { *c.field(t) += int64(len(data)) })
+		c.trafficCounters.change(k.Layer, func(t *Traffic) { *c.field(t) += int64(len(data)) })
 		return sink(k, data)
 	})
 }
@@ -107,8 +107,8 @@ func fromRegistry(t *Traffic) *int64 { return &t.Registry }
 // timed is a source whose slow answers to reads are counted, and all of them for starts.
 type timed struct {
 	block.Source
-	tally  *tally
-	delays *delays
+	trafficCounters *trafficCounters
+	delays          *delays
 }
 
 // Fetch implements [block.Source].
@@ -122,7 +122,7 @@ func (s timed) Fetch(ctx context.Context, req block.Request, sink block.Sink) er
 	ended := time.Now()
 	done(ended)
 	if took := ended.Sub(started); took > stallAfter {
-		s.tally.change(req.Layer, func(t *Traffic) {
+		s.trafficCounters.change(req.Layer, func(t *Traffic) {
 			t.Stalls++
 			t.StallTime += took
 			t.LongestStall = max(t.LongestStall, took)
@@ -134,14 +134,14 @@ func (s timed) Fetch(ctx context.Context, req block.Request, sink block.Sink) er
 // countedDisk is the disk cache with its direct reads counted.
 type countedDisk struct {
 	*cache.Disk
-	tally *tally
+	trafficCounters *trafficCounters
 }
 
 // ReadAt reads as the disk cache does.
 func (d countedDisk) ReadAt(layer block.Digest, p []byte, off int64) (int, error) {
 	n, err := d.Disk.ReadAt(layer, p, off)
 	if err == nil {
-		d.tally.change(layer, func(t *Traffic) { t.Disk += int64(n) })
+		d.trafficCounters.change(layer, func(t *Traffic) { t.Disk += int64(n) })
 	}
 	return n, err
 }
