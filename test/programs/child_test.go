@@ -38,5 +38,7 @@ func TestProgramOutlivesTheThreadOfItsCaller(t *testing.T) {
 	if err := cmd.Process.Kill(); err != nil {
 		t.Error(err)
 	}
-	<-ended
+	if err := <-ended; err == nil {
+		t.Error("a program that was killed ended well")
+	}
 }
