@@ -4,16 +4,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/brisk-project/brisk/image/proof"
 	"github.com/brisk-project/brisk/internal/block"
+	"github.com/brisk-project/brisk/internal/statefile"
 )
 
 // ProofsFile is the name of the file in a node's directory that keeps which layers are
@@ -33,7 +30,6 @@ const (
 	maxProofs = 64 << 20
 	// maxReason bounds one description in it.
 	maxReason = 1 << 10
-	proofMode = 0o600
 )
 
 // FalseIndex is a layer index that claims what is not true of its layer.
@@ -77,16 +73,12 @@ type proofsState struct {
 // openProofs reads what processes before have proven. With an error it has nothing.
 func openProofs(path string) (*proofs, error) {
 	p := &proofs{path: path, layers: make(map[block.Digest]*provenLayer), indexes: make(map[block.Digest]FalseIndex)}
-	file, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return p, nil
-	}
+	content, err := statefile.Read(path, maxProofs)
 	if err != nil {
 		return p, fmt.Errorf("reading proofs: %w", err)
 	}
-	content, err := io.ReadAll(io.LimitReader(file, maxProofs))
-	if err := errors.Join(err, file.Close()); err != nil {
-		return p, fmt.Errorf("reading proofs: %w", err)
+	if content == nil {
+		return p, nil
 	}
 	kept, err := parseProofs(content)
 	if err != nil {
@@ -231,32 +223,10 @@ func (p *proofs) saveLocked() error {
 	}
 	content, err := json.Marshal(state)
 	if err == nil {
-		err = replaceFile(p.path, content)
+		err = statefile.WriteDurable(p.path, content)
 	}
 	if err != nil {
 		return fmt.Errorf("saving proofs: %w", err)
 	}
 	return nil
-}
-
-func replaceFile(path string, content []byte) error {
-	file, err := os.OpenFile(path+".tmp", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, proofMode)
-	if err != nil {
-		return err
-	}
-	_, err = file.Write(content)
-	if err == nil {
-		err = file.Sync()
-	}
-	if err := errors.Join(err, file.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(path+".tmp", path); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/brisk-project/brisk/internal/block"
+	"github.com/brisk-project/brisk/internal/statefile"
 )
 
 // DiskConfig configures [OpenDisk].
@@ -194,7 +195,7 @@ func (d *Disk) Close() error {
 	err := d.Commit()
 	d.saveRecency()
 	if err == nil {
-		err = replaceFile(d.cleanPath(), d.cleanContent())
+		err = statefile.WriteDurable(d.cleanPath(), d.cleanContent())
 	}
 	return errors.Join(err, d.release())
 }

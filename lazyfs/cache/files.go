@@ -10,38 +10,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/brisk-project/brisk/internal/block"
+	"github.com/brisk-project/brisk/internal/statefile"
 )
 
 const (
 	dirMode  = 0o700
 	fileMode = 0o600
 	// tmpSuffix marks files that are not complete. They are removed at the next start.
-	tmpSuffix = ".tmp"
+	tmpSuffix = statefile.TmpSuffix
 )
-
-// replaceFile makes data the content of the file at path: whatever stops the
-// machine, afterwards the file has either the old content or the new one.
-func replaceFile(path string, data []byte) error {
-	if err := writeSynced(path+tmpSuffix, data); err != nil {
-		return errors.Join(err, removeFile(path+tmpSuffix))
-	}
-	if err := os.Rename(path+tmpSuffix, path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-func writeSynced(path string, data []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, fileMode)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	return errors.Join(err, f.Close())
-}
 
 // removeFile removes the file at path if there is one.
 func removeFile(path string) error {

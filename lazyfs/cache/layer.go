@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 
 	"github.com/brisk-project/brisk/internal/block"
+	"github.com/brisk-project/brisk/internal/statefile"
 )
 
 // layer is what a Disk knows of one layer stream.
@@ -261,7 +262,7 @@ func (l *layer) forget(taken []uint32) error {
 // recordLocked replaces the record. It needs recordMu.
 func (l *layer) recordLocked(present, trusted bitset) error {
 	next := record{layer: l.id, size: l.size, present: present, trusted: trusted.and(present)}
-	if err := replaceFile(l.recordPath(), next.encode()); err != nil {
+	if err := statefile.WriteDurable(l.recordPath(), next.encode()); err != nil {
 		l.durable.present = l.durable.present.or(present)
 		l.unsure = true
 		return fmt.Errorf("writing presence record %s: %w", l.recordPath(), err)

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/brisk-project/brisk/internal/block"
+	"github.com/brisk-project/brisk/internal/statefile"
 )
 
 // open prepares the directory and loads what is in it.
@@ -78,7 +79,7 @@ func (d *Disk) checkVersion() error {
 	text, err := os.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return replaceFile(path, []byte(versionText))
+		return statefile.WriteDurable(path, []byte(versionText))
 	case err != nil:
 		return err
 	case string(text) != versionText:

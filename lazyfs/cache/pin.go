@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/brisk-project/brisk/internal/block"
+	"github.com/brisk-project/brisk/internal/statefile"
 )
 
 // Repin takes back a pin that a process before this one held when it ended. No block is
@@ -77,7 +78,7 @@ func (d *Disk) addPin(l *layer) error {
 	if gone {
 		err = block.ErrNotFound
 	} else {
-		err = replaceFile(l.pinPath(), nil)
+		err = statefile.WriteDurable(l.pinPath(), nil)
 	}
 	if err != nil {
 		l.mu.Lock()

@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/brisk-project/brisk/internal/block"
+	"github.com/brisk-project/brisk/internal/statefile"
 )
 
 // The file "recency" says what was used when, so that a restart does not make the cache
@@ -97,7 +98,7 @@ func (d *Disk) saveRecency() {
 		}
 		all[l.id] = ticks
 	}
-	if err := replaceFile(d.recencyPath(), all.encode()); err != nil {
+	if err := statefile.WriteDurable(d.recencyPath(), all.encode()); err != nil {
 		d.cfg.Logger.Warn("what was used when will be lost with this process", "error", err)
 	}
 }

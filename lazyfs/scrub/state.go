@@ -3,22 +3,18 @@ package scrub
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"os"
 	"slices"
 	"time"
 
 	"github.com/brisk-project/brisk/internal/block"
+	"github.com/brisk-project/brisk/internal/statefile"
 )
 
 const (
 	stateVersion = 1
 	// stateMax bounds the file: it has room for 200,000 layers.
 	stateMax = 32 << 20
-	fileMode = 0o600
 )
 
 // state is what is kept from one process to the next.
@@ -113,16 +109,12 @@ func (s *state) findBad(k block.Key) int {
 
 func readState(path string) (state, error) {
 	fresh := state{Version: stateVersion}
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return fresh, nil
-	}
+	content, err := statefile.Read(path, stateMax)
 	if err != nil {
-		return fresh, fmt.Errorf("opening the state of the scrubber: %w", err)
-	}
-	content, err := io.ReadAll(io.LimitReader(f, stateMax))
-	if err := errors.Join(err, f.Close()); err != nil {
 		return fresh, fmt.Errorf("reading the state of the scrubber: %w", err)
+	}
+	if content == nil {
+		return fresh, nil
 	}
 	var kept state
 	if err := json.Unmarshal(content, &kept); err != nil {
@@ -146,11 +138,7 @@ func (s *Scrubber) save() error {
 	if err != nil {
 		return fmt.Errorf("encoding the state of the scrubber: %w", err)
 	}
-	tmp := s.cfg.Path + ".tmp"
-	if err = os.WriteFile(tmp, content, fileMode); err == nil {
-		err = os.Rename(tmp, s.cfg.Path)
-	}
-	if err != nil {
+	if err := statefile.Write(s.cfg.Path, content); err != nil {
 		return fmt.Errorf("saving the state of the scrubber: %w", err)
 	}
 	s.dirty, s.saved = false, time.Now()

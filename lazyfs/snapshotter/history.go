@@ -3,13 +3,11 @@ package snapshotter
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
+
+	"github.com/brisk-project/brisk/internal/statefile"
 )
 
 // maxHistory bounds the file of pulls in bytes, maxDetail one entry of it.
@@ -35,10 +33,7 @@ func writeHistory(path string, pulls []PullStatus) error {
 	if err != nil {
 		return fmt.Errorf("encoding the status of pulls: %w", err)
 	}
-	if err := os.WriteFile(path+".tmp", content, 0o600); err != nil {
-		return fmt.Errorf("writing the status of pulls: %w", err)
-	}
-	if err := os.Rename(path+".tmp", path); err != nil {
+	if err := statefile.Write(path, content); err != nil {
 		return fmt.Errorf("writing the status of pulls: %w", err)
 	}
 	return nil
@@ -60,17 +55,12 @@ func (d *decider) load(ctx context.Context) {
 }
 
 func readHistory(path string) ([]PullStatus, error) {
-	file, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	content, err := statefile.Read(path, maxHistory)
+	if err != nil {
+		return nil, fmt.Errorf("reading the status of pulls: %w", err)
+	}
+	if content == nil {
 		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reading the status of pulls: %w", err)
-	}
-	defer file.Close() //nolint:errcheck // read only
-	content, err := io.ReadAll(io.LimitReader(file, maxHistory))
-	if err != nil {
-		return nil, fmt.Errorf("reading the status of pulls: %w", err)
 	}
 	return parseHistory(content)
 }

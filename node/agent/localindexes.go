@@ -2,24 +2,21 @@ package agent
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"os"
 	"slices"
 	"sync"
 
 	"github.com/brisk-project/brisk/internal/block"
+	"github.com/brisk-project/brisk/internal/statefile"
 	"github.com/brisk-project/brisk/node"
 )
 
 const (
-	// maxWritten bounds the images whose indexes this node has written, maxWrittenBytes
-	// their indexes, and maxWrittenList the list of them.
-	maxWritten      = 128
-	maxWrittenBytes = 512 << 20
-	maxWrittenList  = 16 << 20
+	// maxIndexed bounds the images whose indexes this node has written, maxIndexBytes
+	// their indexes, and maxList the list of them.
+	maxIndexed    = 128
+	maxIndexBytes = 512 << 20
+	maxList       = 16 << 20
 )
 
 // localIndexes are the images whose indexes this node has written itself. They are kept when
@@ -39,23 +36,18 @@ type localIndexes struct {
 // openLocalIndexes reads the list in a file. One that cannot be read is begun anew.
 func openLocalIndexes(path string, n *node.Node) (*localIndexes, error) {
 	w := &localIndexes{path: path, node: n, pending: make(map[block.Digest]node.ImageLayer)}
-	file, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	list, err := statefile.Read(path, maxList)
+	if err != nil {
+		return w, fmt.Errorf("reading the list of indexes: %w", err)
+	}
+	if list == nil {
 		return w, nil
-	}
-	if err != nil {
-		return w, fmt.Errorf("reading the list of indexes: %w", err)
-	}
-	defer file.Close() //nolint:errcheck // read only
-	list, err := io.ReadAll(io.LimitReader(file, maxWrittenList))
-	if err != nil {
-		return w, fmt.Errorf("reading the list of indexes: %w", err)
 	}
 	w.images, err = parseLocalIndexes(list)
 	return w, err
 }
 
-// parseWritten decodes a list, and leaves out what makes no sense.
+// parseLocalIndexes decodes a list, and leaves out what makes no sense.
 func parseLocalIndexes(list []byte) ([]*node.Image, error) {
 	var images []*node.Image
 	if err := json.Unmarshal(list, &images); err != nil {
@@ -64,7 +56,7 @@ func parseLocalIndexes(list []byte) ([]*node.Image, error) {
 	images = slices.DeleteFunc(images, func(i *node.Image) bool {
 		return i == nil || i.Digest.IsZero() || len(i.Layers) == 0 || i.Indexed() != len(i.Layers)
 	})
-	return images[max(0, len(images)-maxWritten):], nil
+	return images[max(0, len(images)-maxIndexed):], nil
 }
 
 // image returns the image with a manifest.
@@ -108,7 +100,7 @@ func (w *localIndexes) add(image *node.Image) error {
 	defer w.mu.Unlock()
 	clear(w.pending)
 	w.images = append(w.images, image)
-	for len(w.images) > maxWritten || len(w.images) > 1 && w.bytesLocked() > maxWrittenBytes {
+	for len(w.images) > maxIndexed || len(w.images) > 1 && w.bytesLocked() > maxIndexBytes {
 		w.images = w.images[1:]
 	}
 	return w.saveLocked()
@@ -161,10 +153,7 @@ func (w *localIndexes) saveLocked() error {
 	if err != nil {
 		return fmt.Errorf("encoding the list of indexes: %w", err)
 	}
-	if err := os.WriteFile(w.path+".tmp", list, 0o600); err != nil {
-		return fmt.Errorf("writing the list of indexes: %w", err)
-	}
-	if err := os.Rename(w.path+".tmp", w.path); err != nil {
+	if err := statefile.Write(w.path, list); err != nil {
 		return fmt.Errorf("writing the list of indexes: %w", err)
 	}
 	return nil

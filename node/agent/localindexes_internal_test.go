@@ -23,7 +23,7 @@ func TestWrittenIsBoundedAndLasts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for n := range byte(maxWritten + 2) {
+	for n := range byte(maxIndexed + 2) {
 		if err := w.add(writtenImage(n)); err != nil {
 			t.Fatal(err)
 		}
@@ -40,7 +40,7 @@ func TestWrittenIsBoundedAndLasts(t *testing.T) {
 			t.Error("the third of 130 images is gone")
 		}
 		if err := w.retain(func(indexes []block.Digest) error {
-			if len(indexes) != maxWritten {
+			if len(indexes) != maxIndexed {
 				t.Errorf("%d indexes are kept", len(indexes))
 			}
 			return nil
