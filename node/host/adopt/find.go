@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	containerd "github.com/containerd/containerd/v2/client"
-	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
@@ -16,10 +15,6 @@ import (
 	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
 )
-
-// labelSnapshot begins the labels by which the config of an image refers to its uppermost
-// snapshot, and one snapshot to another. The name of the snapshotter follows.
-const labelSnapshot = "containerd.io/gc.ref.snapshot."
 
 // maxLayers bounds the layers of an image. Overlayfs mounts 500 at most.
 const maxLayers = 512
@@ -34,7 +29,8 @@ type Image struct {
 	Config      digest.Digest
 	Snapshotter string
 	Chain       []string
-	// Complete says that containerd has all its layers, so that it can be unpacked again.
+	// Complete says of an image that cannot be adopted that containerd has all its layers,
+	// so that it can be unpacked again.
 	Complete bool
 }
 
@@ -94,11 +90,11 @@ func Find(ctx context.Context, client *containerd.Client, name string) (*Plan, e
 
 // find adds the images of a namespace.
 func (p *Plan) find(ctx context.Context, namespace string) error {
-	configs, err := p.configs(ctx)
+	configs, err := configs(ctx, p.client)
 	if err != nil || len(configs) == 0 {
 		return err
 	}
-	names, complete, err := p.records(ctx)
+	records, err := records(ctx, p.client)
 	if err != nil {
 		return err
 	}
@@ -107,7 +103,7 @@ func (p *Plan) find(ctx context.Context, namespace string) error {
 		return err
 	}
 	for _, info := range configs {
-		image := &Image{Namespace: namespace, Config: info.Digest, Names: names[info.Digest], Complete: complete[info.Digest]}
+		image := &Image{Namespace: namespace, Config: info.Digest, Names: namesOf(records[info.Digest])}
 		had, err := p.choose(ctx, image, info.Labels, known)
 		switch {
 		case err != nil:
@@ -120,7 +116,7 @@ func (p *Plan) find(ctx context.Context, namespace string) error {
 			if adoptable, err := p.adoptable(ctx, image); err != nil {
 				return err
 			} else if !adoptable {
-				list = &p.Foreign
+				list, image.Complete = &p.Foreign, p.complete(ctx, records[info.Digest])
 			}
 			*list = append(*list, image)
 		}
@@ -128,45 +124,12 @@ func (p *Plan) find(ctx context.Context, namespace string) error {
 	return nil
 }
 
-// configs returns the contents that say where an image is unpacked.
-func (p *Plan) configs(ctx context.Context) ([]content.Info, error) {
-	var found []content.Info
-	err := p.client.ContentStore().Walk(ctx, func(info content.Info) error {
-		for label := range info.Labels {
-			if strings.HasPrefix(label, labelSnapshot) {
-				found = append(found, info)
-				break
-			}
-		}
-		return nil
+// complete reports whether all layers of one of the records are there.
+func (p *Plan) complete(ctx context.Context, records []images.Image) bool {
+	return slices.ContainsFunc(records, func(image images.Image) bool {
+		available, _, _, missing, err := images.Check(ctx, p.client.ContentStore(), image.Target, platforms.Default())
+		return err == nil && available && len(missing) == 0
 	})
-	if err != nil {
-		return nil, fmt.Errorf("listing contents: %w", err)
-	}
-	return found, nil
-}
-
-// records returns the names of images by the digest of their config, and whether all
-// layers are there.
-func (p *Plan) records(ctx context.Context) (names map[digest.Digest][]string, complete map[digest.Digest]bool, err error) {
-	all, err := p.client.ImageService().List(ctx)
-	if err != nil {
-		return nil, nil, fmt.Errorf("listing images: %w", err)
-	}
-	names, complete = make(map[digest.Digest][]string), make(map[digest.Digest]bool)
-	store := p.client.ContentStore()
-	for _, image := range all {
-		config, err := image.Config(ctx, store, platforms.Default())
-		if err != nil {
-			continue // it cannot be run, with or without us
-		}
-		names[config.Digest] = append(names[config.Digest], image.Name)
-		available, _, _, missing, err := images.Check(ctx, store, image.Target, platforms.Default())
-		if err == nil && available && len(missing) == 0 {
-			complete[config.Digest] = true
-		}
-	}
-	return names, complete, nil
 }
 
 // exists returns what says whether the snapshotter has a snapshot.
@@ -184,11 +147,7 @@ func (p *Plan) exists(ctx context.Context) (func(ctx context.Context, name strin
 		if !known {
 			return false, nil
 		}
-		_, err := ours.Stat(ctx, name)
-		if errdefs.IsNotFound(err) {
-			return false, nil
-		}
-		return err == nil, err
+		return has(ctx, ours, name)
 	}, nil
 }
 
@@ -198,7 +157,7 @@ func (p *Plan) choose(
 ) (had bool, err error) {
 	var errs []error
 	for _, label := range sortedKeys(labels) {
-		snapshotter, ok := strings.CutPrefix(label, labelSnapshot)
+		snapshotter, ok := strings.CutPrefix(label, LabelSnapshot)
 		if !ok || snapshotter == p.Name {
 			continue
 		}
@@ -213,7 +172,7 @@ func (p *Plan) choose(
 		top := chain[len(chain)-1]
 		if have, err := exists(ctx, top); err != nil {
 			return false, err
-		} else if have && labels[labelSnapshot+p.Name] == top {
+		} else if have && labels[LabelSnapshot+p.Name] == top {
 			return true, nil
 		}
 		image.Snapshotter, image.Chain = snapshotter, chain

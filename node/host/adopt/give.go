@@ -2,13 +2,10 @@ package adopt
 
 import (
 	"context"
-	"crypto/rand"
-	"errors"
 	"fmt"
 	"strconv"
 
 	containerd "github.com/containerd/containerd/v2/client"
-	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
@@ -44,23 +41,22 @@ func (g *Giver) eachConfig(ctx context.Context, fn func(ctx context.Context, ima
 	if err != nil {
 		return fmt.Errorf("listing the namespaces of containerd: %w", err)
 	}
-	plan := &Plan{Name: g.To, client: g.Client}
 	for _, namespace := range all {
 		ctx := namespaces.WithNamespace(ctx, namespace)
-		configs, err := plan.configs(ctx)
+		configs, err := configs(ctx, g.Client)
 		if err != nil {
 			return err
 		}
-		names, complete, err := plan.records(ctx)
+		records, err := records(ctx, g.Client)
 		if err != nil {
 			return err
 		}
 		for _, info := range configs {
-			top, ok := info.Labels[labelSnapshot+g.From]
+			top, ok := info.Labels[LabelSnapshot+g.From]
 			if !ok {
 				continue
 			}
-			image := &Image{Namespace: namespace, Config: info.Digest, Names: names[info.Digest], Complete: complete[info.Digest], Snapshotter: g.From}
+			image := &Image{Namespace: namespace, Config: info.Digest, Names: namesOf(records[info.Digest]), Snapshotter: g.From}
 			if err := fn(ctx, image, top); err != nil {
 				return fmt.Errorf("in namespace %s: %w", namespace, err)
 			}
@@ -76,7 +72,7 @@ func (g *Giver) Wanted(ctx context.Context) ([]*Image, error) {
 		if len(image.Names) == 0 {
 			return nil // it goes with the next collection
 		}
-		has, err := g.has(ctx, top)
+		has, err := has(ctx, g.Client.SnapshotService(g.To), top)
 		if err == nil && !has {
 			wanted = append(wanted, image)
 		}
@@ -88,20 +84,19 @@ func (g *Giver) Wanted(ctx context.Context) ([]*Image, error) {
 // Give makes the other snapshotter have the images that ours has. One that it cannot be given,
 // because parts of it are not here, is reported.
 func (g *Giver) Give(ctx context.Context) error {
-	plan := &Plan{client: g.Client}
 	return g.eachConfig(ctx, func(ctx context.Context, image *Image, top string) error {
 		if len(image.Names) == 0 {
 			return nil
 		}
 		had := false
-		err := plan.leased(ctx, func(ctx context.Context) (err error) {
-			if had, err = g.has(ctx, top); err == nil && !had {
+		err := leased(ctx, g.Client, func(ctx context.Context) (err error) {
+			if had, err = has(ctx, g.Client.SnapshotService(g.To), top); err == nil && !had {
 				err = g.give(ctx, image, top)
 			}
 			if err != nil {
 				return err
 			}
-			return g.label(ctx, image, g.To, top)
+			return g.refer(ctx, image, g.To, top)
 		})
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -113,23 +108,10 @@ func (g *Giver) Give(ctx context.Context) error {
 	})
 }
 
-// has reports whether the other snapshotter has a snapshot.
-func (g *Giver) has(ctx context.Context, name string) (bool, error) {
-	_, err := g.Client.SnapshotService(g.To).Stat(ctx, name)
-	if errdefs.IsNotFound(err) {
-		return false, nil
-	}
-	return err == nil, err
-}
-
-// label makes a config refer to a snapshot, or to none if name is empty.
-func (g *Giver) label(ctx context.Context, image *Image, of, name string) error {
-	label := labelSnapshot + of
-	_, err := g.Client.ContentStore().Update(ctx, content.Info{
-		Digest: image.Config, Labels: map[string]string{label: name},
-	}, "labels."+label)
-	if err != nil && !errdefs.IsNotFound(err) {
-		return fmt.Errorf("labelling config %s: %w", image.Config, err)
+// refer makes the config of an image refer to a snapshot, if both are still there.
+func (g *Giver) refer(ctx context.Context, image *Image, of, name string) error {
+	if err := refer(ctx, g.Client, image.Config, of, name); err != nil && !errdefs.IsNotFound(err) {
+		return err
 	}
 	return nil
 }
@@ -141,40 +123,18 @@ func (g *Giver) give(ctx context.Context, image *Image, top string) error {
 		return err
 	}
 	image.Chain = chain
-	parent := ""
+	to, parent := g.Client.SnapshotService(g.To), ""
 	for _, name := range chain {
-		has, err := g.has(ctx, name)
-		if err == nil && !has {
-			err = g.commit(ctx, name, parent)
+		had, err := has(ctx, to, name)
+		if err == nil && !had {
+			err = draft{name: name, parent: parent, purpose: "give", fill: func(_ string, mounts []mount.Mount) error {
+				return g.fill(ctx, name, parent, mounts)
+			}}.commit(ctx, to)
 		}
 		if err != nil {
 			return fmt.Errorf("snapshot %s: %w", name, err)
 		}
 		parent = name
-	}
-	return nil
-}
-
-// commit makes one snapshot.
-func (g *Giver) commit(ctx context.Context, name, parent string) (err error) {
-	to := g.Client.SnapshotService(g.To)
-	key := "give-" + rand.Text() + " " + name
-	mounts, err := to.Prepare(ctx, key, parent)
-	if err != nil {
-		return fmt.Errorf("preparing it: %w", err)
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, remove(ctx, to, key))
-		}
-	}()
-	if err := g.fill(ctx, name, parent, mounts); err != nil {
-		return err
-	}
-	if err := to.Commit(ctx, name, key); err != nil && !errdefs.IsAlreadyExists(err) {
-		return fmt.Errorf("committing it: %w", err)
-	} else if err != nil {
-		return remove(ctx, to, key)
 	}
 	return nil
 }
@@ -215,7 +175,7 @@ func (g *Giver) fill(ctx context.Context, name, parent string, mounts []mount.Mo
 // agent need not run.
 func (g *Giver) Forget(ctx context.Context) error {
 	err := g.eachConfig(ctx, func(ctx context.Context, image *Image, _ string) error {
-		return g.label(ctx, image, g.From, "")
+		return g.refer(ctx, image, g.From, "")
 	})
 	if err != nil {
 		return err

@@ -7,15 +7,11 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"golang.org/x/sys/unix"
 )
-
-// removeTimeout is how long the removal of a view may take.
-const removeTimeout = 10 * time.Second
 
 // errNoDirectory says that a snapshotter has something else than directories.
 var errNoDirectory = errors.New("its snapshotter keeps no directories that can be adopted")
@@ -29,7 +25,7 @@ type tree struct {
 // adoptable reports whether the snapshots of an image can be adopted.
 func (p *Plan) adoptable(ctx context.Context, image *Image) (bool, error) {
 	adoptable := false
-	err := p.leased(ctx, func(ctx context.Context) error {
+	err := leased(ctx, p.client, func(ctx context.Context) error {
 		_, err := treesOf(ctx, p.client.SnapshotService(image.Snapshotter), image.Chain)
 		if errors.Is(err, errNoDirectory) {
 			return nil

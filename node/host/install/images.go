@@ -18,9 +18,6 @@ import (
 	"github.com/brisk-project/brisk/node/host/adopt"
 )
 
-// gcSnapshot begins the label by which the config of an image says what it is unpacked by.
-const gcSnapshot = "containerd.io/gc.ref.snapshot."
-
 // releaseImages makes images independent of the snapshotter: those that are here in full are
 // unpacked for the former one, the others are removed.
 func (i *Installer) releaseImages(ctx context.Context, client *containerd.Client) error {
@@ -152,7 +149,7 @@ func isUnpacked(ctx context.Context, client *containerd.Client, image images.Ima
 	if err != nil {
 		return false, err
 	}
-	top, ok := info.Labels[gcSnapshot+by]
+	top, ok := info.Labels[adopt.LabelSnapshot+by]
 	if !ok {
 		return false, nil
 	}
