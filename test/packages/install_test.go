@@ -11,24 +11,23 @@ import (
 	"github.com/brisk-project/brisk/test/require"
 )
 
-// mirror is where Debian comes from, unless the environment variable says otherwise.
-const (
-	mirror    = "http://deb.debian.org/debian"
-	envMirror = "BRISK_TEST_DEBIAN_MIRROR"
-)
+// envMirror may say where Debian comes from, instead of debootstrap's own mirror.
+const envMirror = "BRISK_TEST_DEBIAN_MIRROR"
 
 // debian makes a root with a fresh Debian, and returns what runs a command in it.
 func debian(t *testing.T) (string, func(args ...string) (string, error)) {
 	t.Helper()
 	require.Root(t)
 	root := t.TempDir()
-	from := mirror
-	if other := os.Getenv(envMirror); other != "" {
-		from = other
-	}
 	// Its mounts end with the namespace.
-	run(t, "unshare", "--mount", "--propagation", "private", require.Tool(t, "debootstrap"),
-		"--variant=minbase", "--include=systemd,man-db,zsh,fish", "stable", root, from)
+	args := []string{
+		"--mount", "--propagation", "private", require.Tool(t, "debootstrap"),
+		"--variant=minbase", "--include=systemd,man-db,zsh,fish", "stable", root,
+	}
+	if mirror := os.Getenv(envMirror); mirror != "" {
+		args = append(args, mirror)
+	}
+	run(t, "unshare", args...)
 	return root, func(args ...string) (string, error) {
 		return try(t, "unshare", slices.Concat([]string{
 			"--mount", "--pid", "--fork", "--mount-proc=" + root + "/proc",
