@@ -24,6 +24,7 @@ import (
 	"github.com/brisk-project/brisk/internal/mkimage"
 	"github.com/brisk-project/brisk/test/containerdtest"
 	"github.com/brisk-project/brisk/test/link"
+	"github.com/brisk-project/brisk/test/programs"
 	"github.com/brisk-project/brisk/test/require"
 )
 
@@ -140,7 +141,8 @@ func newArm(b *testing.B, snapshotter, node string) *arm {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var log strings.Builder
 	cmd.Stderr = &log
-	if err := cmd.Start(); err != nil {
+	wait, err := programs.Start(cmd)
+	if err != nil {
 		b.Fatal(err)
 	}
 	containerdtest.Await(b, "the socket of brisk-node", 20*time.Second, func() bool {
@@ -149,7 +151,7 @@ func newArm(b *testing.B, snapshotter, node string) *arm {
 	})
 	a := &arm{b: b, Daemon: containerdtest.Start(b, containerdtest.Config{Socket: socket, Root: dir})}
 	a.stop = func() syscall.Rusage {
-		if err := errors.Join(cmd.Process.Signal(syscall.SIGTERM), cmd.Wait()); err != nil {
+		if err := errors.Join(cmd.Process.Signal(syscall.SIGTERM), wait()); err != nil {
 			b.Errorf("brisk-node: %v\n%s", err, &log)
 		}
 		usage, _ := cmd.ProcessState.SysUsage().(*syscall.Rusage) //nolint:errcheck // it is one here

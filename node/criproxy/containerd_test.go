@@ -18,6 +18,7 @@ import (
 	"github.com/brisk-project/brisk/image/registry"
 	"github.com/brisk-project/brisk/image/registry/credential"
 	"github.com/brisk-project/brisk/test/containerdtest"
+	"github.com/brisk-project/brisk/test/programs"
 	"github.com/brisk-project/brisk/test/registrytest"
 )
 
@@ -28,6 +29,7 @@ type containerd struct {
 	dir    string
 	socket string
 	cmd    *exec.Cmd
+	wait   func() error // for its end
 }
 
 func newContainerd(t *testing.T) *containerd {
@@ -73,7 +75,7 @@ func (c *containerd) start() {
 	c.cmd = exec.CommandContext(context.WithoutCancel(c.t.Context()), c.path, "--config", filepath.Join(c.dir, "config.toml"))
 	c.cmd.Stdout, c.cmd.Stderr = log, log
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := c.cmd.Start(); err != nil {
+	if c.wait, err = programs.Start(c.cmd); err != nil {
 		c.t.Fatal(err)
 	}
 }
@@ -83,7 +85,7 @@ func (c *containerd) kill() {
 	if err := c.cmd.Process.Kill(); err != nil {
 		c.t.Error(err)
 	}
-	if err := c.cmd.Wait(); err == nil {
+	if err := c.wait(); err == nil {
 		c.t.Error("containerd ended by itself")
 	}
 }
