@@ -34,6 +34,14 @@ func oneFile(t *testing.T, name string) registrytest.Layer {
 	return l
 }
 
+// pushFalseEntries pushes an image of a layer with an index that has the entries of another one.
+func pushFalseEntries(t *testing.T, reg *registrytest.Registry, layer registrytest.Layer) string {
+	t.Helper()
+	lie := oneFile(t, "bin")
+	encoded := indextest.WithEntries(t, indextest.Build(t, layer.Blob).Encoded, indextest.Build(t, lie.Blob).Encoded)
+	return pushIndex(t, reg, "forged:v1", layer, encoded)
+}
+
 // An index whose entries are not those of the tar is found when the layer has arrived. The
 // mount goes on, others are refused, also after a restart; images that are true are not
 // touched, though their blocks are the same.
@@ -41,9 +49,8 @@ func TestFalseEntriesAreFound(t *testing.T) {
 	t.Parallel()
 	require.FUSE(t)
 	reg := registrytest.New(t, registrytest.Config{})
-	layer, lie := oneFile(t, "app"), oneFile(t, "bin")
-	encoded := indextest.WithEntries(t, indextest.Build(t, layer.Blob).Encoded, indextest.Build(t, lie.Blob).Encoded)
-	forged := pushIndex(t, reg, "forged:v1", layer, encoded)
+	layer := oneFile(t, "app")
+	forged := pushFalseEntries(t, reg, layer)
 	honest := push(t, reg, "honest:v1", []registrytest.Layer{layer})
 	metrics := prometheus.NewPedanticRegistry()
 	cfg := node.Config{Dir: filepath.Join(t.TempDir(), "node"), Metrics: metrics}
@@ -109,8 +116,7 @@ func TestFalseIndexOfProvenLayer(t *testing.T) {
 	n, _ := start(t, node.Config{Metrics: metrics})
 	mountWith(t, n, node.MountRequest{Image: honest})
 	awaitProven(t, metrics)
-	encoded := indextest.WithEntries(t, indextest.Build(t, layer.Blob).Encoded, indextest.Build(t, oneFile(t, "bin").Blob).Encoded)
-	forged := pushIndex(t, reg, "forged:v1", layer, encoded)
+	forged := pushFalseEntries(t, reg, layer)
 	if _, err := n.Mount(t.Context(), node.MountRequest{Image: forged, Target: t.TempDir()}); !errors.Is(err, node.ErrFalseIndex) {
 		t.Errorf("the image is mounted: %v", err)
 	}
@@ -154,9 +160,8 @@ func TestCompleteLayerIsProvenLater(t *testing.T) {
 	t.Parallel()
 	require.FUSE(t)
 	reg := registrytest.New(t, registrytest.Config{})
-	layer, lie := oneFile(t, "app"), oneFile(t, "bin")
-	encoded := indextest.WithEntries(t, indextest.Build(t, layer.Blob).Encoded, indextest.Build(t, lie.Blob).Encoded)
-	forged := pushIndex(t, reg, "forged:v1", layer, encoded)
+	layer := oneFile(t, "app")
+	forged := pushFalseEntries(t, reg, layer)
 	cfg := node.Config{Dir: filepath.Join(t.TempDir(), "node")}
 	n, stop := start(t, cfg)
 	m := mountWith(t, n, node.MountRequest{Image: forged})

@@ -1,13 +1,11 @@
 package main
 
 import (
-	"context"
 	"io/fs"
 	"path/filepath"
 	"syscall"
 	"testing"
 
-	"github.com/containerd/containerd/v2/core/snapshots"
 	"google.golang.org/grpc"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -36,24 +34,6 @@ func (s *site) allocated(dirs ...string) (size int64) {
 	return size
 }
 
-// usage returns what containerd hears of the committed snapshots together.
-func (s *site) usage() (total snapshots.Usage) {
-	s.t.Helper()
-	service := s.Client.SnapshotService(containerdtest.Snapshotter)
-	err := service.Walk(s.Context(), func(ctx context.Context, info snapshots.Info) error {
-		if info.Kind != snapshots.KindCommitted {
-			return nil
-		}
-		usage, err := service.Usage(ctx, info.Name)
-		total.Add(usage)
-		return err
-	})
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return total
-}
-
 // TestUsage compares what containerd and kubelet are told of an image with what it takes on
 // disk, from when it is pulled until it is removed.
 func TestUsage(t *testing.T) {
@@ -63,14 +43,14 @@ func TestUsage(t *testing.T) {
 	ref := s.push("app:v1", true, shell(t), data)
 	release := s.holdBlocks()
 	image := s.Pull(ref)
-	if pulled := s.usage(); pulled.Size == 0 || pulled.Size > 1<<20 {
+	if pulled := s.Usage(containerdtest.Snapshotter); pulled.Size == 0 || pulled.Size > 1<<20 {
 		t.Errorf("before anything was loaded the snapshots take %+v", pulled)
 	}
 	release()
 	s.requireSum("one", image, path, sum)
 	s.prepare("two", ref)
 	s.awaitComplete(1)
-	told, taken := s.usage(), s.allocated("cache/layers", "objects", "mounts/rootfs")
+	told, taken := s.Usage(containerdtest.Snapshotter), s.allocated("cache/layers", "objects", "mounts/rootfs")
 	t.Logf("containerd is told of %+v, the disk of %d bytes", told, taken)
 	if told.Size < 8<<20 || told.Size > taken || told.Size < taken*9/10 {
 		t.Errorf("containerd is told of %d bytes, the disk of %d", told.Size, taken)

@@ -34,6 +34,24 @@ func (d *Daemon) Pull(ref string) containerd.Image {
 	return image
 }
 
+// Usage returns what the committed snapshots of a snapshotter take together, as it says.
+func (d *Daemon) Usage(snapshotter string) (total snapshots.Usage) {
+	d.tb.Helper()
+	service := d.Client.SnapshotService(snapshotter)
+	err := service.Walk(d.Context(), func(ctx context.Context, info snapshots.Info) error {
+		if info.Kind != snapshots.KindCommitted {
+			return nil
+		}
+		usage, err := service.Usage(ctx, info.Name)
+		total.Add(usage)
+		return err
+	})
+	if err != nil {
+		d.tb.Fatal(err)
+	}
+	return total
+}
+
 // RemoveImage removes an image under all its names, the CRI adds some, and waits for
 // everything that only it needed to go.
 func (d *Daemon) RemoveImage(ref string) {

@@ -1,7 +1,6 @@
 package install_test
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -9,7 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/containerd/containerd/v2/core/snapshots"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/brisk-project/brisk/node/host/containerdconfig"
@@ -70,7 +68,7 @@ func adoptWith(t *testing.T, cfg liveConfig) {
 	if !strings.Contains(s.out.String(), "adopted 5 of 5 images") {
 		t.Errorf("nothing of it in\n%s", s.out)
 	}
-	if former, ours := s.usage(cfg.snapshotter), s.usage(containerdtest.Snapshotter); former != ours || ours.Size == 0 {
+	if former, ours := s.Usage(cfg.snapshotter), s.Usage(containerdtest.Snapshotter); former != ours || ours.Size == 0 {
 		t.Errorf("images take %+v, and %+v with %s", ours, former, cfg.snapshotter)
 	}
 	s.requireFiles(running, 2)
@@ -110,25 +108,6 @@ func (s *liveSite) loseDirectory() {
 		s.t.Fatal(err)
 	}
 	s.serve()
-}
-
-// usage returns what the images of a snapshotter take, which is what kubelet collects them by.
-func (s *liveSite) usage(snapshotter string) snapshots.Usage {
-	s.t.Helper()
-	var total snapshots.Usage
-	service := s.Client.SnapshotService(snapshotter)
-	err := service.Walk(s.Context(), func(ctx context.Context, info snapshots.Info) error {
-		if info.Kind != snapshots.KindCommitted {
-			return nil
-		}
-		usage, err := service.Usage(ctx, info.Name)
-		total.Add(usage)
-		return err
-	})
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return total
 }
 
 // TestAdoptWithoutSystemd installs where somebody else restarts containerd: as long as
