@@ -19,7 +19,7 @@ func TestMountEqualsUnpacked(t *testing.T) {
 	for _, image := range torture.Images() {
 		t.Run(image.Name, func(t *testing.T) {
 			t.Parallel()
-			want, err := fstree.Unpack(t.Context(), fstree.TempDir(t), image.Unpackable())
+			want, err := image.Unpack(t.Context(), fstree.TempDir(t))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -1,12 +1,19 @@
 // Package erofs turns the layer indexes of an image into rootfs metadata: an EROFS
 // image without file data, in which every file refers to ranges of layer streams.
 //
-// [Merge] applies the layers on top of each other and returns the [Tree] that
-// containerd would unpack from the same layers: whiteouts, opaque directories,
-// changes of type, hard links, symbolic links in the paths of entries, and what a
-// Linux filesystem does with owners, ACLs and capabilities on the way. A chain
-// that containerd refuses is refused here. The tree can be walked and serves as
-// the filesystem where the kernel has no EROFS.
+// [Merge] unpacks the layers and returns the [Tree] that a container on them gets from
+// containerd's overlayfs snapshotter. Each layer is unpacked into a directory of its own,
+// and an overlay shows them on top of each other: a directory that an upper layer lists
+// again has the attributes of that entry and no others, a whiteout is a device node 0:0
+// wherever it comes from, and an entry whose path leads through a symbolic link of a layer
+// below makes a directory in its place. Within a layer, merging follows what a Linux
+// filesystem does with owners, ACLs and capabilities.
+//
+// A chain that containerd refuses is refused here, but for two things that only its
+// overlayfs snapshotter refuses: a hard link to a file of a layer below, and a whiteout of
+// what the same layer has made. The tree can be walked and serves as the filesystem where
+// the kernel has no EROFS. It leaves out what cannot be opened: whiteouts that an overlay
+// lists in directories of a single layer.
 //
 // [Build] encodes a tree. The image has blocks of 512 bytes, the unit of tar, so
 // that a file can start wherever a tar has put it, and one chunk index for each

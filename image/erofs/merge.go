@@ -3,6 +3,7 @@ package erofs
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -32,19 +33,26 @@ const (
 // exceed a limit. The text of the error names layer, entry and reason.
 var ErrInvalid = errors.New("layers do not make a root filesystem")
 
-// Merge applies layers, the bottom one first, and returns the tree that unpacking
-// them with containerd makes. Directories that exist only because an entry lies in
-// them belong to root, with mode 0755 and the time 0. The root directory has the
-// same attributes, because unpacking ignores its entry.
+// MergeVersion changes whenever Merge makes another tree of some layers, or numbers its
+// inodes otherwise: what was built by another version is not that of this one.
+const MergeVersion = 2
+
+// Merge unpacks layers, the bottom one first, each into a tree of its own, and returns
+// what an overlay of these trees shows. That is what containerd's overlayfs snapshotter
+// does; the package comment says where a merge accepts more. Directories that exist only
+// because an entry lies in them are copies of the directory of that path in the uppermost
+// layer below that has one. Where there is none they belong to root, with mode 0755 and
+// the time 0. The root directory has the same attributes, because unpacking ignores its
+// entry.
 //
 // Errors of a layer's entries are returned wrapped; others wrap [ErrInvalid].
-// Memory is taken for what the tree holds, about 300 bytes for each file.
+// Memory is taken for what the layers hold, about 300 bytes for each file.
 func Merge[L Layer](layers []L) (*Tree, error) {
-	m := newMerger()
+	m := &merger{}
 	tree := &Tree{streams: make([]Stream, len(layers))}
 	for i, layer := range layers {
 		tree.streams[i] = Stream{DiffID: layer.DiffID(), Size: layer.StreamSize()}
-		m.layer = i
+		m.begin(i)
 		for e, err := range layer.Entries() {
 			if err != nil {
 				return nil, fmt.Errorf("reading the entries of layer %d: %w", i, err)
@@ -56,16 +64,21 @@ func Merge[L Layer](layers []L) (*Tree, error) {
 		if err := m.setTimes(); err != nil {
 			return nil, fmt.Errorf("layer %d: %w: %w", i, ErrInvalid, err)
 		}
+		countNames(m.root)
 	}
-	tree.nodes = freeze(m.root)
+	if m.root == nil {
+		m.begin(0)
+	}
+	tree.nodes = freeze(append(view{m.root}, m.below...))
 	return tree, nil
 }
 
-// merger is a tree that layers are being applied to.
+// merger unpacks layers.
 type merger struct {
-	root  *Node
-	layer int // the number of the layer being applied
-	nodes int // the number of nodes made so far
+	root  *Node   // of the layer being unpacked
+	below []*Node // the roots of the layers below it, the uppermost first
+	layer int     // the number of the layer being unpacked
+	nodes int     // the number of nodes made so far
 	// times are the directories that the layer describes. Unpacking sets their
 	// times at its end, by name.
 	times []dirTime
@@ -76,10 +89,14 @@ type dirTime struct {
 	time time.Time
 }
 
-func newMerger() *merger {
-	root := &Node{Type: index.TypeDir, Mode: defaultMode, ModTime: time.Unix(0, 0).UTC(), dir: newDirectory(nil, "")}
-	root.dir.parent = root
-	return &merger{root: root}
+// begin begins a layer.
+func (m *merger) begin(layer int) {
+	if m.root != nil {
+		m.below = slices.Insert(m.below, 0, m.root)
+	}
+	m.layer = layer
+	m.root = &Node{Type: index.TypeDir, Mode: defaultMode, ModTime: time.Unix(0, 0).UTC(), dir: newDirectory(nil, "")}
+	m.root.dir.parent = m.root
 }
 
 // apply applies one entry of the current layer.
@@ -103,8 +120,7 @@ func (m *merger) apply(e *index.Entry) error {
 		if hidden == "" || hidden == "." || hidden == ".." {
 			return errors.New("whiteout of no name")
 		}
-		delete(parent.dir.entries, hidden)
-		return nil
+		return m.hide(parent, hidden)
 	}
 	return m.put(parent, base, e)
 }
@@ -165,29 +181,29 @@ func (m *merger) put(parent *Node, base string, e *index.Entry) error {
 	if e.Type == index.TypeDir {
 		m.times = append(m.times, dirTime{e.Path, e.ModTime})
 	}
-	parent.dir.entries[base] = slot{node, m.layer}
+	parent.dir.entries[base] = slot{node, true}
 	return nil
 }
 
 // linked finds the file that a hard link names. The last name of the path is not
-// followed: a link to a symbolic link is a link to that.
+// followed: a link to a symbolic link is a link to that. A file of a layer below, which
+// has no name in the directory that containerd unpacks into, is found too: snapshotters
+// that unpack into a copy of what is below accept it.
 func (m *merger) linked(path string) (*Node, error) {
-	parentPath, base := split(path)
-	dir, missing, err := m.walk(parentPath)
+	node, err := find(m.root, path)
+	for i := 0; errors.Is(err, syscall.ENOENT) && i < len(m.below); i++ {
+		if node, err = find(m.below[i], path); err == nil && node.isWhiteout() {
+			err = syscall.EEXIST
+		}
+		if err == nil && !node.shared {
+			// Names in several layers are counted once it is known which are seen.
+			node.shared, node.Nlink = true, 0
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("target of the hard link, %.300q: %w", path, err)
 	}
-	s, found := slot{}, false
-	if missing == "" && dir.IsDir() {
-		s, found = dir.dir.entries[base]
-	}
-	switch {
-	case !found:
-		return nil, fmt.Errorf("target of the hard link, %.300q: %w", path, syscall.ENOENT)
-	case s.node.IsDir():
-		return nil, fmt.Errorf("target of the hard link, %.300q, is a directory", path)
-	}
-	return s.node, nil
+	return node, nil
 }
 
 // create makes the node of an entry, without the attributes that a later entry for
@@ -232,21 +248,42 @@ func (m *merger) adopt(parent, n *Node) error {
 	return nil
 }
 
-// makeOpaque removes what lower layers have in a directory: everything but what an
-// entry of the current layer has described, and that wherever the marker stands in
-// the layer. As containerd does, a second marker is passed over, and a directory
-// that no entry describes is removed with all that is in it.
+// hide applies a whiteout. In the lowest layer it removes what the layer has made so
+// far. Others are unpacked with the device node that an overlay takes for a whiteout. A
+// later entry of the layer replaces that; if it is a directory it is merged with one
+// below, as if there had been no whiteout. Where an earlier entry has the name containerd
+// refuses the layer, but not with snapshotters that have no overlay.
+func (m *merger) hide(parent *Node, name string) error {
+	if m.layer == 0 {
+		delete(parent.dir.entries, name)
+		return nil
+	}
+	if len(name) > maxName {
+		return fmt.Errorf("name of %d bytes: %w", len(name), syscall.ENAMETOOLONG)
+	}
+	n := &Node{Type: index.TypeChar, Layer: m.layer}
+	parent.dir.entries[name] = slot{n, true}
+	return m.adopt(parent, n)
+}
+
+// makeOpaque hides what the layers below have in a directory. In the lowest layer the
+// marker removes everything but what an entry has described, and that wherever the
+// marker stands in the layer. As containerd does, a second marker is passed over, and a
+// directory that no entry describes is removed with all that is in it.
 func (m *merger) makeOpaque(n *Node) {
-	if n.dir.opaque == m.layer {
+	if n.dir.opaque {
 		return
 	}
-	n.dir.opaque = m.layer
+	n.dir.opaque = true
+	if m.layer > 0 {
+		return
+	}
 	for pending := []*Node{n}; len(pending) > 0; {
 		d := pending[len(pending)-1].dir
 		pending = pending[:len(pending)-1]
 		for name, s := range d.entries {
 			switch {
-			case s.layer != m.layer:
+			case !s.described:
 				delete(d.entries, name)
 			case s.node.IsDir():
 				pending = append(pending, s.node)
@@ -259,7 +296,7 @@ func (m *merger) makeOpaque(n *Node) {
 // describes, wherever their paths lead by now.
 func (m *merger) setTimes() error {
 	for _, t := range m.times {
-		n, missing, err := m.walk(t.path)
+		n, missing, err := walk(m.root, t.path)
 		if err == nil && missing != "" {
 			err = syscall.ENOENT
 		}

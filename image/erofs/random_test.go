@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -199,7 +200,7 @@ func agree(t *testing.T, dir string, layers [][]byte) bool {
 	t.Helper()
 	want, wantErr := fstree.Unpack(t.Context(), dir, layers)
 	tree, err := erofs.Merge(openLayers(t, layers))
-	if (wantErr == nil) != (err == nil) {
+	if (wantErr == nil) != (err == nil) && !onlyOverlayRefuses(wantErr) {
 		t.Fatalf("containerd: %v; merge: %v\n%s", wantErr, err, describe(layers))
 	}
 	if err != nil {
@@ -208,12 +209,23 @@ func agree(t *testing.T, dir string, layers [][]byte) bool {
 		}
 		return false
 	}
+	if wantErr != nil {
+		return false
+	}
 	got, err := snapshotOfTree(tree, layers)
 	report(t, "merge", want, got, err)
 	if t.Failed() {
 		t.Fatal(describe(layers))
 	}
 	return true
+}
+
+// onlyOverlayRefuses reports whether containerd refuses layers for what it accepts with
+// snapshotters that have no overlay: a hard link to a file of a layer below, and a
+// whiteout of what the layer itself has.
+func onlyOverlayRefuses(err error) bool {
+	var link *os.LinkError
+	return errors.As(err, &link) && errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.EEXIST)
 }
 
 // Layers that no one would write: whatever containerd makes of them, or that it

@@ -63,11 +63,14 @@ type Node struct {
 	Ino uint64
 	// Type is never [index.TypeLink]: links are further names of the same node.
 	Type index.Type
+	// shared says, during the merge, that the node has names in several layers.
+	shared bool
 	// Mode holds permission, set-id and sticky bits, without the type.
 	Mode uint32
 	UID  uint32
 	GID  uint32
-	// Nlink is the number of names, for directories as Unix counts them.
+	// Nlink is the number of names that the layer of the file gives it, as an overlay
+	// shows it: layers above may hide some. For directories it is as Unix counts them.
 	Nlink uint32
 	// Layer is the number of the layer whose stream Segments refers to.
 	Layer int
@@ -92,6 +95,9 @@ type Node struct {
 
 // IsDir reports whether the node is a directory.
 func (n *Node) IsDir() bool { return n.dir != nil }
+
+// isWhiteout reports whether an overlay takes the node for a whiteout.
+func (n *Node) isWhiteout() bool { return n.Type == index.TypeChar && n.Major == 0 && n.Minor == 0 }
 
 // Parent returns the directory that a directory is in; the root is in itself. It
 // is nil for everything that may have several names.
@@ -136,22 +142,19 @@ type directory struct {
 	name    string
 	path    int             // length of the path from the root, slashes included
 	entries map[string]slot // nil once children is set
-	opaque  int             // the layer that has made the directory opaque last
+	opaque  bool
 }
 
-// slot is a name in a directory while layers are being merged.
+// slot is a name in a directory of a layer.
 type slot struct {
 	node *Node
-	// layer is the number of the last layer that has described the name by an
-	// entry; none, for a directory that exists only because something is in it.
-	layer int
+	// described says that an entry describes the name; a directory may exist only
+	// because something is in it.
+	described bool
 }
 
-// none stands for no layer.
-const none = -1
-
 func newDirectory(parent *Node, name string) *directory {
-	d := &directory{parent: parent, name: name, entries: make(map[string]slot), opaque: none}
+	d := &directory{parent: parent, name: name, entries: make(map[string]slot)}
 	if parent != nil {
 		d.path = parent.dir.path + 1 + len(name)
 	}
@@ -167,45 +170,4 @@ func (n *Node) path() string {
 	}
 	slices.Reverse(names)
 	return "/" + strings.Join(names, "/")
-}
-
-// freeze gives every directory its sorted children, every node its number and its
-// count of names, and returns the nodes in the order of the numbers.
-func freeze(root *Node) []*Node {
-	nodes := []*Node{root}
-	root.Ino = 1
-	for pending := []*Node{root}; len(pending) > 0; {
-		n := pending[len(pending)-1]
-		pending = pending[:len(pending)-1]
-		n.dir.settle()
-		n.Nlink = 2
-		before := len(pending)
-		for _, child := range n.dir.children {
-			c := child.Node
-			c.Nlink++
-			if c.Ino != 0 {
-				continue
-			}
-			nodes = append(nodes, c)
-			c.Ino = uint64(len(nodes))
-			if c.IsDir() {
-				n.Nlink++
-				pending = append(pending, c)
-			}
-		}
-		// The first directory is to be taken from the stack first, so that inodes
-		// stand in the order in which a walk of the tree meets them.
-		slices.Reverse(pending[before:])
-	}
-	return nodes
-}
-
-// settle turns the entries of a directory into children.
-func (d *directory) settle() {
-	d.children = make([]Child, 0, len(d.entries))
-	for name, s := range d.entries {
-		d.children = append(d.children, Child{Name: name, Node: s.node})
-	}
-	slices.SortFunc(d.children, func(a, b Child) int { return strings.Compare(a.Name, b.Name) })
-	d.entries = nil
 }

@@ -63,7 +63,11 @@ type inode struct{ dev, ino uint64 }
 
 // Take reads the tree below root. It opens every regular file, so its cost is
 // that of reading everything. It crosses mount points.
-func Take(root string) (*Tree, error) {
+func Take(root string) (*Tree, error) { return take(root, false) }
+
+// take reads a tree, with or without the names that an overlay lists and does not have:
+// whiteouts in directories that exist in one layer only.
+func take(root string, overlaid bool) (*Tree, error) {
 	tree := &Tree{}
 	ids := make([]inode, 0)
 	err := filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
@@ -75,6 +79,9 @@ func Take(root string) (*Tree, error) {
 			return fmt.Errorf("naming %s: %w", path, err)
 		}
 		entry, id, err := read(path)
+		if overlaid && errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
 		if err != nil {
 			return err
 		}

@@ -9,7 +9,12 @@
 // them fit no ext4 directory: unpack them to a tmpfs.
 package torture
 
-import "slices"
+import (
+	"context"
+	"slices"
+
+	"github.com/brisk-project/brisk/test/fstree"
+)
 
 // Image is one image, without manifest and configuration.
 type Image struct {
@@ -20,18 +25,25 @@ type Image struct {
 	// Plain, if set, holds layers that unpack to the same tree, for an image with
 	// entries of a type that containerd refuses.
 	Plain [][]byte
+	// NoOverlay says that containerd refuses the image with its overlayfs snapshotter
+	// and accepts it with those that unpack all layers into one directory.
+	NoOverlay bool
 }
 
-// Unpackable returns the layers to hand to containerd in order to get the tree
-// that the image stands for: Plain if set, else Layers.
-func (i Image) Unpackable() [][]byte {
+// Unpack unpacks the image with containerd below the empty directory dir and returns the
+// tree that a mount of Layers has to equal.
+func (i Image) Unpack(ctx context.Context, dir string) (*fstree.Tree, error) {
+	layers := i.Layers
 	if i.Plain != nil {
-		return i.Plain
+		layers = i.Plain
 	}
-	return i.Layers
+	if i.NoOverlay {
+		return fstree.UnpackInto(ctx, dir, layers)
+	}
+	return fstree.Unpack(ctx, dir, layers)
 }
 
 // Images returns every image. The caller may keep and change them.
 func Images() []Image {
-	return slices.Concat(contentImages(), metadataImages(), mergeImages(), formatImages())
+	return slices.Concat(contentImages(), metadataImages(), mergeImages(), linkImages(), formatImages())
 }
