@@ -90,7 +90,7 @@ type Config struct {
 }
 
 // longestName is the length of the longest path below a state directory.
-const longestName = len("/rootfs/.erofs") + 64 + 16
+const longestName = len("/rootfs/.00.erofs") + 64 + 16
 
 func (c *Config) validate() error {
 	switch {

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"sync"
 
+	"github.com/brisk-project/brisk/image/erofs"
 	"github.com/brisk-project/brisk/image/index"
 	"github.com/brisk-project/brisk/internal/block"
 	"github.com/brisk-project/brisk/lazyfs/fusefs"
@@ -147,6 +148,7 @@ func (m *Mount) build(ctx context.Context, image Image, cfg MountConfig) error {
 func (m *Mount) record(root string, cfg MountConfig) error {
 	r := &mountRecord{
 		envelope: m.fs.records.envelope(), Name: m.name, ID: m.id, Backend: m.backend, Target: m.target, Root: root,
+		Merge:   erofs.MergeVersion,
 		Session: m.session, NoFill: cfg.NoFill, Fill: cfg.Fill, Note: m.note,
 	}
 	for _, l := range m.layers {

@@ -20,6 +20,8 @@ import (
 const (
 	// recordVersion is the version of the records of mounts and connections.
 	recordVersion = 1
+	// firstMerge is the version of the merge that records without one are of.
+	firstMerge = 0
 	// maxRecord is the size of the largest record, in bytes: a few thousand layers.
 	maxRecord = 1 << 20
 	// MaxNote is the size of the largest note of a mount, in bytes.
@@ -48,6 +50,7 @@ type mountRecord struct {
 	Target  string            `json:"target"`
 	Root    string            `json:"root"` // where the root is mounted; not Target if there is an overlay
 	Session string            `json:"session,omitempty"`
+	Merge   int               `json:"merge,omitempty"` // the version of the merge that the root is of
 	Layers  []layerRecord     `json:"layers"`
 	NoFill  bool              `json:"noFill,omitempty"`
 	Fill    stream.FillConfig `json:"fill"`

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 
+	"github.com/brisk-project/brisk/image/erofs"
 	"github.com/brisk-project/brisk/image/index"
 	"github.com/brisk-project/brisk/lazyfs/kernel"
 )
@@ -57,8 +58,10 @@ func (r *restorer) there(record *mountRecord) error {
 	case record.overlaid() && filepath.Dir(record.Root) != filepath.Join(r.fs.cfg.StateDir, "mnt"):
 		return fmt.Errorf("%w: the root is on %s", errRecord, record.Root)
 	case record.Backend == Tree && root.Type != fuseType,
-		record.Backend != Tree && (root.Type != "erofs" || backing(root) != r.fs.MetadataPath(record.ID)):
+		record.Backend != Tree && (root.Type != "erofs" || backing(root) != r.fs.metadataPath(record.ID, record.Merge)):
 		return fmt.Errorf("%w: %s of %q is on %s", errGone, root.Type, root.Source, record.Root)
+	case record.Backend == Tree && record.Merge != erofs.MergeVersion:
+		return fmt.Errorf("%w: another release has numbered the files of %s", errGone, record.Root)
 	}
 	if top, _ := r.find(record.Target); record.overlaid() && top.Type != "overlay" {
 		return fmt.Errorf("%w: no overlay is on %s", errGone, record.Target)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -23,9 +24,19 @@ import (
 // smaller units.
 const metadataBlock = 512
 
+// metadataSuffix is what the names of metadata images end with.
+const metadataSuffix = ".erofs"
+
 // MetadataPath returns where the metadata of an image is kept, once it has been mounted.
-func (fs *FS) MetadataPath(id block.Digest) string {
-	return filepath.Join(fs.cfg.StateDir, "rootfs", id.Hex()+".erofs")
+func (fs *FS) MetadataPath(id block.Digest) string { return fs.metadataPath(id, erofs.MergeVersion) }
+
+// metadataPath returns where metadata of that version of the merge is kept.
+func (fs *FS) metadataPath(id block.Digest, version int) string {
+	name := id.Hex() + "." + strconv.Itoa(version)
+	if version == firstMerge {
+		name = id.Hex()
+	}
+	return filepath.Join(fs.cfg.StateDir, "rootfs", name+metadataSuffix)
 }
 
 // mountRoot mounts the read-only root of the image on a directory, and records it: a

@@ -25,10 +25,11 @@ func (fs *FS) Sweep(keep func(image block.Digest) bool) error {
 	}
 	var errs []error
 	for _, entry := range entries {
-		hexID, ok := strings.CutSuffix(entry.Name(), ".erofs")
-		if !ok {
+		if !strings.HasSuffix(entry.Name(), metadataSuffix) {
 			continue
 		}
+		// A mount may be of the metadata that an earlier release has built.
+		hexID, _, _ := strings.Cut(entry.Name(), ".")
 		if id, err := block.ParseDigest("sha256:" + hexID); err == nil && keep(id) {
 			continue
 		}
