@@ -171,7 +171,7 @@ func New(cfg Config) (_ *Node, err error) {
 		source.Link{Name: "disk", Source: n.trafficCounters.count(n.disk, fromDisk)},
 		source.Link{Name: "upstream", Source: upstream})
 	n.fs, err = lazyfs.New(lazyfs.Config{
-		StateDir: filepath.Join(cfg.Dir, "mounts"), Source: timed{blocks, n.trafficCounters, &n.delays}, Local: countedDisk{n.disk, n.trafficCounters}, Backend: cfg.Backend,
+		StateDir: filepath.Join(cfg.Dir, stateName), Source: timed{blocks, n.trafficCounters, &n.delays}, Local: countedDisk{n.disk, n.trafficCounters}, Backend: cfg.Backend,
 		OnRead:      n.traceRecorders.note,
 		ReadTimeout: cfg.ReadTimeout, Logger: cfg.Log, Registerer: cfg.Metrics,
 		Keeper: cfg.Keeper, Reopen: n.reopen,

@@ -114,11 +114,11 @@ func (o *mountOptions) mount(ctx context.Context, out io.Writer, req node.MountR
 func (o *mountOptions) request(image, target string) (node.MountRequest, error) {
 	req := node.MountRequest{Image: image, NoFill: o.noFill}
 	var err error
-	if req.Target, err = filepath.Abs(target); err != nil {
-		return req, fmt.Errorf("finding %s: %w", target, err)
-	}
-	if info, err := os.Stat(req.Target); err != nil || !info.IsDir() {
+	if info, err := os.Stat(target); err != nil || !info.IsDir() {
 		return req, fmt.Errorf("%s is not a directory; make it first", target)
+	}
+	if req.Target, err = lazyfs.ResolveTarget(target); err != nil {
+		return req, err
 	}
 	if req.Platform, err = parsePlatform(o.platform); err != nil {
 		return req, err

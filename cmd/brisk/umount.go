@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
 
+	"github.com/brisk-project/brisk/lazyfs"
 	"github.com/brisk-project/brisk/node"
 )
 
@@ -16,26 +18,48 @@ func newUmountCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "umount DIR",
 		Short: "Unmount an image and leave nothing behind but the cache",
-		Args:  cobra.ExactArgs(1),
-		RunE:  func(cmd *cobra.Command, args []string) error { return umount(cmd.Context(), dir, args[0]) },
+		Long: "Unmount the image that \"brisk mount\" has mounted on a directory, and end the process that\n" +
+			"serves it if that was its last. The list of mounts says which process that is. If it has\n" +
+			"died, what it has left is unmounted.",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return umount(cmd.Context(), cmd.ErrOrStderr(), dir, args[0])
+		},
 	}
-	cmd.Flags().StringVar(&dir, "dir", defaultDir, "directory given to \"brisk mount\"")
+	cmd.Flags().StringVar(&dir, "dir", "", "directory given to \"brisk mount\" (default: what the list of mounts says)")
 	return cmd
 }
 
-func umount(ctx context.Context, dir, target string) error {
-	target, err := filepath.Abs(target)
+func umount(ctx context.Context, messages io.Writer, dir, target string) error {
+	target, err := lazyfs.ResolveTarget(target)
 	if err != nil {
-		return fmt.Errorf("finding %s: %w", target, err)
+		return err
 	}
-	if dir, err = filepath.Abs(dir); err != nil {
-		return fmt.Errorf("finding --dir: %w", err)
+	found, notFound := node.FindDir(target)
+	switch {
+	case dir != "":
+		if dir, err = filepath.Abs(dir); err != nil {
+			return fmt.Errorf("finding --dir: %w", err)
+		}
+	case notFound != nil:
+		return notFound
+	default:
+		dir = found
 	}
 	ctx, cancel := context.WithTimeout(ctx, unmountTimeout)
 	defer cancel()
 	err = node.Client{Dir: dir}.Unmount(ctx, target)
-	if errors.Is(err, node.ErrNoNode) {
-		return fmt.Errorf("%w; pass the --dir that \"brisk mount\" used, or, if that process died, run \"umount -l %s\"", err, target)
+	switch {
+	case !errors.Is(err, node.ErrNoNode):
+		return err
+	case found != dir:
+		return fmt.Errorf("%w; pass the --dir that \"brisk mount\" used", err)
 	}
-	return err
+	if err := node.UnmountLeft(ctx, dir, target); err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintf(messages, "%v any more; unmounted what it had left on %s\n", err, target); err != nil {
+		return fmt.Errorf("reporting: %w", err)
+	}
+	return nil
 }
