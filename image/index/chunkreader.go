@@ -264,7 +264,8 @@ func nilIfEmpty[T any](s []T) []T {
 }
 
 // validPath reports whether p is a clean relative path: components that are
-// neither empty nor dots nor too long. The root is the empty path.
+// neither empty nor dots nor too long. The root is the empty path. A whiteout's name, which
+// exists in tars only, is longer than that of the file it hides.
 func validPath(p []byte) bool {
 	if len(p) == 0 {
 		return true
@@ -281,7 +282,11 @@ func validPath(p []byte) bool {
 			continue
 		}
 		name := p[start:i]
-		if len(name) == 0 || len(name) > MaxName || string(name) == "." || string(name) == ".." {
+		limit := MaxName
+		if i == len(p) && strings.HasPrefix(string(name), whiteoutPrefix) {
+			limit += len(whiteoutPrefix)
+		}
+		if len(name) == 0 || len(name) > limit || string(name) == "." || string(name) == ".." {
 			return false
 		}
 		start = i + 1

@@ -36,6 +36,8 @@ const (
 	MaxPath = 4095
 	// MaxName is the longest component of a path in bytes: NAME_MAX of Linux.
 	MaxName = 255
+	// whiteoutPrefix is what the name of a whiteout has in front of that of a file.
+	whiteoutPrefix = ".wh."
 	// MaxXattrs is the most extended attributes of one entry. Linux lists at most
 	// 64 KiB of names, so no filesystem shows more.
 	MaxXattrs = 4096

@@ -72,7 +72,7 @@ func (p *tarParser) finish() {
 // header takes one entry; the stream stands at the start of its data.
 func (p *tarParser) header(hdr *tar.Header) error {
 	if hdr.Typeflag == tar.TypeXGlobalHeader {
-		p.in.record(p.in.pos)
+		p.in.record(alignUp(p.in.pos))
 		return nil
 	}
 	m, err := p.member(hdr)

@@ -2,6 +2,7 @@ package torture
 
 import (
 	"archive/tar"
+	"slices"
 	"strings"
 )
 
@@ -9,6 +10,10 @@ import (
 func formatImages() []Image {
 	return []Image{
 		{Name: "header-formats", Layers: [][]byte{layer(headerFormats()...)}},
+		{Name: "sparse-after-global-header", Layers: [][]byte{
+			layer(slices.Concat([]item{globalHeader("commit")}, sparse(sparsePAX10))...),
+			layer(file("first", 700), globalHeader("odd length"), sparsePAX01("sparse", 20_000, []fragment{{512, 1024}, {19_968, 32}})),
+		}},
 		{Name: "unclean-paths", Layers: [][]byte{layer(uncleanPaths()...), layer(
 			member("./", tar.TypeDir, 0o700), whiteout("./a/./gone"), opaque("./b"), file("/a/../a/new", 3))}},
 	}
@@ -17,7 +22,7 @@ func formatImages() []Image {
 func headerFormats() []item {
 	long := strings.Repeat("long-directory-name/", 9)
 	items := []item{
-		{header: tar.Header{Typeflag: tar.TypeXGlobalHeader, Name: "pax_global_header", PAXRecords: map[string]string{"comment": "0123456789abcdef"}}},
+		globalHeader("0123456789abcdef"),
 		{raw: append(checksummed(rawHeader("v7-file", 0, 700, "")), padded(content("v7-file", 700))...)},
 		{raw: checksummed(rawHeader("v7-directory/", 0, 0, ""))},
 		{raw: append(checksummed(rawHeader("v7-directory/file", 0, 3, "")), padded([]byte("abc"))...)},
@@ -44,6 +49,13 @@ func headerFormats() []item {
 	accessed.header.AccessTime = accessed.header.ModTime.Add(1e9)
 	accessed.header.ChangeTime = accessed.header.ModTime.Add(2e9)
 	return append(items, named, accessed)
+}
+
+// globalHeader is what git puts in front of an archive.
+func globalHeader(comment string) item {
+	return item{header: tar.Header{
+		Typeflag: tar.TypeXGlobalHeader, Name: "pax_global_header", PAXRecords: map[string]string{"comment": comment},
+	}}
 }
 
 func uncleanPaths() []item {

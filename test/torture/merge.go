@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // mergeImages try what layers do to each other.
@@ -25,6 +26,11 @@ func mergeImages() []Image {
 			layer(), layer(dir("a"), file("a/file", 10)), layer(), {}, layer(file("a/other", 10)), layer(),
 		}},
 		{Name: "many-layers", Layers: manyLayers()},
+		// The entry of a whiteout has a longer name than a file can have.
+		{Name: "whiteouts-of-long-names", Layers: [][]byte{
+			layer(file(strings.Repeat("n", 255), 5), dir("d"), file("d/"+strings.Repeat("漢", 85), 5), file("d/"+strings.Repeat("m", 252), 5), file("d/stays", 5)),
+			layer(whiteout(strings.Repeat("n", 255)), whiteout("d/"+strings.Repeat("漢", 85)), whiteout("d/"+strings.Repeat("m", 252))),
+		}},
 	}
 }
 
