@@ -83,6 +83,12 @@ test: deps $(TOOLS)/helm ## Run all tests, under the race detector but for figur
 	$(GO) test -timeout 20m $(TEST_FLAGS) $$(grep -E '$(CLUSTERS)' <<< "$$packages")
 	$(GO) test -timeout 20m $(TEST_FLAGS) -run "$(FIGURES)" ./bench/... ./node ./cmd/brisk-node ./image/erofs ./scheduler
 
+.PHONY: test-images
+test-images: deps ## Compare BRISK_IMAGES random images, from BRISK_SEED on, with what containerd mounts (as root)
+	export BRISK_SEED=$${BRISK_SEED:-$$(date +%s)} BRISK_IMAGES=$${BRISK_IMAGES:-100}; \
+	echo "the same images again: make test-images BRISK_SEED=$$BRISK_SEED BRISK_IMAGES=$$BRISK_IMAGES"; \
+	$(GO) test -count=1 -timeout 60m $(TEST_FLAGS) -run '^TestRandomImages$$' ./node
+
 .PHONY: test-releases
 test-releases: ## Test with the containerd releases from 1.7 on, built here (as root)
 	BRISK_TEST_CONTAINERDS="$$(test/tools/containerds.sh $(TOOLS)/containerd)" \
@@ -101,6 +107,7 @@ test-alerts: $(TOOLS)/helm $(TOOLS)/golangci-lint ## Test alerts, monitors and d
 .PHONY: nightly
 nightly: ## What is slow and rarely fails: run it every night, not for every change (as root; 1 to 2 hours)
 	$(MAKE) test-kubernetes
+	$(MAKE) test-images BRISK_IMAGES=1000
 	$(MAKE) test-packages
 	$(MAKE) test-push
 	$(MAKE) test-release

@@ -2,6 +2,7 @@ package torture_test
 
 import (
 	"bytes"
+	"slices"
 	"testing"
 
 	"github.com/brisk-project/brisk/test/fstree"
@@ -45,5 +46,14 @@ func TestContainerdUnpacksEveryImage(t *testing.T) {
 			}
 			t.Logf("%d layers, %d bytes, %d names", len(image.Layers), total, len(tree.Entries))
 		})
+	}
+}
+
+func TestRandomImagesDependOnTheSeedAlone(t *testing.T) {
+	for seed := range uint64(20) {
+		first, second := torture.Random(seed), torture.Random(seed)
+		if !slices.EqualFunc(first.Layers, second.Layers, bytes.Equal) {
+			t.Errorf("the image of seed %d differs between two calls", seed)
+		}
 	}
 }
