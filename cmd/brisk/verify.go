@@ -88,6 +88,7 @@ func verifyLayer(ctx context.Context, client *registry.Client, repo name.Reposit
 	if err != nil {
 		return err
 	}
+	defer origin.Close()
 	origin.Add(repo, layer)
 	blocks := source.Retry(source.Verify(origin, layout{layer}, source.VerifyConfig{Name: "registry"}), source.RetryConfig{})
 	stream := sha256.New()
@@ -96,10 +97,13 @@ func verifyLayer(ctx context.Context, client *registry.Client, repo name.Reposit
 	if !layer.Seekable() {
 		window = total // it can only be read whole
 	}
-	for first := uint32(0); first < total; first += window {
+	for first := uint32(0); first < total; {
 		want := block.Range{Layer: layer.StreamID(), First: first, Count: min(window, total-first)}
 		if err := hashRange(ctx, blocks, want, stream, bars); err != nil {
 			return fmt.Errorf("layer %s: %w", layer.BlobDigest(), err)
+		}
+		if first += want.Count; origin.Unranged(layer.StreamID()) {
+			window = total
 		}
 	}
 	if got := block.Digest(stream.Sum(nil)); got != layer.DiffID() {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"time"
@@ -13,10 +12,6 @@ import (
 
 	"github.com/brisk-project/brisk/internal/block"
 )
-
-// maxDiscard is how much of a blob is read and thrown away to get at a range that
-// the registry did not serve as such: one extent, a moment's work.
-const maxDiscard = block.ExtentSize
 
 // blobName names a blob the way it is asked for.
 type blobName struct {
@@ -27,13 +22,17 @@ type blobName struct {
 // span is a range of bytes of a blob of size bytes.
 type span struct {
 	off, n, size int64
+	// unranged reads the blob from its start, and throws away what lies before off.
+	unranged bool
 }
 
-func (s span) whole() bool { return s.off == 0 && s.n == s.size }
+// whole reports whether the blob is asked for without a range, as any client does that
+// pulls it.
+func (s span) whole() bool { return s.unranged || s.off == 0 && s.n == s.size }
 
 // getBlob asks for a range of a blob and returns a body of exactly that many
 // bytes: reading less than that from it is an error, never an early end. Errors
-// of the body wrap [block.ErrUnavailable] or the cause of ctx.
+// of the body wrap [block.ErrUnavailable], [ErrNoRanges], [ErrInvalid] or the cause of ctx.
 //
 // Where the registry redirected to is remembered and asked directly next time,
 // until it refuses.
@@ -43,31 +42,6 @@ func (c *Client) getBlob(ctx context.Context, repo name.Repository, digest block
 		return err
 	})
 	return body, err
-}
-
-func (s *session) getBlob(ctx context.Context, digest block.Digest, want span, patience time.Duration) (*exactBody, error) {
-	doing := fmt.Sprintf("reading blob %s from %s", digest.Short(), s.repo)
-	stall := s.client.cfg.StallTimeout
-	if patience > 0 {
-		patience = min(patience, stall)
-	} else {
-		patience = stall
-	}
-	reqCtx, w := watch(ctx, patience)
-	resp, err := s.askBlob(reqCtx, digest, want) //nolint:bodyclose // the exactBody closes it
-	if err != nil {
-		err = networkError(reqCtx, doing, err)
-		w.end()
-		return nil, err
-	}
-	w.resting()
-	w.timeout = stall
-	body := &watchedBody{ReadCloser: resp.Body, watch: w}
-	if err := position(resp, body, want); err != nil {
-		err = networkError(reqCtx, doing, err)
-		return nil, errors.Join(err, body.Close())
-	}
-	return &exactBody{body: body, ctx: reqCtx, doing: doing, left: want.n, from: s.via}, nil
 }
 
 // askBlob returns an answer with status 200 or 206.
@@ -167,81 +141,4 @@ func (s *session) get(ctx context.Context, u *url.URL, want span) (*http.Respons
 		resp.Request = req
 	}
 	return resp, nil
-}
-
-// position checks that the answer holds the range, and reads body up to its first
-// byte when it holds more.
-func position(resp *http.Response, body io.Reader, want span) error {
-	if resp.StatusCode == http.StatusPartialContent {
-		got, err := parseContentRange(resp.Header.Get("Content-Range"))
-		if err != nil {
-			return err
-		}
-		if got.first != want.off || got.last != want.off+want.n-1 || (got.total >= 0 && got.total != want.size) {
-			return fmt.Errorf("%w: asked for bytes %d-%d of %d, got Content-Range %q", ErrInvalid,
-				want.off, want.off+want.n-1, want.size, resp.Header.Get("Content-Range"))
-		}
-		if resp.ContentLength >= 0 && resp.ContentLength != want.n {
-			return fmt.Errorf("%w: asked for %d bytes, got %d", ErrInvalid, want.n, resp.ContentLength)
-		}
-		return nil
-	}
-	if resp.ContentLength >= 0 && resp.ContentLength != want.size {
-		return fmt.Errorf("%w: blob of %d bytes has %d in the registry", ErrInvalid, want.size, resp.ContentLength)
-	}
-	if want.off > maxDiscard {
-		return fmt.Errorf("%w: %s sent a whole blob of %d bytes for bytes %d-%d",
-			ErrNoRanges, resp.Request.URL.Host, want.size, want.off, want.off+want.n-1)
-	}
-	if _, err := io.CopyN(io.Discard, body, want.off); err != nil {
-		return err
-	}
-	return nil
-}
-
-// exactBody is a body that ends after exactly the bytes asked for.
-type exactBody struct {
-	body  io.ReadCloser
-	ctx   context.Context //nolint:containedctx // the context of the request that the body belongs to, to tell why it ended
-	doing string
-	left  int64
-	err   error     // the first error of body
-	from  *Endpoint // nil for the registry without further settings
-	// counter, if not nil, is told how many bytes each read brought.
-	counter func(n int)
-}
-
-// Read implements io.Reader.
-func (b *exactBody) Read(p []byte) (n int, err error) {
-	if b.err != nil {
-		return 0, b.err
-	}
-	if b.left == 0 {
-		return 0, io.EOF
-	}
-	if b.counter != nil {
-		defer func() { b.counter(n) }()
-	}
-	n, err = b.body.Read(p[:min(int64(len(p)), b.left)])
-	b.left -= int64(n)
-	switch {
-	case err == nil, b.left == 0:
-		return n, nil
-	case errors.Is(err, io.EOF):
-		err = io.ErrUnexpectedEOF
-	}
-	b.err = networkError(b.ctx, b.doing, fmt.Errorf("%d bytes missing: %w", b.left, err))
-	if errors.Is(b.err, block.ErrUnavailable) {
-		b.from.avoid()
-	}
-	return n, b.err
-}
-
-// Close implements io.Closer. A body that was read to its end, or nearly so, leaves
-// its connection for the next request.
-func (b *exactBody) Close() error {
-	if b.left <= maxDrain && b.err == nil {
-		return discard(b.body)
-	}
-	return b.body.Close()
 }

@@ -16,7 +16,7 @@ import (
 
 const (
 	// maxResumes is how many times in a row the reading of a blob is taken up
-	// again without a byte having arrived in between.
+	// again without minSegment bytes having arrived in between.
 	maxResumes = 4
 	// resumeDelay is the wait before the first of them. It doubles.
 	resumeDelay = 250 * time.Millisecond
@@ -79,10 +79,39 @@ type blobReader struct {
 	digest block.Digest
 	size   int64
 
-	body   io.ReadCloser // nil between requests
-	from   *Endpoint     // where it comes from
-	off    int64
-	failed int // resumes since a byte arrived
+	body     io.ReadCloser // nil between requests
+	from     *Endpoint     // where it comes from
+	off      int64
+	arrived  int64 // bytes since the last request
+	failed   int   // resumes without enough bytes in between
+	unranged bool  // to go on, the blob is read from its start
+	err      error // the first error that has no further attempt
+	counter  func(int)
+}
+
+// skip reads up to a byte.
+func (r *blobReader) skip(n int64) error {
+	_, err := io.CopyN(io.Discard, r, n)
+	return err
+}
+
+// decodeError tells bytes that did not come from bytes that are wrong.
+func (r *blobReader) decodeError(err error) error {
+	if r.err != nil {
+		return r.err
+	}
+	r.from.avoid()
+	return fmt.Errorf("%w: %w", block.ErrCorrupt, err)
+}
+
+// openWhole returns a reader of a whole blob which gives up when the first attempt to open it
+// fails.
+func (c *Client) openWhole(ctx context.Context, repo name.Repository, digest block.Digest, size int64) (*blobReader, error) {
+	r := &blobReader{ctx: ctx, client: c, repo: repo, digest: digest, size: size, failed: maxResumes}
+	if err := r.open(); err != nil {
+		return nil, err
+	}
+	return r, nil
 }
 
 // open asks for what is left, again while the registry cannot be reached.
@@ -91,10 +120,15 @@ func (r *blobReader) open() error {
 		if r.off == r.size && r.size > 0 {
 			return nil
 		}
-		body, err := r.client.getBlob(r.ctx, r.repo, r.digest, span{off: r.off, n: r.size - r.off, size: r.size})
+		want := span{off: r.off, n: r.size - r.off, size: r.size, unranged: r.unranged}
+		body, err := r.client.getBlob(r.ctx, r.repo, r.digest, want)
 		if err == nil {
-			r.body, r.from = body, body.from
+			r.body, r.from, r.arrived = body, body.from, 0
 			return nil
+		}
+		if !r.unranged && r.off > 0 && (errors.Is(err, ErrNoRanges) || errors.Is(err, ErrInvalid)) {
+			r.unranged = true
+			continue
 		}
 		if err := r.wait(err); err != nil {
 			return err
@@ -105,6 +139,7 @@ func (r *blobReader) open() error {
 // wait waits before the next attempt. It returns the error when there is none.
 func (r *blobReader) wait(err error) error {
 	if !errors.Is(err, block.ErrUnavailable) || r.failed >= maxResumes {
+		r.err = err
 		return err
 	}
 	delay := resumeDelay << r.failed
@@ -119,13 +154,17 @@ func (r *blobReader) wait(err error) error {
 	case <-timer.C:
 		return nil
 	case <-r.ctx.Done():
-		return fmt.Errorf("%w, then: %w", err, context.Cause(r.ctx))
+		r.err = fmt.Errorf("%w, then: %w", err, context.Cause(r.ctx))
+		return r.err
 	}
 }
 
 // Read implements io.Reader.
 func (r *blobReader) Read(p []byte) (int, error) {
 	for {
+		if r.err != nil {
+			return 0, r.err
+		}
 		if r.off == r.size {
 			return 0, io.EOF
 		}
@@ -136,8 +175,7 @@ func (r *blobReader) Read(p []byte) (int, error) {
 		}
 		n, err := r.body.Read(p)
 		if n > 0 {
-			r.off += int64(n)
-			r.failed = 0
+			r.advance(n)
 			return n, nil
 		}
 		if err == nil {
@@ -148,6 +186,17 @@ func (r *blobReader) Read(p []byte) (int, error) {
 		if err := r.wait(errors.Join(err, body.Close())); err != nil {
 			return 0, err
 		}
+	}
+}
+
+// advance counts bytes that have arrived.
+func (r *blobReader) advance(n int) {
+	r.off += int64(n)
+	if r.arrived += int64(n); r.arrived >= minSegment {
+		r.failed = 0
+	}
+	if r.counter != nil {
+		r.counter(n)
 	}
 }
 

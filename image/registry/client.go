@@ -35,6 +35,9 @@ const (
 	// maxKnownTargets bounds the redirect targets remembered: more layers than a
 	// node has mounted.
 	maxKnownTargets = 4096
+	// maxKnownRepositories bounds the repositories of which it is remembered whether they
+	// serve ranges.
+	maxKnownRepositories = 1024
 )
 
 // Config configures a [Client]. The zero value works: credentials of the Docker
@@ -75,7 +78,8 @@ type Client struct {
 	cfg       Config
 	log       *slog.Logger
 	transport http.RoundTripper
-	targets   *lru.Cache[blobName, string] // where a redirect of a blob led
+	targets   *lru.Cache[blobName, string]    // where a redirect of a blob led
+	ranges    *lru.Cache[string, rangesKnown] // by repository
 
 	mu       sync.Mutex
 	sessions map[sessionKey]*session
@@ -111,11 +115,16 @@ func NewClient(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("registry client: %w", err)
 	}
+	ranges, err := lru.New[string, rangesKnown](maxKnownRepositories)
+	if err != nil {
+		return nil, fmt.Errorf("registry client: %w", err)
+	}
 	return &Client{
 		cfg:       cfg,
 		log:       cfg.Logger,
 		transport: &userAgent{next: cfg.Transport, value: cfg.UserAgent},
 		targets:   targets,
+		ranges:    ranges,
 		sessions:  make(map[sessionKey]*session),
 	}, nil
 }

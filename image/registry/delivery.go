@@ -120,6 +120,13 @@ func (d *delivery) need(missing block.Range) (from, to int64) {
 	return from, to
 }
 
+// has reports whether a block was delivered.
+func (d *delivery) has(i uint32) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.done[i/64]&(1<<(i%64)) != 0
+}
+
 // complete reports whether every block asked for has been delivered.
 func (d *delivery) complete() bool {
 	d.mu.Lock()

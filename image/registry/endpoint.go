@@ -188,6 +188,7 @@ func (c *Client) try(ctx context.Context, repo name.Repository, what need, ask f
 	ways := c.ways(ctx, repo, what)
 	var before []string
 	var last error
+	rangeless := false // one would have sent the whole blob
 	for i, s := range ways {
 		if s.via.suspect() && notFound(last) {
 			break // one that works has said what there is to say
@@ -198,6 +199,7 @@ func (c *Client) try(ctx context.Context, repo name.Repository, what need, ask f
 		}
 		if last != nil {
 			before = append(before, last.Error())
+			rangeless = rangeless || errors.Is(last, ErrNoRanges)
 		}
 		asked := time.Now()
 		if last = ask(s, patience); last == nil {
@@ -212,6 +214,9 @@ func (c *Client) try(ctx context.Context, repo name.Repository, what need, ask f
 	}
 	if last == nil {
 		return fmt.Errorf("%w: none of the endpoints configured for %s may be asked for this", block.ErrUnavailable, repo.RegistryStr())
+	}
+	if rangeless && !errors.Is(last, ErrNoRanges) && ctx.Err() == nil {
+		last = fmt.Errorf("%w: %w", ErrNoRanges, last)
 	}
 	if len(before) > 0 {
 		return fmt.Errorf("%w (before that: %s)", last, strings.Join(before, "; "))

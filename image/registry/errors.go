@@ -20,8 +20,8 @@ var (
 	ErrDenied = errors.New("access denied by the registry")
 	// ErrNoArtifact says that an image has no index artifact.
 	ErrNoArtifact = errors.New("image has no index artifact")
-	// ErrNoRanges says that a registry answers ranged reads with whole blobs.
-	ErrNoRanges = errors.New("registry does not serve byte ranges of blobs, so nothing can be read lazily from it")
+	// ErrNoRanges says that a registry does not serve byte ranges of a blob.
+	ErrNoRanges = errors.New("registry does not serve byte ranges of blobs, so layers can only be read whole from it")
 	// ErrInvalid says that what a registry sent is not what it should be: not
 	// parsable, beyond a limit, or not of the digest that names it.
 	ErrInvalid = errors.New("invalid content from the registry")
@@ -54,7 +54,7 @@ func (e *StatusError) Unwrap() error {
 	case e.Code == http.StatusUnauthorized || e.Code == http.StatusForbidden:
 		return ErrDenied
 	case e.Code == http.StatusRequestedRangeNotSatisfiable:
-		return ErrInvalid
+		return ErrNoRanges
 	case e.Code == http.StatusTooManyRequests || e.Code == http.StatusRequestTimeout || e.Code >= 500:
 		return block.ErrUnavailable
 	default:

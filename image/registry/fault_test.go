@@ -35,7 +35,6 @@ func countDials(t *testing.T) (*http.Transport, func() int64) {
 func TestFaults(t *testing.T) {
 	r := registrytest.New(t, registrytest.Config{})
 	st := store(t, r, registrytest.Layer{Tar: megabytes(t, 10)})
-	last := block.Count(st.layer.StreamSize()) - 1
 	for _, tt := range []struct {
 		name  string
 		fault registrytest.Fault
@@ -53,12 +52,11 @@ func TestFaults(t *testing.T) {
 		{"too many", registrytest.Status(429, "Retry-After", "7"), 20, block.ErrUnavailable, "429"},
 		{"broken", registrytest.Status(500), 20, block.ErrUnavailable, "500"},
 		{"bad gateway", registrytest.Status(502), 20, block.ErrUnavailable, "502"},
-		{"not satisfiable", registrytest.Status(416), 20, registry.ErrInvalid, "416"},
+		{"not satisfiable", registrytest.Status(416), 20, registry.ErrNoRanges, "416"},
 		{"teapot", registrytest.Status(418), 20, nil, "418"},
 		{"wrong range", registrytest.ContentRange("bytes 0-99/100"), 20, registry.ErrInvalid, "Content-Range"},
 		{"no range", registrytest.ContentRange("zero to nine"), 20, registry.ErrInvalid, "zero to nine"},
 		{"shortened", registrytest.Shorten(), 20, registry.ErrInvalid, "asked for"},
-		{"range ignored", registrytest.IgnoreRange(), last, registry.ErrNoRanges, "byte ranges"},
 		{"redirected in circles", registrytest.Status(307, "Location", "/v2/app/blobs/"+st.layer.BlobDigest().String()), 20, registry.ErrInvalid, "redirects"},
 		{"redirected nowhere", registrytest.Status(307), 20, registry.ErrInvalid, "redirect"},
 	} {
@@ -73,7 +71,7 @@ func TestFaults(t *testing.T) {
 			if _, err := fetch(t.Context(), t, src, st, st.request(0, 1, block.ClassRead)); err != nil {
 				t.Fatal(err)
 			}
-			r.Inject(registrytest.Rule{Fault: tt.fault, Match: rangeGet})
+			r.Inject(registrytest.Rule{Fault: tt.fault})
 			ctx := withTimeout(t, 14*time.Second)
 			_, err := fetch(ctx, t, src, st, st.request(tt.block, 1, block.ClassRead))
 			if err == nil || (tt.is != nil && !errors.Is(err, tt.is)) || !strings.Contains(err.Error(), tt.text) {
@@ -103,21 +101,6 @@ func TestRetryAfter(t *testing.T) {
 	status, ok := errors.AsType[*registry.StatusError](err)
 	if !ok || status.RetryAfter() != 7*time.Second || status.Code != 429 {
 		t.Errorf("error %v", err)
-	}
-}
-
-// A range that is ignored near the start of a blob costs little: the bytes before
-// it are skipped.
-func TestIgnoredRangeNearTheStart(t *testing.T) {
-	r := registrytest.New(t, registrytest.Config{})
-	st := store(t, r, registrytest.Layer{Tar: megabytes(t, 10)})
-	src := newSource(t, newClient(t, registry.Config{}), registry.SourceConfig{})
-	src.Add(st.repo, st.layer)
-	r.Inject(registrytest.Rule{Fault: registrytest.IgnoreRange()})
-	for _, i := range []uint32{0, 6, 12} {
-		if _, err := fetch(t.Context(), t, src, st, st.request(i, 1, block.ClassRead)); err != nil {
-			t.Errorf("block %d: %v", i, err)
-		}
 	}
 }
 

@@ -147,9 +147,7 @@ func withTimeout(t *testing.T, d time.Duration) context.Context {
 	return ctx
 }
 
-func rangeGet(r *http.Request) bool {
-	return r.Method == http.MethodGet && r.Header.Get("Range") != ""
-}
+func rangeGet(r *http.Request) bool { return registrytest.Ranged(r) }
 
 // rerouted connects to addr whatever the name of the host.
 func rerouted(t *testing.T, addr string) *http.Transport {

@@ -17,10 +17,11 @@ import (
 type outcome struct {
 	name  string
 	fault registrytest.Fault
-	// once is whether a fault that happens once is not noticed by the reader.
-	once bool
-	// is and text are those of the error when the fault does not end; requests is the
-	// most requests for blobs that are made then.
+	// once is whether a fault that happens once is not noticed by the reader, and ranged
+	// whether one is not that does not end but spares requests for whole blobs.
+	once, ranged bool
+	// is and text are those of the error when the fault does not end, nil if there is none;
+	// requests is the most requests for blobs that are made then, one of them for the whole.
 	is       error
 	text     string
 	requests int
@@ -31,25 +32,27 @@ const attempts = 3
 
 func outcomes() []outcome {
 	return []outcome{
-		{"401", registrytest.Status(401), true, registry.ErrDenied, "401", 3 * attempts},
-		{"403", registrytest.Status(403), true, registry.ErrDenied, "403", attempts},
-		{"404", registrytest.Status(404), false, block.ErrNotFound, "404", 1},
-		{"429", registrytest.Status(429), true, block.ErrUnavailable, "429", attempts},
-		{"429 for a second", registrytest.Status(429, "Retry-After", "1"), true, block.ErrUnavailable, "429", attempts},
-		{"429 for an hour", registrytest.Status(429, "Retry-After", "3600"), false, block.ErrUnavailable, "429", 1},
-		{"500", registrytest.Status(500), true, block.ErrUnavailable, "500", attempts},
-		{"503", registrytest.Status(503), true, block.ErrUnavailable, "503", attempts},
-		{"hangs", registrytest.Hang(-1), true, block.ErrUnavailable, "no bytes arrived in time", attempts},
-		{"hangs in a body", registrytest.Hang(1000), true, block.ErrUnavailable, "no bytes arrived in time", attempts},
-		{"reset", registrytest.Reset(-1), true, block.ErrUnavailable, "reset", 3 * attempts},
-		{"reset in a body", registrytest.Reset(1000), true, block.ErrUnavailable, "bytes missing", attempts},
-		{"short body", registrytest.Cut(1000), true, block.ErrUnavailable, "bytes missing", attempts},
-		{"short body, announced", registrytest.Shorten(), true, registry.ErrInvalid, "asked for", attempts},
-		{"wrong range", registrytest.ContentRange("bytes 0-99/100"), true, registry.ErrInvalid, "Content-Range", attempts},
-		{"no range", registrytest.ContentRange("some"), true, registry.ErrInvalid, "Content-Range", attempts},
-		{"wrong bytes", registrytest.Flip(10), true, block.ErrCorrupt, "", 2},
-		{"redirect to nobody", registrytest.Status(307, "Location", "http://127.0.0.1:1/x"), true, block.ErrUnavailable, "refused", attempts},
-		{"redirect without a place", registrytest.Status(307), true, registry.ErrInvalid, "redirect", attempts},
+		{"401", registrytest.Status(401), true, true, registry.ErrDenied, "401", 3 * attempts},
+		{"403", registrytest.Status(403), true, true, registry.ErrDenied, "403", attempts + 1},
+		{"404", registrytest.Status(404), false, false, block.ErrNotFound, "404", 1},
+		{"429", registrytest.Status(429), true, false, block.ErrUnavailable, "429", attempts},
+		{"429 for a second", registrytest.Status(429, "Retry-After", "1"), true, false, block.ErrUnavailable, "429", attempts},
+		{"429 for an hour", registrytest.Status(429, "Retry-After", "3600"), false, false, block.ErrUnavailable, "429", 1},
+		{"500", registrytest.Status(500), true, true, block.ErrUnavailable, "500", attempts + 1},
+		{"503", registrytest.Status(503), true, false, block.ErrUnavailable, "503", attempts},
+		{"hangs", registrytest.Hang(-1), true, true, block.ErrUnavailable, "no bytes arrived in time", attempts + 1},
+		{"hangs in a body", registrytest.Hang(1000), true, true, block.ErrUnavailable, "no bytes arrived in time", attempts + 1},
+		{"reset", registrytest.Reset(-1), true, true, block.ErrUnavailable, "reset", 3 * attempts},
+		{"reset in a body", registrytest.Reset(1000), true, true, block.ErrUnavailable, "bytes missing", attempts + 1},
+		{"short body", registrytest.Cut(1000), true, true, block.ErrUnavailable, "bytes missing", attempts + 1},
+		{"short body, announced", registrytest.Shorten(), true, true, registry.ErrInvalid, "blob of", attempts + 1},
+		{"wrong range", registrytest.ContentRange("bytes 0-99/100"), true, true, nil, "", attempts + 1},
+		{"no range", registrytest.ContentRange("some"), true, true, nil, "", attempts + 1},
+		{"wrong bytes", registrytest.Flip(10), true, true, block.ErrCorrupt, "", 3},
+		{"redirect to nobody", registrytest.Status(307, "Location", "http://127.0.0.1:1/x"), true, true, block.ErrUnavailable, "refused", attempts + 1},
+		{"ranges ignored", registrytest.IgnoreRange(), true, true, nil, "", 2},
+		{"not satisfiable", registrytest.Status(416), true, true, registry.ErrNoRanges, "416", 2 * attempts},
+		{"redirect without a place", registrytest.Status(307), true, true, registry.ErrInvalid, "redirect", attempts + 1},
 	}
 }
 
@@ -62,14 +65,14 @@ func TestFaultMatrix(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			defer r.ClearFaults()
 			client := newClient(t, registry.Config{StallTimeout: 200 * time.Millisecond})
-			read := func(times int) (requests int, took time.Duration, err error) {
+			read := func(times int, match func(*http.Request) bool) (requests int, took time.Duration, err error) {
 				src := newSource(t, client, registry.SourceConfig{})
 				src.Add(st.repo, st.layer)
 				reader := source.Retry(source.Verify(src, layout{st}, source.VerifyConfig{}),
 					source.RetryConfig{Attempts: attempts, MinDelay: time.Millisecond, MaxDelay: 2 * time.Millisecond})
 				r.ClearFaults()
 				if times != 0 {
-					r.Inject(registrytest.Rule{Fault: tt.fault, Match: rangeGet, Times: max(0, times)})
+					r.Inject(registrytest.Rule{Fault: tt.fault, Match: match, Times: max(0, times)})
 				}
 				r.ResetRequests()
 				started := time.Now()
@@ -79,20 +82,23 @@ func TestFaultMatrix(t *testing.T) {
 				}
 				return len(r.BlobRequests()), time.Since(started), err
 			}
-			if _, _, err := read(0); err != nil {
+			if _, _, err := read(0, nil); err != nil {
 				t.Fatal(err)
 			}
-			if _, _, err := read(1); (err == nil) != tt.once || (err != nil && !errors.Is(err, tt.is)) {
+			if _, _, err := read(1, rangeGet); (err == nil) != tt.once || (err != nil && !errors.Is(err, tt.is)) {
 				t.Errorf("once: %v", err)
 			}
-			requests, took, err := read(-1)
-			if !errors.Is(err, tt.is) || !strings.Contains(err.Error(), tt.text) {
+			requests, took, err := read(-1, nil)
+			if !errors.Is(err, tt.is) || err != nil && !strings.Contains(err.Error(), tt.text) {
 				t.Errorf("for ever: %v, want %v and %q", err, tt.is, tt.text)
 			}
 			if requests > tt.requests || took > 10*time.Second {
 				t.Errorf("for ever: %d requests in %s, want %d at most", requests, took, tt.requests)
 			}
-			if _, _, err := read(0); err != nil {
+			if _, _, err := read(-1, rangeGet); (err == nil) != tt.ranged {
+				t.Errorf("for ever, for ranges: %v", err)
+			}
+			if _, _, err := read(0, nil); err != nil {
 				t.Errorf("afterwards: %v", err)
 			}
 		})

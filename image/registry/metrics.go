@@ -60,7 +60,7 @@ func (m *sourceMetrics) received(class block.Class, n int) {
 }
 
 func (m *sourceMetrics) finished(err error) {
-	if err == nil || errors.Is(err, errEnough) {
+	if err == nil || errors.Is(err, errUnwanted) {
 		return
 	}
 	m.failures.WithLabelValues(reason(err)).Inc()

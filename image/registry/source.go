@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/prometheus/client_golang/prometheus"
@@ -27,9 +28,17 @@ const (
 
 // SourceConfig configures a [Source]. The zero value has the defaults.
 type SourceConfig struct {
-	// Requests is how many requests are in flight at most. A quarter of them is
+	// Requests is how many requests for ranges are in flight at most. A quarter of them is
 	// kept for reads that a program waits for. Default 8.
 	Requests int
+	// Cache gets every block of a layer that is streamed, and has to refuse wrong ones with
+	// [block.ErrCorrupt]. It is asked for blocks that the stream has passed. With nil, a
+	// stream ends when nobody waits for it, and is begun anew for a block that it has
+	// passed.
+	Cache block.Store
+	// Streamed, if not nil, is told of the blocks that went to the cache only, with their
+	// lengths. It must not block.
+	Streamed func(k block.Key, n int)
 	// Registerer takes the metrics, nil for none.
 	Registerer prometheus.Registerer
 }
@@ -39,24 +48,31 @@ type SourceConfig struct {
 //
 // A request for blocks becomes one ranged read for every extent it touches, of
 // the stored bytes of exactly the frames that hold the blocks. Every block those
-// frames hold is delivered. A layer in one frame that is too long to be decoded
-// for a single block is streamed from its start to its end, once for all fetches
-// that wait for it; to have that happen only once, fetch such a layer whole.
+// frames hold is delivered.
+//
+// A layer that cannot be read in parts is streamed from its start to its end, once for all
+// fetches that wait for it: one in a frame that is too long to be decoded for a single
+// block, and one whose registry does not serve ranges of it, or serves wrong ones
+// repeatedly. Each fetch gets only what it asked for; everything goes to the cache.
 //
 // The blocks have the right length, but are not verified: that is done in front
 // of any source. Errors are [*block.Error]s that wrap, beside the sentinels of
 // package block, [ErrDenied], [ErrInvalid] and [ErrNoRanges]. Those that come
 // from an answer with a Retry-After header have a [*StatusError] inside.
 type Source struct {
+	cfg     SourceConfig
 	client  *Client
-	permits *permits
+	permits *permits // of requests for ranges
+	streams *permits // of passes
 	metrics *sourceMetrics
 	buffers sync.Pool // of *[block.Size]byte
 	parts   *parts
+	running sync.WaitGroup // passes
 
-	mu     sync.Mutex
-	layers map[block.Digest][]*location
-	passes map[block.Digest]*pass
+	mu       sync.Mutex
+	closed   bool
+	layers   map[block.Digest][]*location
+	streamed map[block.Digest]*streamed
 }
 
 // location is where a layer can be had.
@@ -64,6 +80,7 @@ type location struct {
 	repo  name.Repository
 	layer *index.Layer
 	users int
+	ranges
 }
 
 // NewSource returns a source without layers.
@@ -79,13 +96,15 @@ func NewSource(client *Client, cfg SourceConfig) (*Source, error) {
 		return nil, fmt.Errorf("registry source: %w", err)
 	}
 	return &Source{
-		client:  client,
-		permits: newPermits(cfg.Requests),
-		metrics: newSourceMetrics(cfg.Registerer),
-		buffers: sync.Pool{New: func() any { return new([block.Size]byte) }},
-		parts:   parts,
-		layers:  make(map[block.Digest][]*location),
-		passes:  make(map[block.Digest]*pass),
+		cfg:      cfg,
+		client:   client,
+		permits:  newPermits(cfg.Requests),
+		streams:  newPermits(maxStreams),
+		metrics:  newSourceMetrics(cfg.Registerer),
+		buffers:  sync.Pool{New: func() any { return new([block.Size]byte) }},
+		parts:    parts,
+		layers:   make(map[block.Digest][]*location),
+		streamed: make(map[block.Digest]*streamed),
 	}, nil
 }
 
@@ -105,7 +124,7 @@ func (s *Source) Add(repo name.Repository, layer *index.Layer) {
 }
 
 // Remove takes one Add back. Removing what is not there does nothing. Fetches
-// under way go on.
+// under way go on, but for those of a stream, which ends.
 func (s *Source) Remove(repo name.Repository, layer *index.Layer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -120,6 +139,7 @@ func (s *Source) Remove(repo name.Repository, layer *index.Layer) {
 	}
 	if len(kept) == 0 {
 		delete(s.layers, layer.StreamID())
+		s.endStreamsLocked(layer.StreamID(), errRemoved)
 		return
 	}
 	s.layers[layer.StreamID()] = kept
@@ -150,6 +170,12 @@ func (s *Source) Fetch(ctx context.Context, req block.Request, sink block.Sink) 
 type sinkError struct{ err error }
 
 func (e *sinkError) Error() string { return e.err.Error() }
+
+// saysCorrupt reports whether a sink has refused a block for its bytes.
+func saysCorrupt(err error) bool {
+	failed, ok := errors.AsType[*sinkError](err)
+	return ok && errors.Is(failed.err, block.ErrCorrupt)
+}
 
 func (s *Source) fetch(ctx context.Context, req block.Request, sink block.Sink) error {
 	if ctx.Err() != nil {
@@ -202,6 +228,41 @@ func (s *Source) fetchFrom(ctx context.Context, loc *location, class block.Class
 	if loc.layer.FrameCount() == 1 && !loc.layer.Seekable() {
 		return s.fetchStreamed(ctx, loc, class, d)
 	}
+	part := loc.partOf(d.want)
+	if loc.unranged(part, time.Now()) {
+		err := s.fetchStreamed(ctx, loc, class, d)
+		if err == nil {
+			loc.works(time.Now())
+		}
+		return err
+	}
+	err := s.fetchRanges(ctx, loc, class, d)
+	switch sink := d.sinkErr(); {
+	case sink == nil:
+		loc.note(part, err)
+	case saysCorrupt(sink):
+		loc.note(part, block.ErrCorrupt)
+	}
+	if err == nil || d.sinkErr() != nil || ctx.Err() != nil || !loc.unranged(part, time.Now()) {
+		return err
+	}
+	s.client.log.WarnContext(ctx, "reading a layer whole: its registry does not serve ranges of it as it should",
+		"repository", loc.repo.String(), "layer", loc.layer.BlobDigest().String(), "error", err)
+	s.client.forgetRanges(loc.repo)
+	whole := s.fetchStreamed(ctx, loc, class, d)
+	switch {
+	case whole == nil:
+		loc.works(time.Now())
+		return nil
+	case errors.Is(err, ErrNoRanges), d.sinkErr() != nil:
+		return whole
+	default:
+		return fmt.Errorf("%w (and read whole: %s)", err, whole.Error())
+	}
+}
+
+// fetchRanges reads the frames that hold what is missing.
+func (s *Source) fetchRanges(ctx context.Context, loc *location, class block.Class, d *delivery) error {
 	for round := range rounds {
 		missing := d.missing()
 		if missing.Count == 0 {
@@ -296,7 +357,7 @@ func (s *Source) fetchPiece(
 	closeErr := decoded.Close()
 	switch {
 	case refused != nil:
-		if failed, ok := errors.AsType[*sinkError](refused); ok && errors.Is(failed.err, block.ErrCorrupt) {
+		if saysCorrupt(refused) {
 			body.from.avoid()
 		}
 		return refused

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -178,92 +179,108 @@ func single(t *testing.T, r *registrytest.Registry) stored {
 	return st
 }
 
-// A layer that cannot be entered is read once for all that ask at a time, and
-// everything is delivered to the one that leads.
+// A layer that cannot be entered is read once for all that ask, at whatever time: what nobody
+// has asked for yet is in the cache.
 func TestStreamedOnce(t *testing.T) {
 	r := registrytest.New(t, registrytest.Config{BitsPerSecond: 200_000_000})
 	st := single(t, r)
-	src := newSource(t, newClient(t, registry.Config{}), registry.SourceConfig{})
+	var unclaimed atomic.Int64
+	cache := &kept{st: st}
+	src := newSource(t, newClient(t, registry.Config{}), registry.SourceConfig{
+		Cache: cache, Streamed: func(block.Key, int) { unclaimed.Add(1) },
+	})
+	t.Cleanup(src.Close)
 	src.Add(st.repo, st.layer)
 	total := block.Count(st.layer.StreamSize())
-
 	var wg sync.WaitGroup
-	started := make(chan struct{})
-	wg.Go(func() {
-		once := sync.OnceFunc(func() { close(started) })
-		n := 0
-		req := block.Request{Range: block.Range{Layer: st.layer.StreamID(), First: 3, Count: 1}, Class: block.ClassFill}
-		err := src.Fetch(t.Context(), req, func(block.Key, []byte) error { once(); n++; return nil })
-		if err != nil || n != int(total) {
-			t.Errorf("leader: %d of %d blocks, %v", n, total, err)
-		}
-	})
-	<-started
-	for i := range uint32(4) {
+	for i := range uint32(8) {
 		wg.Go(func() {
-			first := total - 8 + 2*i
+			first := (total - 8 + 5*i) % (total - 2)
 			got, err := fetch(t.Context(), t, src, st, st.request(first, 2, block.ClassRead))
 			if err != nil || len(got) != 2 {
-				t.Errorf("follower %d: %v, %v", i, got, err)
+				t.Errorf("reader %d: %v, %v", i, got, err)
 			}
 		})
 	}
 	wg.Wait()
+	if !src.Streaming(st.layer.StreamID()) && cache.len() < int(total) {
+		t.Error("the stream has ended early")
+	}
+	got, err := fetch(t.Context(), t, src, st, st.request(0, total, block.ClassFill))
+	if err != nil || len(got) != int(total) {
+		t.Errorf("%d of %d blocks, %v", len(got), total, err)
+	}
 	if n := len(r.BlobRequests()); n != 1 {
 		t.Errorf("%d requests", n)
 	}
+	if unclaimed.Load() == 0 {
+		t.Error("every block was claimed: nothing was shown")
+	}
+	src.Close()
+	if src.Streaming(st.layer.StreamID()) {
+		t.Error("streaming after the end")
+	}
 }
 
-// A follower whose leader gives up leads itself; one whose block has gone by
-// reads on its own.
-func TestStreamedAgain(t *testing.T) {
+// Without a cache, a block that has gone by is read by a second pass, a third one waits for
+// its turn, and passes end when nobody waits.
+func TestStreamedWithoutCache(t *testing.T) {
 	r := registrytest.New(t, registrytest.Config{})
 	st := single(t, r)
 	src := newSource(t, newClient(t, registry.Config{}), registry.SourceConfig{})
 	src.Add(st.repo, st.layer)
 	total := block.Count(st.layer.StreamSize())
-
-	reached := make(chan struct{})
-	proceed := make(chan struct{})
-	giveUp := errors.New("enough")
-	led := make(chan error)
-	go func() {
-		req := block.Request{Range: block.Range{Layer: st.layer.StreamID(), First: 0, Count: total}}
-		led <- src.Fetch(t.Context(), req, func(k block.Key, _ []byte) error {
-			if k.Index < 10 {
-				return nil
-			}
-			close(reached)
+	reached, proceed, led := make(chan struct{}), make(chan struct{}), make(chan error)
+	hold := func(want uint32, reached chan<- struct{}) {
+		led <- src.Fetch(t.Context(), st.request(want, 1, block.ClassRead), func(block.Key, []byte) error {
+			reached <- struct{}{}
 			<-proceed
-			return giveUp
+			return nil
 		})
-	}()
+	}
+	go hold(10, reached)
 	<-reached
+	// The first pass goes on as long as somebody waits for it: it is at the end soon.
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cause := errors.New("reader went away")
+	cancel(cause)
+	if _, err := fetch(ctx, t, src, st, st.request(total-1, 1, block.ClassRead)); !errors.Is(err, cause) {
+		t.Errorf("a follower that left: %v", err)
+	}
 	if got, err := fetch(t.Context(), t, src, st, st.request(5, 1, block.ClassRead)); err != nil || !got[5] {
 		t.Errorf("a block that has gone by: %v, %v", got, err)
 	}
-	ctx, cancel := context.WithCancelCause(t.Context())
-	waiting := make(chan error)
-	go func() {
-		_, err := fetch(ctx, t, src, st, st.request(total-1, 1, block.ClassRead))
-		waiting <- err
-	}()
-	cause := errors.New("reader went away")
-	cancel(cause)
-	if err := <-waiting; !errors.Is(err, cause) {
-		t.Errorf("a follower that left: %v", err)
-	}
-	followed := make(chan error)
-	go func() {
-		_, err := fetch(t.Context(), t, src, st, st.request(total-1, 1, block.ClassRead))
-		followed <- err
-	}()
 	close(proceed)
-	if err := <-led; !errors.Is(err, giveUp) {
+	if err := <-led; err != nil {
 		t.Errorf("leader: %v", err)
 	}
-	if err := <-followed; err != nil {
-		t.Errorf("follower: %v", err)
+	src.Close()
+	if _, err := fetch(t.Context(), t, src, st, st.request(0, 1, block.ClassRead)); !errors.Is(err, block.ErrUnavailable) {
+		t.Errorf("after the end: %v", err)
+	}
+}
+
+// A layer that is removed is not streamed any more.
+func TestStreamedUntilRemoved(t *testing.T) {
+	r := registrytest.New(t, registrytest.Config{BitsPerSecond: 20_000_000})
+	st := single(t, r)
+	src := newSource(t, newClient(t, registry.Config{}), registry.SourceConfig{Cache: &kept{st: st}})
+	t.Cleanup(src.Close)
+	src.Add(st.repo, st.layer)
+	if _, err := fetch(t.Context(), t, src, st, st.request(0, 1, block.ClassRead)); err != nil {
+		t.Fatal(err)
+	}
+	if !src.Streaming(st.layer.StreamID()) {
+		t.Fatal("the stream has ended with the read")
+	}
+	src.Remove(st.repo, st.layer)
+	soon := withTimeout(t, 5*time.Second)
+	for src.Streaming(st.layer.StreamID()) {
+		select {
+		case <-soon.Done():
+			t.Fatal("still streaming")
+		case <-time.After(5 * time.Millisecond):
+		}
 	}
 }
 

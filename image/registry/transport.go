@@ -159,9 +159,29 @@ func (t *stalling) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	resp.Body = &watchedBody{ReadCloser: resp.Body, watch: w}
 	if isManifest(req) {
+		if err := decodeManifest(resp); err != nil {
+			err = networkError(ctx, "asking "+req.URL.Host, err)
+			return nil, errors.Join(err, resp.Body.Close())
+		}
 		resp.Body = &limitedBody{ReadCloser: resp.Body, left: MaxManifest}
 	}
 	return resp, nil
+}
+
+// decodeManifest undoes the compression of a proxy.
+func decodeManifest(resp *http.Response) error {
+	names := encodings(resp)
+	if names == nil {
+		return nil
+	}
+	decoded, err := decodeContent(resp.Body, names)
+	if err != nil {
+		return err
+	}
+	resp.Body, resp.ContentLength = decoded, -1
+	resp.Header.Del("Content-Encoding")
+	resp.Header.Del("Content-Length")
+	return nil
 }
 
 // sending makes the bodies of a request keep it from stalling.
