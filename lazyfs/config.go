@@ -66,6 +66,9 @@ type Config struct {
 	// ReadTimeout is how long a reader may wait for its blocks before it gets EIO;
 	// zero means 30 s.
 	ReadTimeout time.Duration
+	// Streaming reports whether a layer is on its way from start to end, because it cannot
+	// be read in parts, and gets on: then its readers wait longer. Nil means that none is.
+	Streaming func(layer block.Digest) bool
 	// ReadAhead is the most bytes fetched ahead of a sequential reader; zero means
 	// 16 MiB, a negative value none.
 	ReadAhead int64

@@ -104,7 +104,9 @@ func (n *Node) Find(ctx context.Context, reference string, manifest block.Digest
 }
 
 // Fetch makes the indexes of an image local, verifies them, and sets the stream IDs. If one
-// is known to be false the error wraps [ErrFalseIndex].
+// is known to be false the error wraps [ErrFalseIndex]. If blocks are missing and the registry
+// does not serve ranges it wraps [registry.ErrNoRanges]: who pulls such an image is better off with
+// a plain pull.
 //
 // If prepare says so, it then begins to build the metadata of the image and to load its
 // blocks: who pulls an image is about to start it. What its start reads, where that is known,
@@ -124,6 +126,11 @@ func (n *Node) Fetch(ctx context.Context, image *Image, prepare func(*Image) boo
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(indexFetches)
 	opened := make([]*openLayer, image.Indexed())
+	var unranged error
+	group.Go(func() error {
+		unranged = n.checkRanges(groupCtx, ref.Context(), image)
+		return nil
+	})
 	for i := range opened {
 		layer := &image.Layers[i]
 		group.Go(func() error {
@@ -139,6 +146,9 @@ func (n *Node) Fetch(ctx context.Context, image *Image, prepare func(*Image) boo
 	}
 	if err = group.Wait(); err == nil {
 		err = n.CheckIndex(image, image.Indexed()) // they may have been read only now
+	}
+	if err == nil && unranged != nil && !n.local(image) {
+		err = unranged
 	}
 	if err == nil {
 		n.noteFetched(image)

@@ -140,7 +140,9 @@ func New(cfg Config) (_ *Node, err error) {
 			err = errors.Join(err, n.disk.Close())
 		}
 	}()
-	if n.registry, err = registry.NewSource(cfg.Registry, registry.SourceConfig{Registerer: cfg.Metrics}); err != nil {
+	if n.registry, err = registry.NewSource(cfg.Registry, registry.SourceConfig{
+		Cache: streamCache{n}, Streamed: n.noteStreamed, Registerer: cfg.Metrics,
+	}); err != nil {
 		return nil, err
 	}
 	memory, err := cache.NewMemory(cache.MemoryConfig{MaxBytes: cfg.MemoryBytes, Registerer: cfg.Metrics})
@@ -172,7 +174,7 @@ func New(cfg Config) (_ *Node, err error) {
 		source.Link{Name: "upstream", Source: upstream})
 	n.fs, err = lazyfs.New(lazyfs.Config{
 		StateDir: filepath.Join(cfg.Dir, stateName), Source: timed{blocks, n.trafficCounters, &n.delays}, Local: countedDisk{n.disk, n.trafficCounters}, Backend: cfg.Backend,
-		OnRead:      n.traceRecorders.note,
+		OnRead: n.traceRecorders.note, Streaming: n.registry.Streaming,
 		ReadTimeout: cfg.ReadTimeout, Logger: cfg.Log, Registerer: cfg.Metrics,
 		Keeper: cfg.Keeper, Reopen: n.reopen,
 	})
@@ -254,6 +256,7 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	err := group.Wait()
 	n.preparations.Wait() // they end with fs
+	n.registry.Close()
 	// Mounts still hold their indexes.
 	return errors.Join(err, n.leave(lasting), n.disk.Close())
 }

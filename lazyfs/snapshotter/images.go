@@ -79,6 +79,7 @@ const (
 	ReasonDenied       Reason = "denied"        // the registry refuses this node
 	ReasonInvalid      Reason = "invalid"       // image or index are not what they should be
 	ReasonMismatch     Reason = "mismatch"      // the layer is not part of the image that was looked up
+	ReasonNoRanges     Reason = "no-ranges"     // the registry serves layers only whole
 	ReasonFalseIndex   Reason = "false-index"   // the index does not describe the layers
 	ReasonInternal     Reason = "internal"      // something on this node failed
 )
@@ -86,7 +87,7 @@ const (
 func (r Reason) known() bool {
 	switch r {
 	case ReasonNoLabels, ReasonNoIndex, ReasonMode, ReasonPartialIndex, ReasonSlow, ReasonUnreachable, ReasonNotFound,
-		ReasonDenied, ReasonInvalid, ReasonMismatch, ReasonFalseIndex, ReasonInternal:
+		ReasonDenied, ReasonInvalid, ReasonMismatch, ReasonNoRanges, ReasonFalseIndex, ReasonInternal:
 		return true
 	}
 	return false

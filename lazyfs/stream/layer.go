@@ -86,7 +86,7 @@ func (l *Layer) Fetch(ctx context.Context, p []byte, off int64) error {
 	start := time.Now()
 	r.load.begin()
 	r.metrics.waiting(1)
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, ErrDeadline)
+	ctx, cancel := l.withDeadline(ctx, timeout)
 	err := l.fetchUntilDone(ctx, p, off)
 	cancel()
 	r.metrics.waiting(-1)
@@ -100,6 +100,35 @@ func (l *Layer) Fetch(ctx context.Context, p []byte, off int64) error {
 	}
 	r.metrics.read(resultFetched, len(p), time.Since(start))
 	return nil
+}
+
+// withDeadline returns a context that ends with [ErrDeadline] after the timeout, or as soon after it
+// as the layer is not being streamed.
+func (l *Layer) withDeadline(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
+	streaming := l.reader.cfg.Streaming
+	if streaming == nil {
+		return context.WithTimeoutCause(ctx, timeout, ErrDeadline)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	var (
+		mu    sync.Mutex // guards timer until it is set
+		timer *time.Timer
+	)
+	mu.Lock()
+	defer mu.Unlock()
+	timer = time.AfterFunc(timeout, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if ctx.Err() == nil && streaming(l.id) {
+			timer.Reset(streamingCheck)
+			return
+		}
+		cancel(ErrDeadline)
+	})
+	return ctx, func() {
+		timer.Stop()
+		cancel(nil)
+	}
 }
 
 // fetchUntilDone repeats fetches that failed for a reason that may pass.

@@ -23,6 +23,9 @@ const (
 	// firstPause and lastPause bound the pauses between attempts of one read.
 	firstPause = 50 * time.Millisecond
 	lastPause  = 2 * time.Second
+	// streamingCheck is how often a reader that waits past its time looks whether its layer
+	// still gets on.
+	streamingCheck = 500 * time.Millisecond
 )
 
 // ErrDeadline is the cause of a read that had to be given up.
@@ -51,6 +54,10 @@ type Config struct {
 	// Timeout is how long a reader may wait; zero means 30 s. A tenth of it is set
 	// aside for the kernel, which repeats reads that fail.
 	Timeout time.Duration
+	// Streaming reports whether a layer is on its way from start to end, because it cannot
+	// be read in parts, and gets on. Its readers wait past Timeout for as long as that is so:
+	// whoever had pulled the image would wait for it, too. Nil means that none is.
+	Streaming func(layer block.Digest) bool
 	// ReadAhead is the most bytes that read-ahead keeps on their way for one
 	// sequential reader; zero means 16 MiB, a negative value none.
 	ReadAhead int64

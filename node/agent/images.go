@@ -81,6 +81,8 @@ func reason(err error) error {
 		why = snapshotter.ReasonFalseIndex
 	case errors.Is(err, registry.ErrNoArtifact):
 		why = snapshotter.ReasonNoIndex
+	case errors.Is(err, registry.ErrNoRanges):
+		why = snapshotter.ReasonNoRanges
 	case errors.Is(err, registry.ErrDenied), errors.Is(err, registry.ErrPlainHTTP):
 		why = snapshotter.ReasonDenied
 	case errors.Is(err, registry.ErrInvalid):
