@@ -55,6 +55,7 @@ func TestIgnoredRangesCostOneDownload(t *testing.T) {
 	const size = 9 << 20
 	big := makeContent(size, registrytest.Layer{Level: 1}, registrytest.Layer{Compression: registrytest.None})
 	forEachBackend(t, func(t *testing.T, backend lazyfs.Backend) {
+		t.Helper()
 		t.Parallel()
 		reg := registrytest.New(t, registrytest.Config{Auth: registrytest.AuthToken, Redirect: true})
 		image := push(t, reg, "app:v1", big.layers)
