@@ -73,3 +73,20 @@ func TestRangesWithdrawn(t *testing.T) {
 	s.RemoveImage(first)
 	s.RemoveImage(second)
 }
+
+// A registry that never answers when it is asked for referrers does not make a pull plain while
+// the accelerated tag is there.
+func TestReferrersNeverAnswer(t *testing.T) {
+	s := newSite(t, "--lookup-timeout", "1s", "--mode", "lazy")
+	data, path, sum := files(t, 1, 1<<20)
+	ref := s.push("app:v1", true, shell(t), data)
+	s.reg.Inject(registrytest.Rule{
+		Match: func(r *http.Request) bool { return strings.Contains(r.URL.Path, "/manifests/sha256-") },
+		Fault: registrytest.Hang(-1),
+	})
+	image := s.Pull(ref)
+	if reason, lazy := s.reasonOf(ref); !lazy {
+		t.Errorf("the pull is plain, reason %q", reason)
+	}
+	s.requireSum("one", image, path, sum)
+}

@@ -292,7 +292,9 @@ func TestSlowRegistry(t *testing.T) {
 	s.Pull(quick)
 	usual := time.Since(start)
 	s.reg.Inject(registrytest.Rule{
-		Match: func(r *http.Request) bool { return strings.Contains(r.URL.Path, "/manifests/sha256-") },
+		Match: func(r *http.Request) bool {
+			return strings.Contains(r.URL.Path, "/manifests/sha256-") || strings.Contains(r.URL.Path, "_accelerated")
+		},
 		Fault: registrytest.Hang(-1),
 	})
 	start = time.Now()

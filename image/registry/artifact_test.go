@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -281,5 +282,72 @@ func TestReferrersRefused(t *testing.T) {
 	}
 	if got, err := c.FindArtifact(t.Context(), image); err != nil || got.Digest != block.Sum(artifact) {
 		t.Errorf("with a tag: %v, %v", got, err)
+	}
+}
+
+// While the referrers do not answer, the tag is looked at. Those that answer late come first, and
+// without anything under the tag they are waited for.
+func TestReferrersSideBySide(t *testing.T) {
+	r := registrytest.New(t, registrytest.Config{Referrers: true})
+	c := newClient(t, registry.Config{StallTimeout: 3 * time.Second})
+	r.Push(t, "app:v1", registrytest.Image{Layers: []registrytest.Layer{smallLayer(t, 1)}})
+	image, err := c.Resolve(t.Context(), r.Ref(t, "app:v1"), linux())
+	if err != nil {
+		t.Fatal(err)
+	}
+	repo := image.Name.Context()
+	put := func(indexes ...registry.IndexBlob) []byte {
+		t.Helper()
+		r.ClearFaults()
+		artifact, err := registry.EncodeArtifact(image.Descriptor, indexes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.PushArtifact(t.Context(), repo, artifact); err != nil {
+			t.Fatal(err)
+		}
+		return artifact
+	}
+	find := func(late time.Duration) (*registry.Artifact, time.Duration, error) {
+		t.Helper()
+		r.ClearFaults()
+		r.Inject(registrytest.Rule{
+			Match: func(req *http.Request) bool { return strings.Contains(req.URL.Path, "/referrers/") },
+			Fault: func(w http.ResponseWriter, req *http.Request, next http.Handler) {
+				select {
+				case <-time.After(late):
+					next.ServeHTTP(w, req)
+				case <-req.Context().Done():
+				}
+			},
+		})
+		begin := time.Now()
+		got, err := c.FindArtifact(t.Context(), image)
+		return got, time.Since(begin), err
+	}
+	first := put()
+	if got, _, err := find(time.Second); err != nil || got.Digest != block.Sum(first) {
+		t.Errorf("late, without a tag: %v, %v", got, err)
+	}
+	if _, _, err := find(time.Hour); !errors.Is(err, block.ErrUnavailable) {
+		t.Errorf("never, without a tag: %v", err)
+	}
+	manifest, err := registry.EncodeAccelerated([]*registry.Image{image}, []registry.Descriptor{
+		{Digest: block.Sum(first), Size: int64(len(first)), Subject: image.Digest},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.PushAccelerated(t.Context(), repo.Tag("v1_accelerated"), manifest); err != nil {
+		t.Fatal(err)
+	}
+	better := put(registry.IndexBlob{
+		Layer: image.Layers[0].Digest, DiffID: image.Layers[0].DiffID, Digest: block.Sum([]byte("x")), Size: 1,
+	})
+	if got, took, err := find(time.Hour); err != nil || got.Digest != block.Sum(first) || took > time.Second {
+		t.Errorf("never, with a tag: %v, %v after %s", got, err, took)
+	}
+	if got, _, err := find(0); err != nil || got.Digest != block.Sum(better) {
+		t.Errorf("at once: %v, %v", got, err)
 	}
 }

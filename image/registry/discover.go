@@ -30,43 +30,6 @@ func AcceleratedTag(tag name.Tag) name.Tag {
 	return tag.Context().Tag(tag.TagStr() + AcceleratedSuffix)
 }
 
-// FindArtifact returns the index artifact of an image: listed in the image index
-// that the image was found through, or among the referrers of its manifest, or
-// listed under the accelerated tag. When one of these places has several, the
-// one that covers most layers of the image is returned, and of equals the one
-// with the smallest digest. One that is not valid is skipped and logged.
-//
-// Errors wrap [ErrNoArtifact] when every place was looked at in vain, or else
-// what [Client.Resolve] returns.
-func (c *Client) FindArtifact(ctx context.Context, image *Image) (*Artifact, error) {
-	best, err := c.best(ctx, image, image.artifacts)
-	if best != nil || err != nil {
-		return best, err
-	}
-	referrers, err := c.referrers(ctx, image)
-	_, refused := errors.AsType[*StatusError](err)
-	if err != nil && !refused {
-		return nil, err
-	}
-	unknown := err // what a registry that refuses the question would have said
-	if best, err = c.best(ctx, image, referrers); best != nil || err != nil {
-		return best, err
-	}
-	if tag, ok := image.Name.(name.Tag); ok {
-		listed, err := c.listed(ctx, AcceleratedTag(tag))
-		if err != nil {
-			return nil, err
-		}
-		if best, err = c.best(ctx, image, listed); best != nil || err != nil {
-			return best, err
-		}
-	}
-	if unknown != nil {
-		return nil, unknown
-	}
-	return nil, fmt.Errorf("looking for the index of %s (%s): %w; \"brisk convert\" makes one", image.Name, image.Digest, ErrNoArtifact)
-}
-
 // ArtifactsUnder returns the artifacts that are listed under a tag, whatever
 // image they belong to; none when there is no such tag.
 func (c *Client) ArtifactsUnder(ctx context.Context, tag name.Tag) ([]*Artifact, error) {

@@ -1,0 +1,125 @@
+package registry
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+)
+
+const (
+	// referrersStart is how long the referrers API is asked alone: where it answers, the
+	// tag need not be looked at.
+	referrersStart = 200 * time.Millisecond
+	// referrersGrace is how long it may take once an artifact was found under the tag. Both are
+	// short, since a pull has a second for all of its look-up.
+	referrersGrace = 250 * time.Millisecond
+)
+
+// outcome is what one way of looking for an artifact led to.
+type outcome struct {
+	artifact *Artifact // nil if there is none
+	err      error
+}
+
+// FindArtifact returns the index artifact of an image: listed in the image index
+// that the image was found through, or among the referrers of its manifest, or
+// listed under the accelerated tag. When one of these places has several, the
+// one that covers most layers of the image is returned, and of equals the one
+// with the smallest digest. One that is not valid is skipped and logged.
+//
+// Some registries never answer when they are asked for referrers. So the tag is looked at while
+// they take their time, and if it has an artifact they are not waited for long.
+//
+// Errors wrap [ErrNoArtifact] when every place was looked at in vain, or else
+// what [Client.Resolve] returns.
+func (c *Client) FindArtifact(ctx context.Context, image *Image) (*Artifact, error) {
+	best, err := c.best(ctx, image, image.artifacts)
+	if best != nil || err != nil {
+		return best, err
+	}
+	var running sync.WaitGroup
+	defer running.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // whichever is not waited for
+	referrers, tagged := make(chan outcome, 1), make(chan outcome, 1)
+	running.Go(func() { referrers <- c.amongReferrers(ctx, image) })
+	start := time.NewTimer(referrersStart)
+	defer start.Stop()
+	select {
+	case byReferrers := <-referrers:
+		if byReferrers.artifact != nil {
+			return byReferrers.artifact, nil
+		}
+		return found(image, byReferrers, c.underTag(ctx, image))
+	case <-start.C:
+	}
+	running.Go(func() { tagged <- c.underTag(ctx, image) })
+	select {
+	case byReferrers := <-referrers:
+		if byReferrers.artifact != nil {
+			return byReferrers.artifact, nil
+		}
+		return found(image, byReferrers, <-tagged)
+	case byTag := <-tagged:
+		return c.awaitReferrers(ctx, image, referrers, byTag)
+	}
+}
+
+// awaitReferrers waits for the referrers of an image, not long if an artifact was found already.
+func (c *Client) awaitReferrers(ctx context.Context, image *Image, referrers <-chan outcome, byTag outcome) (*Artifact, error) {
+	if byTag.artifact == nil {
+		return found(image, <-referrers, byTag)
+	}
+	grace := time.NewTimer(referrersGrace)
+	defer grace.Stop()
+	select {
+	case byReferrers := <-referrers:
+		return found(image, byReferrers, byTag)
+	case <-grace.C:
+		c.log.InfoContext(ctx, "the referrers API does not answer; the index is that of the accelerated tag", "image", image.Name.String())
+		return byTag.artifact, nil
+	}
+}
+
+// found chooses between what two ways have led to. An artifact outweighs any error of the other
+// way.
+func found(image *Image, byReferrers, byTag outcome) (*Artifact, error) {
+	for _, o := range []outcome{byReferrers, byTag} {
+		if o.artifact != nil {
+			return o.artifact, nil
+		}
+	}
+	for _, o := range []outcome{byReferrers, byTag} {
+		if o.err != nil {
+			return nil, o.err
+		}
+	}
+	return nil, fmt.Errorf("looking for the index of %s (%s): %w; \"brisk convert\" makes one", image.Name, image.Digest, ErrNoArtifact)
+}
+
+// amongReferrers looks among the referrers of an image.
+func (c *Client) amongReferrers(ctx context.Context, image *Image) outcome {
+	listed, err := c.referrers(ctx, image)
+	if err != nil {
+		return outcome{err: err}
+	}
+	best, err := c.best(ctx, image, listed)
+	return outcome{best, err}
+}
+
+// underTag looks under the accelerated tag of an image.
+func (c *Client) underTag(ctx context.Context, image *Image) outcome {
+	tag, ok := image.Name.(name.Tag)
+	if !ok {
+		return outcome{}
+	}
+	listed, err := c.listed(ctx, AcceleratedTag(tag))
+	if err != nil {
+		return outcome{err: err}
+	}
+	best, err := c.best(ctx, image, listed)
+	return outcome{best, err}
+}
