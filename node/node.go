@@ -196,7 +196,7 @@ func (n *Node) joinPeers(held block.Source) error {
 	}
 	n.peers, err = p2p.New(p2p.Config{
 		Key: key, Listen: n.cfg.Listen, Members: members, Layout: n.layerIndexes,
-		Local: held, Objects: sharedObjects{n.objects}, Log: n.cfg.Log, Metrics: n.cfg.Metrics,
+		Local: held, Objects: newSharedObjects(n.objects, n.cfg.Log), Log: n.cfg.Log, Metrics: n.cfg.Metrics,
 	})
 	return err
 }
