@@ -88,6 +88,7 @@ func Run(ctx context.Context, cfg Config) []Finding {
 		{"mounts", d.mounts},
 		{"overlayfs", d.overlay},
 		{"disk", d.disk},
+		{"bit-rot", d.rot},
 		{"cgroup", d.cgroup},
 		{"containerd", d.containerd},
 		{"containerd-config", d.containerdConfig},

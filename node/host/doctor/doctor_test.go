@@ -177,3 +177,42 @@ func TestClock(t *testing.T) {
 		http.DefaultClient.CloseIdleConnections()
 	}
 }
+
+// What the scrubber has found is told, also while no agent runs.
+func TestSuspectDisk(t *testing.T) {
+	require.FUSE(t)
+	dir := t.TempDir()
+	for state, want := range map[string]struct {
+		level doctor.Level
+		found string
+	}{
+		"": {doctor.OK, "no block"},
+		`{"version":1,"suspect":"block 3 of layer abc is corrupt again"}`:                            {doctor.Fail, "block 3 of layer abc"},
+		`{"version":1,"bad":[{"last":"` + time.Now().Format(time.RFC3339) + `"}]}`:                   {doctor.Warn, "1 blocks"},
+		`{"version":1,"bad":[{"last":"` + time.Now().AddDate(0, -2, 0).Format(time.RFC3339) + `"}]}`: {doctor.OK, "no block"},
+		`{"version":1`: {doctor.Warn, "decoding"},
+	} {
+		path := filepath.Join(dir, node.ScrubStateFile)
+		if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+		if state != "" {
+			if err := os.WriteFile(path, []byte(state), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		seen := false
+		for _, f := range doctor.Run(t.Context(), config(t, dir)) {
+			if f.Check != "bit-rot" {
+				continue
+			}
+			seen = true
+			if f.Level != want.level || !strings.Contains(f.Found, want.found) {
+				t.Errorf("%s: %s, %q; want %s, %q", state, f.Level, f.Found, want.level, want.found)
+			}
+		}
+		if !seen {
+			t.Errorf("%s: nothing is said of bit rot", state)
+		}
+	}
+}

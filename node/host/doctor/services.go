@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"net/http"
 	"os/exec"
+	"path/filepath"
 	"time"
 
+	"github.com/brisk-project/brisk/lazyfs/scrub"
 	"github.com/brisk-project/brisk/node"
 	"github.com/brisk-project/brisk/node/agent"
 	containerdapi "github.com/brisk-project/brisk/node/containerd"
@@ -88,6 +90,22 @@ func (d *doctor) containerdConfig(ctx context.Context) {
 	}
 	if len(problems) == 0 {
 		d.ok("%s and what it imports make images lazy", d.cfg.Target.Main)
+	}
+}
+
+// rot reads what the scrubber has found, whether the agent runs or not.
+func (d *doctor) rot(context.Context) {
+	found, err := scrub.ReadRecorded(filepath.Join(d.cfg.Node.Directory, node.ScrubStateFile))
+	switch {
+	case err != nil:
+		d.warn("what the disk has lost before is not known; the agent begins a new record", "%v", err)
+	case found.Suspect != "":
+		d.fail("drain the node and replace the disk, or run brisk-node scrub trust once you know the reason", "the disk of the cache is suspect: %s", found.Suspect)
+	case found.Corrupt > 0:
+		d.warn("see brisk-node status; if it goes on, replace the disk", "%d blocks of the cache were found corrupt within 30 days, %d of them are not mended yet",
+			found.Corrupt, found.Pending)
+	default:
+		d.ok("no block of the cache was found corrupt within 30 days")
 	}
 }
 
