@@ -126,11 +126,7 @@ func (n *Node) Fetch(ctx context.Context, image *Image, prepare func(*Image) boo
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(indexFetches)
 	opened := make([]*openLayer, image.Indexed())
-	var unranged error
-	group.Go(func() error {
-		unranged = n.checkRanges(groupCtx, ref.Context(), image)
-		return nil
-	})
+	ranges := n.startRangeCheck(ctx, ref.Context(), image)
 	for i := range opened {
 		layer := &image.Layers[i]
 		group.Go(func() error {
@@ -147,8 +143,10 @@ func (n *Node) Fetch(ctx context.Context, image *Image, prepare func(*Image) boo
 	if err = group.Wait(); err == nil {
 		err = n.CheckIndex(image, image.Indexed()) // they may have been read only now
 	}
-	if err == nil && unranged != nil && !n.local(image) {
-		err = unranged
+	if err == nil && !n.local(image) {
+		err = ranges.wait()
+	} else {
+		ranges.stop()
 	}
 	if err == nil {
 		n.noteFetched(image)

@@ -43,26 +43,51 @@ func (n *Node) noteStreamed(k block.Key, bytes int) {
 	n.registryRate.change(time.Now(), 0, int64(bytes))
 }
 
-// checkRanges returns an error that wraps [registry.ErrNoRanges] if the registry of an image does
-// not serve ranges of its largest layer. That it cannot be asked is no error.
-func (n *Node) checkRanges(ctx context.Context, repo name.Repository, image *Image) error {
+// rangeCheck is a look at whether a registry serves ranges, which goes on beside a pull.
+type rangeCheck struct {
+	cancel context.CancelFunc
+	result <-chan error
+}
+
+// startRangeCheck begins to find out whether the registry of an image serves ranges of its largest
+// layer. Whoever starts it waits for it or stops it.
+func (n *Node) startRangeCheck(ctx context.Context, repo name.Repository, image *Image) rangeCheck {
 	var largest ImageLayer
 	for _, layer := range image.Layers[:image.Indexed()] {
 		if layer.Size > largest.Size {
 			largest = layer
 		}
 	}
-	if largest.Size == 0 {
+	ctx, cancel := context.WithTimeout(ctx, probeTime)
+	result := make(chan error, 1)
+	go func() { result <- n.checkRanges(ctx, repo, image.Name, largest) }()
+	return rangeCheck{cancel, result}
+}
+
+// wait returns an error that wraps [registry.ErrNoRanges] if ranges are not served.
+func (c rangeCheck) wait() error {
+	defer c.cancel()
+	return <-c.result
+}
+
+// stop ends the check, whose result does not matter.
+func (c rangeCheck) stop() {
+	c.cancel()
+	<-c.result
+}
+
+// checkRanges returns an error that wraps [registry.ErrNoRanges] if the registry of an image does
+// not serve ranges of a layer. That it cannot be asked is no error.
+func (n *Node) checkRanges(ctx context.Context, repo name.Repository, image string, layer ImageLayer) error {
+	if layer.Size == 0 {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, probeTime)
-	defer cancel()
-	err := n.cfg.Registry.CheckRanges(ctx, repo, largest.Digest, largest.Size)
+	err := n.cfg.Registry.CheckRanges(ctx, repo, layer.Digest, layer.Size)
 	if errors.Is(err, registry.ErrNoRanges) {
-		return fmt.Errorf("layer %s of %s: %w", largest.Digest.Short(), image.Name, err)
+		return fmt.Errorf("layer %s of %s: %w", layer.Digest.Short(), image, err)
 	}
 	if err != nil {
-		n.log.DebugContext(ctx, "not known whether the registry serves ranges", "image", image.Name, "error", err)
+		n.log.DebugContext(ctx, "not known whether the registry serves ranges", "image", image, "error", err)
 	}
 	return nil
 }

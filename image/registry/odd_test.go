@@ -323,7 +323,7 @@ func TestCheckRanges(t *testing.T) {
 	}
 	for _, odd := range registrytest.Oddities() {
 		p := registrytest.NewProxy(t, r, odd.Fault)
-		client := newClient(t, registry.Config{StallTimeout: 200 * time.Millisecond})
+		client := newClient(t, registry.Config{StallTimeout: 2 * time.Second})
 		if err := check(client, p); errors.Is(err, registry.ErrNoRanges) != odd.Shown {
 			t.Errorf("%s: %v", odd.Name, err)
 		}
