@@ -155,6 +155,9 @@ func Recompress(encoding string, whole bool) Fault {
 		header.Set("Content-Encoding", encoding)
 		header.Del("Content-Length")
 		w.WriteHeader(answer.Code)
+		if err := http.NewResponseController(w).Flush(); err != nil { // what compresses on the way does not wait for the end
+			panic(http.ErrAbortHandler)
+		}
 		send(w, compress(encoding, answer.Body.Bytes()))
 	}
 }
