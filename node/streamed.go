@@ -73,7 +73,7 @@ func (c rangeCheck) wait() error {
 // stop ends the check, whose result does not matter.
 func (c rangeCheck) stop() {
 	c.cancel()
-	<-c.result
+	<-c.result //nolint:errcheck // the result does not matter
 }
 
 // checkRanges returns an error that wraps [registry.ErrNoRanges] if the registry of an image does

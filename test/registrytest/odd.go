@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/flate"
 	"compress/gzip"
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"maps"
@@ -143,6 +144,7 @@ func Multipart() Fault {
 // Recompress compresses answers on their way, whatever the client accepts. Ranges it answers with
 // what is left of it: the whole blob if whole is set, else the compressed range.
 func Recompress(encoding string, whole bool) Fault {
+	var bodies compressed
 	return func(w http.ResponseWriter, r *http.Request, next http.Handler) {
 		if whole {
 			r = r.Clone(r.Context())
@@ -158,8 +160,29 @@ func Recompress(encoding string, whole bool) Fault {
 		if err := http.NewResponseController(w).Flush(); err != nil { // what compresses on the way does not wait for the end
 			panic(http.ErrAbortHandler)
 		}
-		send(w, compress(encoding, answer.Body.Bytes()))
+		send(w, bodies.of(encoding, answer.Body.Bytes()))
 	}
+}
+
+// compressed are bodies by the digest of what was compressed: tests ask for the same whole blob
+// very often, and compressing is slow under the race detector.
+type compressed struct {
+	mu     sync.Mutex
+	bodies map[[sha256.Size]byte][]byte
+}
+
+func (c *compressed) of(encoding string, data []byte) []byte {
+	digest := sha256.Sum256(data)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if body, ok := c.bodies[digest]; ok {
+		return body
+	}
+	if c.bodies == nil {
+		c.bodies = make(map[[sha256.Size]byte][]byte)
+	}
+	c.bodies[digest] = compress(encoding, data)
+	return c.bodies[digest]
 }
 
 func compress(encoding string, data []byte) []byte {
