@@ -37,6 +37,7 @@ func TestDeployed(t *testing.T) {
 		t.Fatalf("the container could do without its agent: only %d bytes are missing", missing)
 	}
 	s.awaitReport(where)
+	s.step("helm test finds a scheduler that is away", s.helmTest)
 	s.step("a warm node comes first", func() { s.warm(lazy, where) })
 	s.step("an agent reports for no other", func() { s.policy(where, s.other(where)) })
 	s.step("a node starts from peers without a registry", func() { s.registryDown(lazy, alone, s.other(where)) })
@@ -44,6 +45,17 @@ func TestDeployed(t *testing.T) {
 	s.step("a drained pod moves", func() { s.drained(lazy, where) })
 	s.step("a pod that requires acceleration waits for it", func() { s.placement(lazy) })
 	s.step("all is taken off", func() { s.uninstalled(lazy) })
+}
+
+// helmTest tests the release as users do, also without its scheduler.
+func (s *site) helmTest() {
+	s.runHelm("test", "brisk", "--timeout", cluster.Patience.String())
+	s.scaleScheduler(0)
+	if err := s.tryHelm("test", "brisk", "--filter", "name=brisk-scheduler-test", "--timeout", "10s"); err == nil {
+		s.t.Error("helm test is content without a scheduler")
+	}
+	s.scaleScheduler(2)
+	s.runHelm("test", "brisk", "--filter", "name=brisk-scheduler-test", "--timeout", cluster.Patience.String())
 }
 
 // explanation is what kubectl brisk says of a pod.

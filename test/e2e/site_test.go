@@ -67,11 +67,27 @@ func deploy(t *testing.T, nodes int, mode string) *site {
 		set, err := s.Client.AppsV1().DaemonSets(namespace).Get(ctx, "brisk-node", metav1.GetOptions{})
 		return err == nil && set.Status.NumberReady == int32(nodes), err
 	})
+	s.awaitScheduler(2)
+	return s
+}
+
+// awaitScheduler waits until the scheduler has as many replicas, all of them ready.
+func (s *site) awaitScheduler(replicas int32) {
+	s.t.Helper()
 	s.Await("the scheduler to be ready", cluster.Patience, func(ctx context.Context) (bool, error) {
 		deployment, err := s.Client.AppsV1().Deployments(namespace).Get(ctx, scheduler, metav1.GetOptions{})
-		return err == nil && deployment.Status.ReadyReplicas == 2, err
+		return err == nil && deployment.Status.Replicas == replicas && deployment.Status.ReadyReplicas == replicas, err
 	})
-	return s
+}
+
+// scaleScheduler changes the number of replicas of the scheduler.
+func (s *site) scaleScheduler(replicas int32) {
+	s.t.Helper()
+	patch := fmt.Appendf(nil, `{"spec":{"replicas":%d}}`, replicas)
+	if _, err := s.Client.AppsV1().Deployments(namespace).Patch(s.t.Context(), scheduler, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+		s.t.Fatal(err)
+	}
+	s.awaitScheduler(replicas)
 }
 
 // containerdConfig returns the configuration of containerd on a node.
@@ -82,11 +98,19 @@ func (s *site) containerdConfig(n *cluster.Node) string {
 
 func (s *site) runHelm(args ...string) {
 	s.t.Helper()
+	if err := s.tryHelm(args...); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *site) tryHelm(args ...string) error {
+	s.t.Helper()
 	cmd := exec.CommandContext(s.t.Context(), s.helm, append(args, "--namespace", namespace, "--kubeconfig", s.Kubeconfig)...)
 	cmd.Env = append(os.Environ(), "HELM_CACHE_HOME="+s.t.TempDir(), "HELM_CONFIG_HOME="+s.t.TempDir(), "HELM_DATA_HOME="+s.t.TempDir())
 	if out, err := cmd.CombinedOutput(); err != nil {
-		s.t.Fatalf("helm %s: %v\n%s", strings.Join(args, " "), err, out)
+		return fmt.Errorf("helm %s: %w\n%s", strings.Join(args, " "), err, out)
 	}
+	return nil
 }
 
 // brisk runs kubectl-brisk.
