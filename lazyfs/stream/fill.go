@@ -28,25 +28,30 @@ type FillConfig struct {
 	Parallel int
 	// BytesPerSecond limits the rate; zero means no limit.
 	BytesPerSecond int64
-	// First is fetched before anything else, in this order and more urgently: the blocks
-	// that a start reads. Ranges of other layers are left out.
+	// First is the start-up trace: it is fetched before anything else, in this order, at a
+	// higher priority. Ranges of layers that the filler does not have are ignored.
 	First []block.Range `json:"-"`
-	// OnlyTrace leaves out everything else.
+	// OnlyTrace stops the filler after First.
 	OnlyTrace bool `json:"-"`
 }
 
-// headBlocks is how many blocks of [FillConfig.First] are fetched as the head of a trace,
-// 8 MiB: those that a program needs before it has done anything that takes time.
+// headBlocks is how many blocks at the start of [FillConfig.First] have class
+// block.ClassHead: 8 MiB, which a program reads before it does anything that takes time.
 const headBlocks = 32
 
-// Filler fetches what is missing of a set of layers in the background. Each extent is
-// asked for once, in this order: what [FillConfig.First] says; those where reads have waited, the last one first;
-// then what follows the place where a read has waited last, to the end of its layer and
-// from the start of it; then the other layers, the top one first: what an image was
-// made for lies on top of what it was made from. Blocks evicted meanwhile stay evicted.
+// Filler fetches the missing blocks of a set of layers in the background. It requests each
+// extent once, in this order:
 //
-// A filler does not stand back when reads wait, for it would never end beside a program
-// that reads all the time. The source has to serve block.ClassFill last.
+//  1. the ranges of [FillConfig.First];
+//  2. extents where a read has waited, the most recent one first;
+//  3. the extents after the last of those, to the end of its layer, then from its start;
+//  4. the other layers from the top down, because the program of an image is usually in its
+//     upper layers.
+//
+// Blocks that are evicted meanwhile are not fetched again.
+//
+// A filler does not pause while reads wait: beside a program that reads all the time it
+// would never finish. The source must serve block.ClassFill last.
 type Filler struct {
 	reader  *Reader
 	layers  []*Layer
@@ -54,11 +59,10 @@ type Filler struct {
 	limiter *rate.Limiter
 	done    atomic.Int64
 
-	mu     sync.Mutex      // guards what follows
-	first  []block.Request // to be asked for before all else
-	rest   [][]bool        // of each layer, the extents that have not been asked for
-	layer  int             // where to go on
-	extent int
+	mu            sync.Mutex      // guards the fields below
+	prefetchQueue []block.Request // requests of the trace that are still to be sent
+	unrequested   [][]bool        // by layer and extent: not requested yet
+	layer, extent int             // where the next search starts
 }
 
 // NewFiller returns a filler of layers, all of this reader, the bottom one first.
@@ -68,21 +72,21 @@ func (r *Reader) NewFiller(layers []*Layer, cfg FillConfig) *Filler {
 	}
 	f := &Filler{reader: r, layers: layers, cfg: cfg, layer: max(0, len(layers)-1)}
 	for _, l := range layers {
-		rest := make([]bool, (block.Count(l.size)+block.ExtentBlocks-1)/block.ExtentBlocks)
-		for i := range rest {
-			rest[i] = !cfg.OnlyTrace
+		extents := make([]bool, (block.Count(l.size)+block.ExtentBlocks-1)/block.ExtentBlocks)
+		for i := range extents {
+			extents[i] = !cfg.OnlyTrace
 		}
-		f.rest = append(f.rest, rest)
+		f.unrequested = append(f.unrequested, extents)
 	}
-	f.first = f.requests(cfg.First)
+	f.prefetchQueue = f.requests(cfg.First)
 	if cfg.BytesPerSecond > 0 {
 		f.limiter = rate.NewLimiter(rate.Limit(cfg.BytesPerSecond), block.ExtentSize)
 	}
 	return f
 }
 
-// Run fetches until everything has been asked for with success, then returns nil,
-// or until ctx ends, then returns its error.
+// Run fetches until every request has succeeded and returns nil, or until ctx ends and
+// returns its error.
 func (f *Filler) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for range f.cfg.Parallel {
@@ -91,8 +95,8 @@ func (f *Filler) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// RunWorker is Run with a single request in flight. It may be called beside Run: each
-// returns when what it has asked for has come and nothing is left to ask for.
+// RunWorker is Run with a single request in flight. It may run at the same time as Run: each
+// returns when its own requests have succeeded and no request is left.
 func (f *Filler) RunWorker(ctx context.Context) error {
 	if err := f.prefetch(ctx); err != nil {
 		return err
@@ -109,8 +113,8 @@ func (f *Filler) RunWorker(ctx context.Context) error {
 	}
 }
 
-// Prefetch fetches what [FillConfig.First] says, with all requests in flight, and returns
-// when it is there. It may be called beside Run and RunWorker.
+// Prefetch fetches the ranges of [FillConfig.First], with FillConfig.Parallel requests in
+// flight, and returns when they are local. It may run at the same time as Run and RunWorker.
 func (f *Filler) Prefetch(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for range f.cfg.Parallel {
@@ -121,7 +125,7 @@ func (f *Filler) Prefetch(ctx context.Context) error {
 
 func (f *Filler) prefetch(ctx context.Context) error {
 	for {
-		req, ok := f.nextFirst()
+		req, ok := f.nextPrefetch()
 		if !ok {
 			return nil
 		}
@@ -131,8 +135,8 @@ func (f *Filler) prefetch(ctx context.Context) error {
 	}
 }
 
-// requests cuts ranges into requests, none longer than an extent, and leaves out those that
-// are not of the filler's layers.
+// requests splits ranges into requests of at most an extent, and drops ranges of layers that
+// the filler does not have.
 func (f *Filler) requests(ranges []block.Range) []block.Request {
 	var all []block.Request
 	blocks := uint32(0)
@@ -154,19 +158,20 @@ func (f *Filler) requests(ranges []block.Range) []block.Request {
 	return all
 }
 
-// nextFirst chooses what to fetch before all else.
-func (f *Filler) nextFirst() (block.Request, bool) {
+// nextPrefetch returns the next request of the trace.
+func (f *Filler) nextPrefetch() (block.Request, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if len(f.first) == 0 {
+	if len(f.prefetchQueue) == 0 {
 		return block.Request{}, false
 	}
-	req := f.first[0]
-	f.first = f.first[1:]
+	req := f.prefetchQueue[0]
+	f.prefetchQueue = f.prefetchQueue[1:]
 	return req, true
 }
 
-// Blocks returns how many blocks have been dealt with, and of how many.
+// Blocks returns how many blocks have been fetched by requests of the fill, and how many the
+// layers have.
 func (f *Filler) Blocks() (done, total int64) {
 	for _, l := range f.layers {
 		total += int64(block.Count(l.size))
@@ -174,7 +179,7 @@ func (f *Filler) Blocks() (done, total int64) {
 	return f.done.Load(), total
 }
 
-// fetch brings one range in, however often it takes.
+// fetch sends a request, and repeats it until it succeeds or ctx ends.
 func (f *Filler) fetch(ctx context.Context, req block.Request) error {
 	for pause := firstFillPause; ; pause = min(2*pause, lastFillPause) {
 		if err := ctx.Err(); err != nil {
@@ -199,23 +204,23 @@ func (f *Filler) fetch(ctx context.Context, req block.Request) error {
 	}
 }
 
-// next chooses what to fetch.
+// next chooses the next extent to fetch.
 func (f *Filler) next() (block.Range, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for i := range f.layers {
 		for {
-			hot, ok := f.layers[i].nextRead()
+			extent, ok := f.layers[i].popRecentRead()
 			if !ok {
 				break
 			}
-			f.layer, f.extent = i, int(hot)
-			if f.rest[i][hot] {
-				return f.takeLocked(i, int(hot)), true
+			f.layer, f.extent = i, int(extent)
+			if f.unrequested[i][extent] {
+				return f.markRequestedLocked(i, int(extent)), true
 			}
 		}
 	}
-	// What it was made for first: the layer in which reads wait, then from the top down.
+	// The layer in which reads have waited comes first, then the others from the top down.
 	if len(f.layers) == 0 {
 		return block.Range{}, false
 	}
@@ -228,19 +233,19 @@ func (f *Filler) next() (block.Range, bool) {
 		if i == f.layer {
 			start = f.extent
 		}
-		for k := range f.rest[i] {
-			if extent := (start + k) % len(f.rest[i]); f.rest[i][extent] {
+		for k := range f.unrequested[i] {
+			if extent := (start + k) % len(f.unrequested[i]); f.unrequested[i][extent] {
 				f.layer, f.extent = i, extent
-				return f.takeLocked(i, extent), true
+				return f.markRequestedLocked(i, extent), true
 			}
 		}
 	}
 	return block.Range{}, false
 }
 
-// takeLocked returns the blocks of an extent, which is asked for now.
-func (f *Filler) takeLocked(i, extent int) block.Range {
-	f.rest[i][extent] = false
+// markRequestedLocked marks an extent as requested and returns its blocks.
+func (f *Filler) markRequestedLocked(i, extent int) block.Range {
+	f.unrequested[i][extent] = false
 	first := uint32(extent) * block.ExtentBlocks
 	count := min(block.ExtentBlocks, block.Count(f.layers[i].size)-first)
 	return block.Range{Layer: f.layers[i].id, First: first, Count: count}

@@ -19,10 +19,10 @@ type Layer struct {
 	id     block.Digest
 	size   int64
 
-	mu     sync.Mutex
-	seq    sequence  // guarded by mu
-	hot    recentSet // guarded by mu
-	failed failures  // guarded by mu
+	mu          sync.Mutex
+	seq         sequence  // guarded by mu
+	recentReads recentSet // extents where reads have waited, guarded by mu
+	failed      failures  // guarded by mu
 }
 
 // ID returns the stream ID of the layer.
@@ -84,13 +84,13 @@ func (l *Layer) Fetch(ctx context.Context, p []byte, off int64) error {
 	r := l.reader
 	timeout := l.begin(off, len(p))
 	start := time.Now()
-	r.load.begin()
+	r.waiting.begin()
 	r.metrics.waiting(1)
 	ctx, cancel := l.withDeadline(ctx, timeout)
 	err := l.fetchUntilDone(ctx, p, off)
 	cancel()
 	r.metrics.waiting(-1)
-	r.load.end()
+	r.waiting.end()
 	if errors.Is(err, ErrDeadline) {
 		l.fail(off, len(p))
 	}
@@ -222,8 +222,8 @@ func (l *Layer) advance(off int64, n int) {
 func (l *Layer) begin(off int64, n int) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.hot.add(uint32(off / block.ExtentSize))
-	l.hot.add(uint32((off + int64(n) - 1) / block.ExtentSize))
+	l.recentReads.add(uint32(off / block.ExtentSize))
+	l.recentReads.add(uint32((off + int64(n) - 1) / block.ExtentSize))
 	return l.failed.timeout(block.Covering(l.id, off, int64(n)), l.reader.cfg.Timeout)
 }
 
@@ -234,9 +234,9 @@ func (l *Layer) fail(off int64, n int) {
 	l.failed.add(block.Covering(l.id, off, int64(n)))
 }
 
-// nextRead returns the extent where a read waited most recently and forgets it.
-func (l *Layer) nextRead() (uint32, bool) {
+// popRecentRead removes and returns the extent where a read has waited most recently.
+func (l *Layer) popRecentRead() (uint32, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.hot.take()
+	return l.recentReads.pop()
 }

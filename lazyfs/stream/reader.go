@@ -75,7 +75,7 @@ type Reader struct {
 	cfg     Config
 	holder  block.Holder // cfg.Local if it is one, else nil
 	pages   PageReleaser // cfg.Local if it is one, else nil
-	load    load
+	waiting waitCounter
 	ahead   chan block.Range
 	metrics *metrics
 
@@ -135,7 +135,7 @@ func (r *Reader) Open(id block.Digest, size int64) *Layer {
 }
 
 // Waiting returns how many reads wait for blocks now.
-func (r *Reader) Waiting() int { return r.load.count() }
+func (r *Reader) Waiting() int { return r.waiting.count() }
 
 // background fetches what is missing of req and reports whether it succeeded.
 func (r *Reader) background(ctx context.Context, req block.Request) bool {

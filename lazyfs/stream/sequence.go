@@ -5,17 +5,17 @@ import "github.com/brisk-project/brisk/internal/block"
 const (
 	// maxRuns is how many sequential readers of one layer are told apart.
 	maxRuns = 8
-	// slack is by how many blocks reads of a run may arrive out of order: the
+	// reorderSlack is by how many blocks reads of a run may arrive out of order: the
 	// kernel sends two read-ahead requests of 1 MiB at a time.
-	slack = 8
+	reorderSlack = 8
 	// firstWindow is the number of blocks from which on reads count as sequential.
 	// A single program or library is rarely longer, and what would be fetched in
 	// vain behind it is as short.
 	firstWindow = 3
 	// minAhead is the least number of blocks worth a request of read-ahead.
 	minAhead = 2
-	// hotExtents is how many extents with reads that waited are remembered.
-	hotExtents = 32
+	// maxRecentReads is how many extents with waiting reads are remembered.
+	maxRecentReads = 32
 )
 
 // run is one sequential pass over a layer.
@@ -38,7 +38,7 @@ func (s *sequence) record(read block.Range) *run {
 	oldest := &s.runs[0]
 	for i := range s.runs {
 		r := &s.runs[i]
-		if r.used > 0 && read.First <= r.end+slack && read.End()+slack >= r.end {
+		if r.used > 0 && read.First <= r.end+reorderSlack && read.End()+reorderSlack >= r.end {
 			if read.End() > r.end {
 				r.length += min(read.End()-r.end, read.Count)
 				r.end = read.End()
@@ -88,13 +88,13 @@ func (s *recentSet) add(extent uint32) {
 			break
 		}
 	}
-	if len(s.extents) == hotExtents {
+	if len(s.extents) == maxRecentReads {
 		s.extents = s.extents[1:]
 	}
 	s.extents = append(s.extents, extent)
 }
 
-func (s *recentSet) take() (uint32, bool) {
+func (s *recentSet) pop() (uint32, bool) {
 	if len(s.extents) == 0 {
 		return 0, false
 	}
