@@ -45,9 +45,9 @@ type ImageStatus struct {
 	StreamBytes int64 `json:"streamBytes"`
 	// Mounts is how many mounts of it there are, and Direct whether none of them needs
 	// a process.
-	Mounts  int     `json:"mounts"`
-	Direct  bool    `json:"direct"`
-	Traffic Traffic `json:"traffic"`
+	Mounts  int         `json:"mounts"`
+	Direct  bool        `json:"direct"`
+	Traffic SourceStats `json:"traffic"`
 	// ProvenLayers of the lazy layers have been read to their end, and their indexes are
 	// true.
 	ProvenLayers int `json:"provenLayers"`

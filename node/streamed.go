@@ -39,7 +39,7 @@ func (c streamCache) Put(ctx context.Context, k block.Key, data []byte) error {
 
 // noteStreamed counts a block that came from the registry for nobody in particular.
 func (n *Node) noteStreamed(k block.Key, bytes int) {
-	n.trafficCounters.change(k.Layer, func(t *Traffic) { *fromRegistry(t) += int64(bytes) })
+	n.trafficCounters.change(k.Layer, func(t *SourceStats) { *fromRegistry(t) += int64(bytes) })
 	n.registryRate.change(time.Now(), 0, int64(bytes))
 }
 

@@ -12,16 +12,16 @@ import (
 )
 
 const (
-	// tallied is how many layer streams are counted for. The one not read for the
-	// longest time is forgotten.
-	tallied = 4096
+	// maxCountedStreams is how many layer streams have counters. The least recently read one
+	// is dropped.
+	maxCountedStreams = 4096
 	// stallAfter is how long a read has to wait for blocks to count as a stall.
 	stallAfter = 100 * time.Millisecond
 )
 
-// Traffic counts what came of layer streams from where since the node started, in bytes,
-// and how often somebody had to wait for it.
-type Traffic struct {
+// SourceStats counts the bytes that each source has delivered since the node started, and
+// the reads that had to wait.
+type SourceStats struct {
 	// Memory, Disk, Peers and Registry count uncompressed bytes of blocks. What the
 	// kernel reads from its own memory, or from files of the cache, is not among them.
 	Memory   int64 `json:"memory"`
@@ -35,8 +35,8 @@ type Traffic struct {
 	LongestStall time.Duration `json:"longestStallNanoseconds"`
 }
 
-// add adds what was counted for another stream.
-func (t *Traffic) add(other Traffic) {
+// add adds the counters of another stream.
+func (t *SourceStats) add(other SourceStats) {
 	t.Memory += other.Memory
 	t.Disk += other.Disk
 	t.Peers += other.Peers
@@ -46,65 +46,65 @@ func (t *Traffic) add(other Traffic) {
 	t.LongestStall = max(t.LongestStall, other.LongestStall)
 }
 
-// trafficCounters counts for each layer stream.
+// trafficCounters keeps SourceStats by layer stream.
 type trafficCounters struct {
 	mu      sync.Mutex
-	streams *lru.Cache[block.Digest, *Traffic] // what they point to is guarded by mu
+	streams *lru.Cache[block.Digest, *SourceStats] // the counters, too, are guarded by mu
 }
 
 func newTrafficCounters() (*trafficCounters, error) {
-	streams, err := lru.New[block.Digest, *Traffic](tallied)
+	streams, err := lru.New[block.Digest, *SourceStats](maxCountedStreams)
 	return &trafficCounters{streams: streams}, err
 }
 
-// of returns what was counted for a stream.
-func (t *trafficCounters) of(stream block.Digest) Traffic {
+// of returns the counters of a stream.
+func (t *trafficCounters) of(stream block.Digest) SourceStats {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if counted, ok := t.streams.Peek(stream); ok {
 		return *counted
 	}
-	return Traffic{}
+	return SourceStats{}
 }
 
-// change changes what is counted for a stream.
-func (t *trafficCounters) change(stream block.Digest, fn func(*Traffic)) {
+// change calls fn with the counters of a stream, locked.
+func (t *trafficCounters) change(stream block.Digest, fn func(*SourceStats)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	counted, ok := t.streams.Get(stream)
 	if !ok {
-		counted = new(Traffic)
+		counted = new(SourceStats)
 		t.streams.Add(stream, counted)
 	}
 	fn(counted)
 }
 
-// counted is a source whose blocks are counted in one of the fields.
+// counted is a source that counts delivered bytes in one of the fields.
 type counted struct {
 	block.Source
 	trafficCounters *trafficCounters
-	field           func(*Traffic) *int64
+	field           func(*SourceStats) *int64
 }
 
-// count returns a source that counts what another one delivers.
-func (t *trafficCounters) count(src block.Source, field func(*Traffic) *int64) block.Source {
+// count returns src with its delivered bytes counted.
+func (t *trafficCounters) count(src block.Source, field func(*SourceStats) *int64) block.Source {
 	return counted{src, t, field}
 }
 
 // Fetch implements [block.Source].
 func (c counted) Fetch(ctx context.Context, req block.Request, sink block.Sink) error {
 	return c.Source.Fetch(ctx, req, func(k block.Key, data []byte) error {
-		c.trafficCounters.change(k.Layer, func(t *Traffic) { *c.field(t) += int64(len(data)) })
+		c.trafficCounters.change(k.Layer, func(t *SourceStats) { *c.field(t) += int64(len(data)) })
 		return sink(k, data)
 	})
 }
 
-func fromMemory(t *Traffic) *int64   { return &t.Memory }
-func fromDisk(t *Traffic) *int64     { return &t.Disk }
-func fromPeers(t *Traffic) *int64    { return &t.Peers }
-func fromRegistry(t *Traffic) *int64 { return &t.Registry }
+func fromMemory(t *SourceStats) *int64   { return &t.Memory }
+func fromDisk(t *SourceStats) *int64     { return &t.Disk }
+func fromPeers(t *SourceStats) *int64    { return &t.Peers }
+func fromRegistry(t *SourceStats) *int64 { return &t.Registry }
 
-// timed is a source whose slow answers to reads are counted, and all of them for starts.
+// timed is a source that counts slow reads as stalls, and measures all reads of starts.
 type timed struct {
 	block.Source
 	trafficCounters *trafficCounters
@@ -122,7 +122,7 @@ func (s timed) Fetch(ctx context.Context, req block.Request, sink block.Sink) er
 	ended := time.Now()
 	done(ended)
 	if took := ended.Sub(started); took > stallAfter {
-		s.trafficCounters.change(req.Layer, func(t *Traffic) {
+		s.trafficCounters.change(req.Layer, func(t *SourceStats) {
 			t.Stalls++
 			t.StallTime += took
 			t.LongestStall = max(t.LongestStall, took)
@@ -131,7 +131,7 @@ func (s timed) Fetch(ctx context.Context, req block.Request, sink block.Sink) er
 	return err
 }
 
-// countedDisk is the disk cache with its direct reads counted.
+// countedDisk is the disk cache; it counts the bytes of direct reads.
 type countedDisk struct {
 	*cache.Disk
 	trafficCounters *trafficCounters
@@ -141,7 +141,7 @@ type countedDisk struct {
 func (d countedDisk) ReadAt(layer block.Digest, p []byte, off int64) (int, error) {
 	n, err := d.Disk.ReadAt(layer, p, off)
 	if err == nil {
-		d.trafficCounters.change(layer, func(t *Traffic) { t.Disk += int64(n) })
+		d.trafficCounters.change(layer, func(t *SourceStats) { t.Disk += int64(n) })
 	}
 	return n, err
 }

@@ -41,7 +41,7 @@ type digestsOfImage struct {
 }
 
 // update takes note of which images there are, and asks for their digests if that is time.
-func (p *imageDigests) update(ctx context.Context, at time.Time, held []agent.HeldImage) {
+func (p *imageDigests) update(ctx context.Context, at time.Time, held []agent.ImageInventory) {
 	if p.list == nil {
 		return
 	}

@@ -55,7 +55,7 @@ func TestPulled(t *testing.T) {
 	} {
 		at, answer, err = at.Add(step.after), step.answer, step.err
 		before := asked
-		p.update(t.Context(), at, []agent.HeldImage{{Manifest: app}})
+		p.update(t.Context(), at, []agent.ImageInventory{{Manifest: app}})
 		if asks := asked > before; asks != step.asks {
 			t.Errorf("step %d: asked %t", i, asks)
 		}
@@ -64,12 +64,12 @@ func TestPulled(t *testing.T) {
 		}
 	}
 	// One that containerd does not come to have, and one of a node without containerd.
-	p.update(t.Context(), at, []agent.HeldImage{{Manifest: plain}})
+	p.update(t.Context(), at, []agent.ImageInventory{{Manifest: plain}})
 	if got := p.digests(at.Add(pullGrace), plain); !slices.Equal(got, []string{plain.String()}) {
 		t.Errorf("after a while: %q", got)
 	}
 	p = imageDigests{}
-	p.update(t.Context(), at, []agent.HeldImage{{Manifest: plain}})
+	p.update(t.Context(), at, []agent.ImageInventory{{Manifest: plain}})
 	if got := p.digests(at, plain); !slices.Equal(got, []string{plain.String()}) {
 		t.Errorf("without containerd: %q", got)
 	}
@@ -101,9 +101,9 @@ func TestMultiPlatform(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	state := clusterState{last: agent.Held{
-		Images: []agent.HeldImage{{Manifest: manifest, Cached: 7}},
-		Starts: []agent.HeldStart{{Manifest: manifest, Waited: 1500 * time.Millisecond, Finished: time.Unix(1000, 0)}},
+	state := clusterState{last: agent.Inventory{
+		Images: []agent.ImageInventory{{Manifest: manifest, Cached: 7}},
+		Starts: []agent.ContainerStart{{Manifest: manifest, Waited: 1500 * time.Millisecond, Finished: time.Unix(1000, 0)}},
 	}}
 	state.imageDigests = imageDigests{log: slog.New(slog.DiscardHandler), list: containerdapi.NewImages(s.Address, kubeletNamespace).Targets}
 	state.imageDigests.update(t.Context(), time.Now(), state.last.Images)

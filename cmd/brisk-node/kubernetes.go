@@ -80,7 +80,7 @@ func newCluster(cfg clusterConfig) (*cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making a client of metadata: %w", err)
 	}
-	state := &clusterState{agent: cfg.agent, inventory: cfg.agent.Inventory(), version: programVersion()}
+	state := &clusterState{agent: cfg.agent, inventory: cfg.agent.InventoryReader(), version: programVersion()}
 	state.imageDigests.log = cfg.log
 	if address := cfg.settings.Containerd.Address; address != "" {
 		state.imageDigests.list = containerdapi.NewImages(address, kubeletNamespace).Targets
@@ -173,13 +173,13 @@ func (c *cluster) Run(ctx context.Context) error {
 // clusterState implements [nodeblocks.State] with an agent.
 type clusterState struct {
 	agent     *agent.Agent
-	inventory *agent.Inventory
+	inventory *agent.InventoryReader
 	version   string
 	address   netip.Addr // zero for all
 
 	asked        time.Time // when notReady was learned
 	notReady     []error
-	last         agent.Held
+	last         agent.Inventory
 	imageDigests imageDigests
 }
 
@@ -190,7 +190,7 @@ func (s *clusterState) Report(ctx context.Context) nodeblocks.Report {
 		s.notReady, s.asked = s.agent.NotReady(ctx), now
 	}
 	problems := slices.Clone(s.notReady)
-	held, err := s.inventory.Held(ctx)
+	held, err := s.inventory.Read(ctx)
 	if err == nil {
 		s.last = held
 	} else {

@@ -35,12 +35,12 @@ func TestAdvertised(t *testing.T) {
 }
 
 func TestReport(t *testing.T) {
-	s := clusterState{version: "v1", address: netip.MustParseAddr("192.0.2.9"), last: agent.Held{
-		Held: node.Held{
+	s := clusterState{version: "v1", address: netip.MustParseAddr("192.0.2.9"), last: agent.Inventory{
+		Inventory: node.Inventory{
 			CapacityBytes: 20 << 30, CachedBytes: 5 << 30, PinnedBytes: 1 << 30, PeerRate: 7, RegistryRate: 8, Backend: "erofs",
 			PeerID: "id", PeerAddrs: []string{"id@/ip4/127.0.0.1/tcp/4077"},
 		},
-		Images: []agent.HeldImage{{Manifest: block.Digest{0, 0, 0, 0, 9, 1}, StartMissing: 3, Cached: 4, Estimated: true}},
+		Images: []agent.ImageInventory{{Manifest: block.Digest{0, 0, 0, 0, 9, 1}, StartMissing: 3, Cached: 4, Estimated: true}},
 	}}
 	want := nodeblocks.Report{
 		Status: v1alpha1.NodeBlocksStatus{

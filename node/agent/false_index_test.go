@@ -113,7 +113,7 @@ func TestFalseIndexIsQuarantined(t *testing.T) {
 	if _, err := a.Mounts(t.Context(), "before"); err != nil {
 		t.Errorf("a container that was there before: %v", err)
 	}
-	if held, err := a.agent.Inventory().Held(t.Context()); err != nil || len(held.Images) != 0 {
+	if held, err := a.agent.InventoryReader().Read(t.Context()); err != nil || len(held.Images) != 0 {
 		t.Errorf("the image is offered to the scheduler: %+v, %v", held.Images, err)
 	}
 	undo()

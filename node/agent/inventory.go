@@ -10,58 +10,58 @@ import (
 	"github.com/brisk-project/brisk/node"
 )
 
-// Held says what the machine has of images.
-type Held struct {
-	node.Held
+// Inventory is the inventory of the node with its images and recent starts.
+type Inventory struct {
+	node.Inventory
 
-	Images []HeldImage
-	// Starts are the newest starts of containers that are over, the oldest first.
-	Starts []HeldStart
+	Images []ImageInventory
+	// Starts are the most recent starts of containers that have finished, the oldest first.
+	Starts []ContainerStart
 }
 
-// HeldStart is how long a container waited for its image.
-type HeldStart struct {
+// ContainerStart is how long a container waited for its image.
+type ContainerStart struct {
 	Manifest block.Digest
-	// Waited is the time from the first question for the image until it was mounted, or
-	// that of mounting alone if it was pulled long before; and after that the time that
-	// reads waited for blocks, up to Finished.
+	// Waited is the time from the first request of the pull until the image was mounted (the
+	// mount time alone if it was pulled long before), plus the time that reads waited for
+	// blocks until Finished.
 	Waited   time.Duration
 	Finished time.Time
 }
 
-// longBefore is how long before a mount the pull of an image may have begun to be part of the
-// start of the container that it is mounted for.
-const longBefore = time.Minute
+// maxPullAge is how long before the mount a pull may have begun to count as part of the start
+// of the container.
+const maxPullAge = time.Minute
 
-// HeldImage is an image that is loaded lazily. Sizes are in bytes.
-type HeldImage struct {
+// ImageInventory is the state of a lazy image. Sizes are in bytes.
+type ImageInventory struct {
 	Manifest block.Digest
-	// StartMissing is what a start still has to load, Estimated that this is a guess.
+	// StartMissing is how much a start still has to load; Estimated marks it as an estimate.
 	StartMissing int64
 	Estimated    bool
 	Cached       int64
 }
 
-// Inventory tells again and again what an agent has. It keeps what it has read of images,
-// so that asking often costs little. It is not safe for concurrent use.
-type Inventory struct {
+// InventoryReader reads the inventory of an agent repeatedly. It caches opened images, so that
+// frequent reads are cheap. It is not safe for concurrent use.
+type InventoryReader struct {
 	agent *Agent
 	read  map[string]*node.Image
 }
 
-// Inventory returns one that has read nothing yet.
-func (a *Agent) Inventory() *Inventory { return &Inventory{agent: a} }
+// InventoryReader returns a new reader with an empty cache.
+func (a *Agent) InventoryReader() *InventoryReader { return &InventoryReader{agent: a} }
 
-// Held tells what the agent has now.
-func (i *Inventory) Held(ctx context.Context) (Held, error) {
+// Read returns the current inventory.
+func (i *InventoryReader) Read(ctx context.Context) (Inventory, error) {
 	ids, err := i.agent.snapshots.Images(ctx)
 	if err != nil {
-		return Held{}, err
+		return Inventory{}, err
 	}
 	read := make(map[string]*node.Image, len(ids))
 	// Images of the same manifest under several names are one.
 	seen := make(map[block.Digest]bool, len(ids))
-	held := Held{Held: i.agent.node.Held()}
+	inventory := Inventory{Inventory: i.agent.node.Inventory()}
 	for _, id := range ids {
 		opened, ok := i.read[id]
 		if !ok {
@@ -70,7 +70,7 @@ func (i *Inventory) Held(ctx context.Context) (Held, error) {
 				continue // removed meanwhile
 			}
 			if err != nil {
-				return Held{}, err
+				return Inventory{}, err
 			}
 		}
 		read[id] = opened
@@ -82,33 +82,33 @@ func (i *Inventory) Held(ctx context.Context) (Held, error) {
 			continue // no pod can start with it here
 		}
 		status := i.agent.node.ImageStatus(opened)
-		image := HeldImage{Manifest: opened.Digest, Cached: status.CachedBytes}
+		image := ImageInventory{Manifest: opened.Digest, Cached: status.CachedBytes}
 		image.StartMissing, image.Estimated = status.StartEstimate()
-		held.Images = append(held.Images, image)
+		inventory.Images = append(inventory.Images, image)
 	}
 	i.read = read
-	held.Starts = heldStarts(i.agent.node.Starts(), i.agent.snapshots.Pulls())
-	return held, nil
+	inventory.Starts = containerStarts(i.agent.node.Starts(), i.agent.snapshots.Pulls())
+	return inventory, nil
 }
 
-// heldStarts puts together starts, the oldest first, and the pulls that some of them began
-// with: the first start after a pull does.
-func heldStarts(starts []node.Start, pulls []snapshotter.PullStatus) []HeldStart {
+// containerStarts combines starts, the oldest first, with pulls: the first start after a pull
+// includes the time of the pull.
+func containerStarts(starts []node.Start, pulls []snapshotter.PullStatus) []ContainerStart {
 	asked := make(map[[2]string]time.Time, len(pulls))
 	for _, pull := range pulls {
 		asked[[2]string{pull.Image, pull.Manifest}] = pull.Started
 	}
-	held := make([]HeldStart, len(starts))
+	all := make([]ContainerStart, len(starts))
 	for i, start := range starts {
 		waited := start.Mounting
 		key := [2]string{start.Image, start.Manifest.String()}
 		if pull, ok := asked[key]; ok && pull.Before(start.Began) {
-			if start.Began.Sub(pull) < longBefore {
+			if start.Began.Sub(pull) < maxPullAge {
 				waited += start.Began.Sub(pull)
 			}
 			delete(asked, key)
 		}
-		held[i] = HeldStart{Manifest: start.Manifest, Waited: waited + start.Waited, Finished: start.Finished}
+		all[i] = ContainerStart{Manifest: start.Manifest, Waited: waited + start.Waited, Finished: start.Finished}
 	}
-	return held
+	return all
 }

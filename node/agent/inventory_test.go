@@ -11,8 +11,8 @@ import (
 	"github.com/brisk-project/brisk/node"
 )
 
-// TestHeldStarts checks which starts a pull is part of.
-func TestHeldStarts(t *testing.T) {
+// TestContainerStarts checks to which start the time of a pull is added.
+func TestContainerStarts(t *testing.T) {
 	zero := time.Unix(1000, 0)
 	at := func(seconds int) time.Time { return zero.Add(time.Duration(seconds) * time.Second) }
 	app, old := block.Digest{1}, block.Digest{2}
@@ -26,7 +26,7 @@ func TestHeldStarts(t *testing.T) {
 		{Image: "old", Manifest: old.String(), Started: at(0)},
 	}
 	var got []time.Duration
-	for _, held := range heldStarts([]node.Start{
+	for _, held := range containerStarts([]node.Start{
 		start("app", app, 90),    // before the pull, which is one of after it was removed
 		start("app", app, 104),   // the first after the pull
 		start("app", app, 110),   // another container
