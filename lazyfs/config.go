@@ -75,10 +75,10 @@ type Config struct {
 	// Keeper keeps mounts that need this process for the next one; nil if there is
 	// nothing that could. Then they end with the process.
 	Keeper keeper.Store
-	// OnRead is told of the blocks of every read that the kernel asks for, in that order;
-	// nil if nobody wants to know. Layers that are mounted as plain files are read without
-	// anybody being told. It must not wait.
-	OnRead func(block.Range)
+	// OnRead is called with the bytes of every read that the kernel asks for, in that order;
+	// nil if nobody wants to know. It is not called for layers that are mounted as plain
+	// files. It must not wait.
+	OnRead func(layer block.Digest, offset, length int64)
 	// Reopen opens the layers of a mount that a process before this one has made,
 	// the bottom one first, for Source and Local to know them again. It is called by
 	// Run, for one mount after the other, while programs may wait for the answer: so

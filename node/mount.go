@@ -117,7 +117,7 @@ func (n *Node) MountImage(ctx context.Context, image *Image, layers int, req Mou
 	if cfg.Note, err = m.note(); err != nil {
 		return nil, err
 	}
-	cfg.Fill.First = n.startupTraces.of(mounted.ID)
+	cfg.Fill.First = n.startupTraces.of(mounted.ID).Blocks()
 	if m.mount, err = n.fs.Mount(ctx, mounted, req.Target, cfg); err != nil {
 		return nil, err
 	}

@@ -23,7 +23,7 @@ type preparation struct {
 // prepare begins to get an image ready: to load all of it, or only what its start reads. Its
 // indexes have been fetched.
 func (n *Node) prepare(ctx context.Context, image *Image, all bool) {
-	fill := stream.FillConfig{First: n.startupTraces.of(image.id(image.Indexed())), OnlyTrace: !all}
+	fill := stream.FillConfig{First: n.startupTraces.of(image.id(image.Indexed())).Blocks(), OnlyTrace: !all}
 	if !all && len(fill.First) == 0 {
 		return
 	}

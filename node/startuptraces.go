@@ -46,6 +46,7 @@ type startupTraces struct {
 // startupTrace is what is known of the start of an image.
 type startupTrace struct {
 	trace  startup.Trace // never changed, only replaced
+	blocks []block.Range // those of the trace
 	last   time.Time
 	pinned bool
 }
@@ -99,7 +100,7 @@ func (s *startupTraces) load(id block.Digest) error {
 	if err != nil {
 		return err
 	}
-	s.images[id] = &startupTrace{trace: known, last: info.ModTime()}
+	s.images[id] = &startupTrace{trace: known, blocks: known.Blocks(), last: info.ModTime()}
 	return nil
 }
 
@@ -129,8 +130,8 @@ func (s *startupTraces) addTrace(id block.Digest, read startup.Trace) {
 		s.images[id] = known
 	}
 	all := known.trace.Union(read)
-	changed := all.Blocks() > known.trace.Blocks()
-	known.trace, known.last = all, time.Now()
+	changed := all.Bytes() > known.trace.Bytes()
+	known.trace, known.blocks, known.last = all, all.Blocks(), time.Now()
 	if err := s.saveLocked(id, known, changed); err != nil {
 		s.log.Warn("what a start has read is forgotten with this process", "image", id.Short(), "error", err)
 	}
@@ -206,9 +207,10 @@ func (s *startupTraces) updatePinsLocked() {
 	blocks, layers := int64(0), make(map[block.Digest]struct{})
 	for _, id := range ids {
 		known := s.images[id]
-		size := int64(known.trace.Blocks())
+		size := int64(0)
 		more := make(map[block.Digest]struct{})
-		for _, r := range known.trace {
+		for _, r := range known.blocks {
+			size += int64(r.Count)
 			if _, ok := layers[r.Layer]; !ok {
 				more[r.Layer] = struct{}{}
 			}
@@ -229,7 +231,7 @@ func (s *startupTraces) updatePinsLocked() {
 
 func (s *startupTraces) pinLocked(id block.Digest, known *startupTrace) {
 	if known.pinned {
-		s.disk.PinSet(setName(id), known.trace...)
+		s.disk.PinSet(setName(id), known.blocks...)
 		return
 	}
 	s.disk.PinSet(setName(id))
@@ -256,7 +258,7 @@ func (s *startupTraces) status(id block.Digest, layers []ImageLayer) *StartStatu
 		s.mu.Unlock()
 		return nil
 	}
-	read, status := known.trace, &StartStatus{Pinned: known.pinned}
+	read, status := known.blocks, &StartStatus{Pinned: known.pinned}
 	s.mu.Unlock()
 	sizes := make(map[block.Digest]int64, len(layers))
 	for _, layer := range layers {

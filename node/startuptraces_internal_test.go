@@ -51,7 +51,7 @@ func TestStartShare(t *testing.T) {
 	addTrace := func(name string, layers int, blocks uint32) {
 		var read startup.Trace
 		for i := range layers {
-			read = append(read, block.Range{Layer: block.Sum([]byte{byte(i)}), Count: blocks})
+			read = append(read, startup.Span{Layer: block.Sum([]byte{byte(i)}), Length: int64(blocks) * block.Size})
 		}
 		s.addTrace(imageID(name), read)
 		// Clocks of filesystems are coarse, and this is how old the next process finds it.
@@ -73,7 +73,7 @@ func TestStartShare(t *testing.T) {
 	check(s, "mid", "new")
 	check(open(), "mid", "new")
 	s = open()
-	s.addTrace(imageID("old"), startup.Trace{{Layer: block.Sum([]byte{0}), Count: 1}}) // nothing new, but started again
+	s.addTrace(imageID("old"), startup.Trace{{Layer: block.Sum([]byte{0}), Length: startup.PageSize}}) // nothing new, but started again
 	check(s, "old", "new")
 	if err := s.retain(func(id block.Digest) bool { return id != imageID("new") }); err != nil {
 		t.Fatal(err)
@@ -88,8 +88,10 @@ func TestWhenAStartIsOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		learnt := make(map[block.Digest]startup.Trace)
 		l := newTraceRecorders(func(image block.Digest, read startup.Trace) { learnt[image] = read })
-		read := func(layer string, first, count uint32) {
-			l.note(block.Range{Layer: imageID(layer), First: first, Count: count})
+		const page = startup.PageSize
+		read := func(layer string, first, count int64) { l.note(imageID(layer), first*page, count*page) }
+		span := func(layer string, off, n int64) startup.Span {
+			return startup.Span{Layer: imageID(layer), Offset: off, Length: n}
 		}
 		wait := func(d time.Duration) {
 			<-time.After(d)
@@ -118,13 +120,13 @@ func TestWhenAStartIsOver(t *testing.T) {
 		wait(11 * time.Second)
 		read("usual", 6, 1)
 		begin(long, "long", "long")
-		read("long", 0, startup.MaxBlocks+1)
+		read("long", 0, startup.MaxBlocks*block.Size/page+1)
 		wait(0)
 		want := map[block.Digest]startup.Trace{
-			imageID("usual"):     {{Layer: imageID("usual"), First: 5, Count: 1}, {Layer: imageID("base"), First: 3, Count: 2}, {Layer: imageID("base"), Count: 1}},
+			imageID("usual"):     {span("usual", 5*page, page), span("base", 3*page, 2*page), span("base", 0, page)},
 			imageID("late"):      nil,
-			imageID("unmounted"): {{Layer: imageID("base"), First: 3, Count: 2}},
-			imageID("long"):      {{Layer: imageID("long"), Count: startup.MaxBlocks}},
+			imageID("unmounted"): {span("base", 3*page, 2*page)},
+			imageID("long"):      {span("long", 0, startup.MaxBlocks*block.Size)},
 		}
 		if diff := cmp.Diff(want, learnt); diff != "" {
 			t.Errorf("what was learnt:\n%s", diff)

@@ -20,7 +20,7 @@ const (
 	startsWithin = time.Minute
 )
 
-// traceRecorders records which blocks starts of images read, from the reads that the kernel asks for. Reads
+// traceRecorders records what starts of images read, from the reads that the kernel asks for. Reads
 // of a layer that several images have are taken for those of all that are being started.
 type traceRecorders struct {
 	addTrace func(image block.Digest, read startup.Trace)
@@ -58,22 +58,22 @@ func (l *traceRecorders) begin(m *Mount, image block.Digest, layers []*openLayer
 	l.open.Add(1)
 }
 
-// note notes a read.
-func (l *traceRecorders) note(read block.Range) {
+// note adds a read of the kernel to the traces of all starts that it may belong to.
+func (l *traceRecorders) note(layer block.Digest, offset, length int64) {
 	if l.open.Load() == 0 {
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, watched := range l.all {
-		if _, ok := watched.layers[read.Layer]; !ok || watched.read.Full() {
+		if _, ok := watched.layers[layer]; !ok || watched.read.Full() {
 			continue
 		}
 		if !watched.begun {
 			watched.begun = true
 			watched.over.Reset(startLasts)
 		}
-		if watched.read.Add(read); watched.read.Full() {
+		if watched.read.Add(startup.Span{Layer: layer, Offset: offset, Length: length}); watched.read.Full() {
 			watched.over.Reset(0)
 		}
 	}

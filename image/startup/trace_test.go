@@ -1,7 +1,6 @@
 package startup_test
 
 import (
-	"bytes"
 	"math"
 	"testing"
 
@@ -11,93 +10,95 @@ import (
 	"github.com/brisk-project/brisk/internal/block"
 )
 
-func of(layer string, first, count uint32) block.Range {
+const page = startup.PageSize
+
+// pages returns count pages of a layer from page first on.
+func pages(layer string, first, count int64) startup.Span {
+	return startup.Span{Layer: block.Sum([]byte(layer)), Offset: first * page, Length: count * page}
+}
+
+func blocks(layer string, first, count uint32) block.Range {
 	return block.Range{Layer: block.Sum([]byte(layer)), First: first, Count: count}
 }
 
 func TestOrderOfFirstReads(t *testing.T) {
 	t.Parallel()
 	var r startup.Recorder
-	for _, read := range []block.Range{of("a", 7, 2), of("b", 0, 1), of("a", 8, 2), of("a", 6, 1), of("a", 5, 6), of("b", 1, 1)} {
+	part := pages("b", 1, 1) // a part of page 1
+	part.Offset, part.Length = part.Offset+100, 10
+	for _, read := range []startup.Span{pages("a", 7, 2), pages("b", 0, 1), pages("a", 8, 2), pages("a", 6, 1), pages("a", 5, 6), part} {
 		r.Add(read)
 	}
 	first := r.Trace()
-	want := startup.Trace{of("a", 7, 2), of("b", 0, 1), of("a", 9, 1), of("a", 6, 1), of("a", 5, 1), of("a", 10, 1), of("b", 1, 1)}
+	want := startup.Trace{pages("a", 7, 2), pages("b", 0, 1), pages("a", 9, 1), pages("a", 6, 1), pages("a", 5, 1), pages("a", 10, 1), pages("b", 1, 1)}
 	if diff := cmp.Diff(want, first); diff != "" {
 		t.Errorf("trace:\n%s", diff)
 	}
-	both := first.Union(startup.Trace{of("c", 3, 2), of("a", 10, 2)})
-	if diff := cmp.Diff(append(want, of("c", 3, 2), of("a", 11, 1)), both); diff != "" {
+	both := first.Union(startup.Trace{pages("c", 3, 2), pages("a", 10, 2)})
+	if diff := cmp.Diff(append(want, pages("c", 3, 2), pages("a", 11, 1)), both); diff != "" {
 		t.Errorf("with what another start has read:\n%s", diff)
 	}
-	if first.Blocks() != 8 || both.Blocks() != 11 {
-		t.Errorf("%d and %d blocks, want 8 and 11", first.Blocks(), both.Blocks())
+	if first.Bytes() != 8*page || both.Bytes() != 11*page {
+		t.Errorf("%d and %d bytes, want 8 and 11 pages", first.Bytes(), both.Bytes())
 	}
 }
 
-func TestBounds(t *testing.T) {
+func TestBlocks(t *testing.T) {
 	t.Parallel()
-	var r startup.Recorder
-	r.Add(of("a", math.MaxUint32-2, 100))
-	r.Add(of("b", 0, math.MaxUint32))
-	r.Add(of("c", 0, 1))
-	got := r.Trace()
-	if got.Blocks() != startup.MaxBlocks || !r.Full() || got[0].Count != 2 {
-		t.Errorf("%d blocks, full %v, the first %v", got.Blocks(), r.Full(), got[0])
-	}
-	// The longest one there can be.
-	var many startup.Recorder
-	for i := range uint32(startup.MaxBlocks) {
-		many.Add(of(string(rune(i)), math.MaxUint32-i-1, 1))
-	}
-	encoded, err := many.Trace().Encode()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if back, err := startup.Parse(encoded); err != nil || back.Blocks() != startup.MaxBlocks {
-		t.Errorf("%d bytes, %d blocks of it read again: %v", len(encoded), back.Blocks(), err)
+	const inBlock = block.Size / page
+	read := startup.Trace{pages("a", 3*inBlock+1, 2), pages("a", 4*inBlock-1, 2), pages("b", 9, 1), pages("a", 3*inBlock, 1), pages("a", 0, 1)}
+	want := []block.Range{blocks("a", 3, 2), blocks("b", 0, 1), blocks("a", 0, 1)}
+	if diff := cmp.Diff(want, read.Blocks()); diff != "" {
+		t.Errorf("blocks:\n%s", diff)
 	}
 }
 
-func FuzzParse(f *testing.F) {
-	encode := func(t startup.Trace) []byte {
-		encoded, err := t.Encode()
-		if err != nil {
-			f.Fatal(err)
-		}
-		return encoded
+func TestClip(t *testing.T) {
+	t.Parallel()
+	end := pages("a", 1, 1)
+	end.Length = 100
+	sizes := map[block.Digest]int64{end.Layer: page + 100}
+	read := startup.Trace{pages("other image", 0, 1), pages("a", 1, 5), pages("a", 7, 1), pages("a", 0, 1)}
+	if diff := cmp.Diff(startup.Trace{end, pages("a", 0, 1)}, read.Clip(sizes)); diff != "" {
+		t.Errorf("what an image of %d bytes has of the trace:\n%s", page+100, diff)
 	}
-	good := encode(startup.Trace{of("a", 7, 2), of("b", 0, 1), of("a", 9, 1)})
-	f.Add(good)
-	f.Add(encode(nil))
-	for _, bad := range [][]byte{
-		nil, good[:40], bytes.Replace(good, []byte("trace 1"), []byte("trace 2"), 1), bytes.Replace(good, []byte("9,1"), []byte("8,1"), 1),
-		encode(startup.Trace{of("a", 7, 2), of("a", 8, 1)}), encode(startup.Trace{of("a", 0, startup.MaxBlocks+1)}),
-		encode(startup.Trace{of("a", math.MaxUint32-1, 4)}), signed(`{"layers":[],"runs":[[0,0,1]]}`), signed(`{"runs":[[0`),
+}
+
+func TestLimits(t *testing.T) {
+	t.Parallel()
+	layer := block.Sum([]byte("a"))
+	for name, c := range map[string]struct {
+		reads  []startup.Span
+		spans  int
+		blocks uint32
+		full   bool
+	}{
+		"not a range": {[]startup.Span{{layer, -page, page}, {layer, 0, 0}, {layer, 0, -page}}, 0, 0, false},
+		"last block":  {[]startup.Span{{layer, block.Size * (math.MaxUint32 - 1), math.MaxInt64}}, 1, 1, false},
+		"no block":    {[]startup.Span{{layer, math.MaxInt64 - page, math.MaxInt64}}, 0, 0, false},
+		"blocks":      {[]startup.Span{{layer, block.Size, math.MaxInt64}, pages("b", 0, 1)}, 1, startup.MaxBlocks, true},
+		"spans":       {scattered(startup.MaxSpans+1, 1), startup.MaxSpans, startup.MaxBlocks, true},
+		"layers":      {scattered(startup.MaxLayers+1, startup.MaxLayers+1), startup.MaxLayers, startup.MaxLayers, true},
 	} {
-		if got, err := startup.Parse(bad); err == nil {
-			f.Errorf("%q was read as %v", bad, got)
+		var r startup.Recorder
+		for _, read := range c.reads {
+			r.Add(read)
 		}
-		f.Add(bad)
+		got, touched := r.Trace(), uint32(0)
+		for _, b := range got.Blocks() {
+			touched += b.Count
+		}
+		if len(got) != c.spans || touched != c.blocks || r.Full() != c.full {
+			t.Errorf("%s: %d spans, %d blocks, full %v, want %d, %d, %v", name, len(got), touched, r.Full(), c.spans, c.blocks, c.full)
+		}
 	}
-	f.Fuzz(func(t *testing.T, content []byte) {
-		for _, encoded := range [][]byte{content, signed(string(content))} {
-			got, err := startup.Parse(encoded)
-			if err != nil {
-				continue
-			}
-			again, err := got.Encode()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if back, err := startup.Parse(again); err != nil || !cmp.Equal(got, back) || got.Blocks() > startup.MaxBlocks {
-				t.Errorf("%v was read as %v: %v", got, back, err)
-			}
-		}
-	})
 }
 
-// signed returns a body below its first line.
-func signed(body string) []byte {
-	return []byte("brisk trace 1 " + block.Sum([]byte(body)).String() + "\n" + body)
+// scattered returns pages that do not follow each other, every second one of as many layers in turn.
+func scattered(count, layers int) []startup.Span {
+	read := make([]startup.Span, count)
+	for i := range read {
+		read[i] = pages(string(rune(i%layers)), int64(i/layers)*2, 1)
+	}
+	return read
 }

@@ -39,7 +39,7 @@ func (l *Layer) ReadLocal(p []byte, off int64) bool {
 		return false
 	}
 	if l.reader.cfg.OnRead != nil && len(p) > 0 {
-		l.reader.cfg.OnRead(block.Covering(l.id, off, int64(len(p))))
+		l.reader.cfg.OnRead(l.id, off, int64(len(p)))
 	}
 	l.advance(off, len(p))
 	start := time.Now()

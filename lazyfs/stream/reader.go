@@ -61,9 +61,9 @@ type Config struct {
 	// ReadAhead is the most bytes that read-ahead keeps on their way for one
 	// sequential reader; zero means 16 MiB, a negative value none.
 	ReadAhead int64
-	// OnRead is told of the blocks of every read that the kernel asks for, in that order,
+	// OnRead is called with the bytes of every read that the kernel asks for, in that order,
 	// wherever they come from; nil if nobody wants to know. It must not wait.
-	OnRead func(block.Range)
+	OnRead func(layer block.Digest, offset, length int64)
 	// Logger receives what goes wrong in the background; nil discards it.
 	Logger *slog.Logger
 	// Registerer receives the metrics; nil means none.
