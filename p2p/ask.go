@@ -57,43 +57,70 @@ const (
 
 var errSilent = errors.New("peer has been silent for too long")
 
-// object asks for an object of at most maxSize bytes and verifies it. The memory
-// it takes grows with what has come, whatever size the peer claims.
+// object asks for an object of at most maxSize bytes and verifies it.
 func (l *lane) object(ctx context.Context, digest block.Digest, maxSize int64) ([]byte, error) {
+	end, data, err := l.whole(ctx, wire.Header{Size: uint64(maxSize), Millis: wire.Millis(objectTime)}, digest)
+	if err != nil {
+		return nil, err
+	}
+	return verifyObject(end, digest, data)
+}
+
+// hint asks for a hint of at most maxSize bytes, which it cannot verify.
+func (l *lane) hint(ctx context.Context, name block.Digest, maxSize int64) ([]byte, error) {
+	end, data, err := l.whole(ctx, wire.Header{
+		Size: uint64(maxSize), Flags: wire.FlagHint, Millis: wire.Millis(objectPatience),
+	}, name)
+	if err != nil {
+		return nil, err
+	}
+	return data, objectError(end)
+}
+
+// whole asks for all of what digest names and returns it with its END. The memory it
+// takes grows with what has come, whatever size the peer claims.
+func (l *lane) whole(ctx context.Context, h wire.Header, digest block.Digest) (wire.Header, []byte, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	timer := time.AfterFunc(objectPatience, func() { cancel(errSilent) })
 	defer timer.Stop()
-	c := &call{object: true, limit: uint64(maxSize), frames: make(chan frame, block.Count(maxSize)+1)}
-	id, err := l.begin(wire.Header{
-		Type: wire.TypeObject, Size: uint64(maxSize), Millis: wire.Millis(objectTime),
-	}, digest, c)
+	h.Type = wire.TypeObject
+	c := &call{object: true, limit: h.Size, frames: make(chan frame, block.Count(int64(h.Size))+1)}
+	id, err := l.begin(h, digest, c)
 	if err != nil {
-		return nil, err
+		return wire.Header{}, nil, err
 	}
 	defer l.abandon(id, c)
 	var data []byte
 	for {
 		f, err := l.next(ctx, c)
 		if err != nil {
-			return nil, err
+			return wire.Header{}, nil, err
 		}
 		timer.Reset(objectPatience)
 		if f.header.Type == wire.TypeEnd {
-			return verifyObject(f.header, digest, data)
+			return f.header, data, nil
 		}
 		data = append(data, f.payload()...)
 		l.pool.put(f.buf)
 	}
 }
 
-func verifyObject(end wire.Header, digest block.Digest, data []byte) ([]byte, error) {
+// objectError is the error that the END of an OBJECT stands for.
+func objectError(end wire.Header) error {
 	switch end.Status {
 	case wire.StatusDone:
+		return nil
 	case wire.StatusMissing:
-		return nil, block.ErrNotFound
+		return block.ErrNotFound
 	default:
-		return nil, statusError(end)
+		return statusError(end)
+	}
+}
+
+func verifyObject(end wire.Header, digest block.Digest, data []byte) ([]byte, error) {
+	if err := objectError(end); err != nil {
+		return nil, err
 	}
 	if got := block.Digest(sha256.Sum256(data)); got != digest {
 		return nil, &policy.CorruptError{Want: digest, Got: got, GotBytes: len(data)}

@@ -39,6 +39,8 @@ type Config struct {
 	Local block.Source
 	// Objects is what peers are served objects from. Nil serves none.
 	Objects Objects
+	// Hints is what peers are served hints from. Nil serves none.
+	Hints Hints
 
 	// Patience is how long a peer may stay silent while a program waits, at the
 	// first attempt; 0 is [policy.DefaultPatience].
@@ -99,7 +101,7 @@ func New(cfg Config) (*Node, error) {
 		Network: peers{n}, Layout: cfg.Layout, Board: n.board,
 		Patience: cfg.Patience, ReadBudget: cfg.ReadBudget, Observe: n.counts.asked,
 	})
-	n.server = &server{local: cfg.Local, objects: cfg.Objects, gate: newGate(sendingTotal, time.Now), counts: n.counts}
+	n.server = &server{local: cfg.Local, objects: cfg.Objects, hints: cfg.Hints, gate: newGate(sendingTotal, time.Now), counts: n.counts}
 	if cfg.Metrics != nil {
 		if err := register(cfg.Metrics, n); err != nil {
 			return nil, err

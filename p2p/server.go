@@ -1,6 +1,7 @@
 package p2p
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -40,6 +41,12 @@ type Objects interface {
 	Open(ctx context.Context, digest block.Digest) (ObjectReader, int64, error)
 }
 
+// Hints holds what a node can say of a subject that nobody can verify.
+type Hints interface {
+	// Hint returns the hint with a name, or an error wrapping [block.ErrNotFound].
+	Hint(ctx context.Context, name block.Digest) ([]byte, error)
+}
+
 // ObjectReader reads an open object.
 type ObjectReader interface {
 	io.ReaderAt
@@ -50,6 +57,7 @@ type ObjectReader interface {
 type server struct {
 	local   block.Source // may be nil
 	objects Objects      // may be nil
+	hints   Hints        // may be nil
 	gate    *gate
 	counts  *counters
 	frames  sync.Pool // of *[]byte, header and payload
@@ -256,10 +264,7 @@ func (s *session) sendBlock(ctx context.Context, h wire.Header, k block.Key) err
 
 // sendObject sends an object in chunks and returns how that ended, and its size.
 func (s *session) sendObject(ctx context.Context, h wire.Header, digest block.Digest) (wire.Status, uint64) {
-	if s.objects == nil {
-		return wire.StatusMissing, 0
-	}
-	r, size, err := s.objects.Open(ctx, digest)
+	r, size, err := s.openObject(ctx, h, digest)
 	if err != nil {
 		return endStatus(ctx, err), 0
 	}
@@ -274,6 +279,26 @@ func (s *session) sendObject(ctx context.Context, h wire.Header, digest block.Di
 	}
 	return wire.StatusDone, uint64(size)
 }
+
+func (s *session) openObject(ctx context.Context, h wire.Header, digest block.Digest) (ObjectReader, int64, error) {
+	switch {
+	case h.IsHint() && s.hints != nil:
+		content, err := s.hints.Hint(ctx, digest)
+		if err != nil {
+			return nil, 0, err
+		}
+		return hintReader{bytes.NewReader(content)}, int64(len(content)), nil
+	case !h.IsHint() && s.objects != nil:
+		return s.objects.Open(ctx, digest)
+	default:
+		return nil, 0, block.ErrNotFound
+	}
+}
+
+// hintReader reads a hint as if it was an object.
+type hintReader struct{ *bytes.Reader }
+
+func (hintReader) Close() error { return nil }
 
 func (s *session) sendChunk(ctx context.Context, h wire.Header, r io.ReaderAt, size int64, i uint32) error {
 	leave, err := s.gate.enter(ctx, h.Class)

@@ -1,5 +1,5 @@
 // Package wire is the frame format of the protocol /brisk/block/1, by which a
-// node reads blocks and small content-addressed objects from another.
+// node reads blocks, small content-addressed objects and hints from another.
 //
 // A stream carries frames in both directions. Each begins with a header of
 // exactly [HeaderSize] bytes, little-endian, followed by Length bytes of payload:
@@ -15,7 +15,8 @@
 //	    20     4  Count    blocks from First on that Mask speaks of, at most 64
 //	    24     4  Millis   patience of the asker (0: none said), or when to ask
 //	                       again after BUSY
-//	    28     4  Flags    none defined: sent as 0, ignored when received
+//	    28     4  Flags    bit 0 of an OBJECT asks for a hint, see [FlagHint]; others
+//	                       are sent as 0 and ignored when received
 //	    32     8  Mask     bit i stands for block First+i
 //	    40     8  Size     of an object in bytes, or the largest size accepted
 //
@@ -56,6 +57,12 @@ const (
 	// MaxOpen is how many requests one stream may have that have not ended,
 	// cancelled ones included. One more breaks the protocol.
 	MaxOpen = 256
+	// MaxHint is the largest hint in bytes.
+	MaxHint = 1 << 20
+	// FlagHint in Flags of an OBJECT asks for a hint: the payload is a name made by
+	// [HintName], and what is sent is not verified. A node that does not know the flag
+	// looks for an object with that digest and has none.
+	FlagHint uint32 = 1
 	// RequestSize is the length in bytes of a WANT or OBJECT frame: a header and
 	// the digest that names the layer or the object.
 	RequestSize = HeaderSize + len(block.Digest{})
@@ -125,6 +132,7 @@ type Header struct {
 	First  uint32
 	Count  uint32
 	Millis uint32
+	Flags  uint32
 	Mask   uint64
 	Size   uint64
 }
@@ -137,7 +145,7 @@ func (h Header) Append(b []byte) []byte {
 	b = binary.LittleEndian.AppendUint32(b, h.First)
 	b = binary.LittleEndian.AppendUint32(b, h.Count)
 	b = binary.LittleEndian.AppendUint32(b, h.Millis)
-	b = binary.LittleEndian.AppendUint32(b, 0)
+	b = binary.LittleEndian.AppendUint32(b, h.Flags)
 	b = binary.LittleEndian.AppendUint64(b, h.Mask)
 	return binary.LittleEndian.AppendUint64(b, h.Size)
 }
@@ -156,6 +164,7 @@ func Decode(b *[HeaderSize]byte) (Header, error) {
 		First:  binary.LittleEndian.Uint32(b[16:]),
 		Count:  binary.LittleEndian.Uint32(b[20:]),
 		Millis: binary.LittleEndian.Uint32(b[24:]),
+		Flags:  binary.LittleEndian.Uint32(b[28:]),
 		Mask:   binary.LittleEndian.Uint64(b[32:]),
 		Size:   binary.LittleEndian.Uint64(b[40:]),
 	}
@@ -230,6 +239,14 @@ func ReadDigest(r io.Reader) (block.Digest, error) {
 func Request(h Header, digest block.Digest) []byte {
 	h.Length = uint32(len(digest))
 	return append(h.Append(make([]byte, 0, RequestSize)), digest[:]...)
+}
+
+// IsHint reports whether a request asks for a hint.
+func (h Header) IsHint() bool { return h.Type == TypeObject && h.Flags&FlagHint != 0 }
+
+// HintName names what one kind of hints says of subject. No object has that digest.
+func HintName(kind string, subject block.Digest) block.Digest {
+	return block.Sum(append([]byte("brisk hint "+kind+"\n"), subject[:]...))
 }
 
 // Patience returns Millis as a duration.
