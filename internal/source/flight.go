@@ -128,7 +128,7 @@ func (w *waiter) fetch(ctx context.Context, window block.Range) error {
 	patience := time.NewTimer(w.s.cfg.Patience)
 	defer patience.Stop()
 	for {
-		items, again, waiting := w.take()
+		items, again, waiting := w.dequeue()
 		if err := w.drain(ctx, items); err != nil {
 			return err
 		}
@@ -270,9 +270,9 @@ func (w *waiter) alongLocked(run block.Range) block.Range {
 	return block.Range{Layer: run.Layer, First: first, Count: end - first}
 }
 
-// take returns what there is to do: blocks to pass on, blocks to fetch again, and
-// whether there is anything left to wait for.
-func (w *waiter) take() (items []queued, again []block.Key, waiting bool) {
+// dequeue empties the queues and returns them: blocks to pass on, blocks to fetch again, and
+// whether more will come.
+func (w *waiter) dequeue() (items []queued, again []block.Key, waiting bool) {
 	w.s.mu.Lock()
 	defer w.s.mu.Unlock()
 	items, w.queue = w.queue, nil

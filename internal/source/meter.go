@@ -3,38 +3,38 @@ package source
 import "time"
 
 const (
-	// meterWindow is how long throughput is averaged: several round trips of most links.
+	// meterWindow is the time over which throughput is averaged: several round trips of most links.
 	meterWindow = 100 * time.Millisecond
-	// meterDecay is what a window in which less was delivered leaves of the estimate of
-	// what can be: half of it is left after three seconds.
+	// meterDecay is the factor by which the estimated capacity falls in a window with a lower
+	// throughput: it halves in about three seconds.
 	meterDecay = 0.98
-	// leastShare is the part of the throughput that fills get in any case.
-	leastShare = 0.25
-	// full is the part of the throughput from which on nothing is left over.
-	full = 0.9
-	// more and less are how the share of fills changes from window to window.
-	more, less = 1.25, 0.5
+	// minShare is the part of the capacity that fills always get.
+	minShare = 0.25
+	// saturation is the part of the capacity above which nothing is left for fills.
+	saturation = 0.9
+	// growFactor and shrinkFactor are how the share of fills changes from window to window.
+	growFactor, shrinkFactor = 1.25, 0.5
 )
 
-// meter estimates how many bytes a second the source below can deliver, and how many
-// of them fills may have beside reads. The zero value knows nothing yet.
+// meter estimates the capacity of the source below in bytes per second, and the share of it
+// that fills may use while reads run. The zero value is ready.
 //
-// What reads could have had if it were not for the fills cannot be seen. So the share of
-// the fills shrinks as long as everything that can be had is used, and grows when something
-// is left over: reads that wait for bandwidth take what becomes free, those that
-// wait for round trips do not.
+// The bandwidth that reads would use without fills cannot be measured. So the share of the
+// fills shrinks while the whole capacity is used, and grows while some of it is unused:
+// reads that wait for bandwidth use what becomes free, reads that wait for round trips do
+// not.
 type meter struct {
 	start         time.Time // of the window
-	total, urgent int       // bytes delivered in it: all, and not by fills
-	capacity      float64   // the most that was delivered, by and by forgotten
-	share         float64   // of the fills while reads run; 0 if nothing is known
+	total, urgent int       // bytes delivered in it: all, and those not for fills
+	capacity      float64   // highest throughput, bytes per second, with decay
+	share         float64   // of the fills while reads run, bytes per second; 0 if unknown
 }
 
 // add counts n bytes.
 func (m *meter) add(now time.Time, n int, urgent bool) {
 	if took := now.Sub(m.start); took >= meterWindow {
 		if !m.start.IsZero() && took < 10*meterWindow {
-			m.settle(float64(m.total) / took.Seconds())
+			m.updateShare(float64(m.total) / took.Seconds())
 		}
 		m.start, m.total, m.urgent = now, 0, 0
 	}
@@ -44,15 +44,15 @@ func (m *meter) add(now time.Time, n int, urgent bool) {
 	}
 }
 
-// settle draws the conclusions from a window.
-func (m *meter) settle(rate float64) {
+// updateShare updates capacity and share from the throughput of a window.
+func (m *meter) updateShare(rate float64) {
 	m.capacity = max(m.capacity*meterDecay, rate)
 	switch {
 	case m.urgent == 0:
 		m.share = m.capacity
-	case rate > m.capacity*full:
-		m.share = max(m.share*less, m.capacity*leastShare)
+	case rate > m.capacity*saturation:
+		m.share = max(m.share*shrinkFactor, m.capacity*minShare)
 	default:
-		m.share = min(m.share*more, m.capacity)
+		m.share = min(m.share*growFactor, m.capacity)
 	}
 }

@@ -36,7 +36,7 @@ func (g *gate) Fetch(ctx context.Context, req block.Request, _ block.Sink) error
 	}
 }
 
-func (g *gate) take() []block.Class {
+func (g *gate) drainStarted() []block.Class {
 	synctest.Wait()
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -63,7 +63,7 @@ func TestPriorityOrder(t *testing.T) {
 		}
 		check := func(what string, want ...block.Class) {
 			t.Helper()
-			if diff := cmp.Diff(want, g.take()); diff != "" {
+			if diff := cmp.Diff(want, g.drainStarted()); diff != "" {
 				t.Errorf("%s: started (-want +got):\n%s", what, diff)
 			}
 		}
