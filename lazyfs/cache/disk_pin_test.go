@@ -60,7 +60,7 @@ func TestDiskPins(t *testing.T) {
 	}
 	d = openDisk(t, cfg)
 	push()
-	if u, _ := d.LayerUsage(one.Layer); !u.Pinned || u.Held != one.Count {
+	if u, _ := d.LayerUsage(one.Layer); !u.Pinned || u.Cached != one.Count {
 		t.Errorf("after a kill: %+v", u)
 	}
 	_, release, err = d.Pin(one.Layer)
@@ -69,13 +69,13 @@ func TestDiskPins(t *testing.T) {
 	}
 	d.DropStalePins()
 	push()
-	if u, _ := d.LayerUsage(one.Layer); !u.Pinned || u.Held != one.Count {
+	if u, _ := d.LayerUsage(one.Layer); !u.Pinned || u.Cached != one.Count {
 		t.Errorf("pinned again: %+v", u)
 	}
 	release()
 	release() // does nothing
 	push()
-	if u, _ := d.LayerUsage(one.Layer); u.Pinned || u.Held != 0 {
+	if u, _ := d.LayerUsage(one.Layer); u.Pinned || u.Cached != 0 {
 		t.Errorf("after the release: %+v", u)
 	}
 }

@@ -73,7 +73,7 @@ func TestDiskIsBounded(t *testing.T) {
 		t.Errorf("%v blocks evicted", n)
 	}
 	usage, ok := d.LayerUsage(r.Layer)
-	if !ok || usage.Bytes != d.Usage().Bytes || usage.Held*block.Size != uint32(usage.Bytes) || usage.Blocks != r.Count {
+	if !ok || usage.Bytes != d.Usage().Bytes || usage.Cached*block.Size != uint32(usage.Bytes) || usage.Blocks != r.Count {
 		t.Errorf("layer usage is %+v", usage)
 	}
 }

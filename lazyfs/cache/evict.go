@@ -77,53 +77,53 @@ func (l *layer) appendVictims(victims []victim) []victim {
 // layer locked, says yes. It returns how many. The order is what makes it safe:
 // bits in memory, record, data.
 func (d *Disk) drop(l *layer, blocks []span, may func(i uint32) bool) int {
-	taken := l.take(blocks, may)
-	if len(taken) == 0 {
+	claimed := l.claimPresent(blocks, may)
+	if len(claimed) == 0 {
 		return 0
 	}
 	d.hook("cleared")
-	if err := l.forget(taken); err != nil {
-		l.restore(taken)
+	if err := l.eraseRecord(claimed); err != nil {
+		l.unclaim(claimed)
 		d.metrics.failures.Inc()
 		d.cfg.Logger.Error("blocks not evicted", "layer", l.id.String(), "error", err)
 		return 0
 	}
 	d.hook("forgotten")
-	if err := d.punchTaken(l, taken); err != nil {
+	if err := d.punchHoles(l, claimed); err != nil {
 		// The blocks are absent; only their room is not given back until they are
 		// written again or the cache is opened anew.
 		d.metrics.failures.Inc()
 		d.cfg.Logger.Error("room of evicted blocks not given back", "layer", l.id.String(), "error", err)
 	}
 	var freed int64
-	for _, i := range taken {
+	for _, i := range claimed {
 		freed += int64(l.length(i))
 		l.abandon(i)
 	}
 	d.bytes.Add(-freed)
-	return len(taken)
+	return len(claimed)
 }
 
-// punchTaken punches holes where the blocks, in ascending order within each extent,
+// punchHoles punches holes where the blocks, in ascending order within each extent,
 // have been. The file of a pinned layer keeps its data, however wrong: a mount that
 // reads it is not to find zeros.
-func (d *Disk) punchTaken(l *layer, taken []uint32) error {
+func (d *Disk) punchHoles(l *layer, claimed []uint32) error {
 	l.mu.RLock()
 	pinned, gone := l.pins > 0 || l.stale, l.gone
 	l.mu.RUnlock()
 	if pinned || gone {
 		return nil
 	}
-	for len(taken) > 0 {
+	for len(claimed) > 0 {
 		n := 1
-		for n < len(taken) && taken[n] == taken[0]+uint32(n) {
+		for n < len(claimed) && claimed[n] == claimed[0]+uint32(n) {
 			n++
 		}
-		if err := punch(l.data, int64(taken[0])*block.Size, int64(n)*block.Size); err != nil {
+		if err := punch(l.data, int64(claimed[0])*block.Size, int64(n)*block.Size); err != nil {
 			return fmt.Errorf("punching a hole in %s: %w", l.dataPath(), err)
 		}
 		d.hook("punched")
-		taken = taken[n:]
+		claimed = claimed[n:]
 	}
 	return nil
 }

@@ -158,12 +158,12 @@ func (l *layer) trust(i uint32, cleared uint64) {
 	}
 }
 
-// take clears those of the blocks for which may says yes, claims them and returns
+// claimPresent clears and claims those of the blocks for which may returns true, and returns
 // them. Blocks that are absent or busy are left alone.
-func (l *layer) take(blocks []span, may func(i uint32) bool) []uint32 {
+func (l *layer) claimPresent(blocks []span, may func(i uint32) bool) []uint32 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var taken []uint32
+	var claimed []uint32
 	for _, s := range blocks {
 		for i := s.first; i < s.end; i++ {
 			if l.present.has(i) && l.busy[i] == nil && may(i) {
@@ -172,21 +172,21 @@ func (l *layer) take(blocks []span, may func(i uint32) bool) []uint32 {
 				l.checked.clear(i)
 				l.proven.clear(i)
 				l.busy[i] = make(chan struct{})
-				taken = append(taken, i)
+				claimed = append(claimed, i)
 			}
 		}
 	}
-	if len(taken) > 0 {
+	if len(claimed) > 0 {
 		l.cleared.Add(1)
 	}
-	return taken
+	return claimed
 }
 
-// restore makes taken blocks readable again.
-func (l *layer) restore(taken []uint32) {
+// unclaim makes claimed blocks readable again.
+func (l *layer) unclaim(claimed []uint32) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, i := range taken {
+	for _, i := range claimed {
 		l.present.set(i)
 		l.giveBackLocked(i)
 	}
@@ -229,8 +229,8 @@ func (l *layer) commit(hook func(point string)) error {
 	return l.recordLocked(present, trusted)
 }
 
-// forget takes blocks out of the record, so that their data may go.
-func (l *layer) forget(taken []uint32) error {
+// eraseRecord removes blocks from the record, so that their data can be deleted.
+func (l *layer) eraseRecord(claimed []uint32) error {
 	l.recordMu.Lock()
 	defer l.recordMu.Unlock()
 	l.mu.RLock()
@@ -240,7 +240,7 @@ func (l *layer) forget(taken []uint32) error {
 		return nil // the directory may be that of a layer cached anew
 	}
 	present, trusted := l.durable.present.clone(), l.durable.trusted.clone()
-	for _, i := range taken {
+	for _, i := range claimed {
 		present.clear(i)
 		trusted.clear(i)
 	}

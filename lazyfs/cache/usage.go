@@ -17,7 +17,7 @@ type Usage struct {
 
 // LayerUsage says how much of one layer a cache holds.
 type LayerUsage struct {
-	Held   uint32 // blocks in the cache
+	Cached uint32 // blocks in the cache
 	Blocks uint32 // blocks of the layer stream
 	Bytes  int64  // of the blocks in the cache
 	Size   int64  // of the layer stream in bytes
@@ -42,7 +42,7 @@ func (d *Disk) LayerUsage(layer block.Digest) (LayerUsage, bool) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	return LayerUsage{
-		Held: l.present.count(), Blocks: l.count,
+		Cached: l.present.count(), Blocks: l.count,
 		Bytes: bytes, Size: l.size, Pinned: l.pins > 0 || l.stale,
 	}, true
 }
