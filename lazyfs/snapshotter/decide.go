@@ -14,15 +14,15 @@ import (
 )
 
 const (
-	// keptPulls is how many pulls are remembered.
+	// keptPulls is how many pulls keep their status.
 	keptPulls = 512
-	// pullIdle is how long a pull may not ask for a further layer and still go on.
+	// pullIdle is how long a pull may pause between two layers before it counts as ended.
 	pullIdle = 10 * time.Minute
 	// maxImageID bounds what is written into labels, in bytes.
 	maxImageID = 1 << 10
 )
 
-// PullStatus tells what became of the pull of an image.
+// PullStatus is the result of the pull of an image.
 type PullStatus struct {
 	Image    string    `json:"image"`            // the reference that was pulled
 	Manifest string    `json:"manifest"`         // the digest of its manifest
@@ -32,10 +32,10 @@ type PullStatus struct {
 	Started  time.Time `json:"started"`          // when the first layer was asked for
 }
 
-// pullKey names what is looked up once.
+// pullKey identifies a pull, which is looked up once.
 type pullKey struct{ image, manifest string }
 
-// decision is what is known of an image that is being pulled.
+// decision is the result of looking up an image that is being pulled.
 type decision struct {
 	done  chan struct{} // closed when the next three are set
 	err   error         // why there is none
@@ -44,7 +44,7 @@ type decision struct {
 
 	status PullStatus // guarded by the decider, as are those below
 	used   time.Time
-	again  bool // there is reason to look again
+	retry  bool // the next pull looks the image up again
 }
 
 // decider decides once for each image whether its pull is lazy.
@@ -53,15 +53,15 @@ type decider struct {
 	log     *slog.Logger
 	metrics *metrics
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	pulls   *simplelru.LRU[pullKey, *decision]
-	flights map[*decision]context.CancelFunc // look-ups under way
-	stopped bool                             // there are no more
+	lookups map[*decision]context.CancelFunc // running look-ups
+	stopped bool                             // new look-ups are canceled
 
 	saving sync.Mutex // held while the file of pulls is written
 }
 
-// errBefore stands for a decision of which only the status is known.
+// errBefore is the error of a decision of which only the status is kept.
 var errBefore = errors.New("decided before")
 
 func newDecider(cfg Config, m *metrics) (*decider, error) {
@@ -69,133 +69,132 @@ func newDecider(cfg Config, m *metrics) (*decider, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making room for pulls: %w", err)
 	}
-	return &decider{cfg: cfg, log: cfg.Logger, metrics: m, pulls: pulls, flights: make(map[*decision]context.CancelFunc)}, nil
+	return &decider{cfg: cfg, log: cfg.Logger, metrics: m, pulls: pulls, lookups: make(map[*decision]context.CancelFunc)}, nil
 }
 
 // decide returns the decision on a pull, after looking the image up if this is the
-// first layer of it. bottom says that the layer is the lowest one. A decision for an image
-// that may not be used any more is made again.
+// first layer of it. bottom marks the lowest layer. A decision for an image
+// that must not be used any more is dropped, and the image is looked up again.
 func (d *decider) decide(ctx context.Context, pull Pull, bottom bool) (*decision, error) {
-	made, err := d.current(ctx, pull, bottom)
-	if err != nil || made.image == nil || d.cfg.Check == nil || d.cfg.Check(made.image.ID(), len(made.chain)) == nil {
-		return made, err
+	dec, err := d.current(ctx, pull, bottom)
+	if err != nil || dec.image == nil || d.cfg.Check == nil || d.cfg.Check(dec.image.ID(), len(dec.chain)) == nil {
+		return dec, err
 	}
-	d.drop(pullKey{pull.Image, pull.Manifest}, made)
+	d.drop(pullKey{pull.Image, pull.Manifest}, dec)
 	return d.current(ctx, pull, bottom)
 }
 
-// drop forgets a decision.
-func (d *decider) drop(key pullKey, made *decision) {
+// drop removes a decision.
+func (d *decider) drop(key pullKey, dec *decision) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if known, ok := d.pulls.Peek(key); ok && known == made {
+	if current, ok := d.pulls.Peek(key); ok && current == dec {
 		d.pulls.Remove(key)
 	}
 }
 
-// current returns the decision that holds, or makes one.
+// current returns the valid decision, or looks the image up.
 func (d *decider) current(ctx context.Context, pull Pull, bottom bool) (*decision, error) {
 	key := pullKey{pull.Image, pull.Manifest}
 	now := time.Now()
 	d.mu.Lock()
-	known, ok := d.pulls.Get(key)
-	if ok && d.holds(known, now, bottom) {
-		known.used = now
+	if dec, ok := d.pulls.Get(key); ok && d.valid(dec, now, bottom) {
+		dec.used = now
 		d.mu.Unlock()
 		select {
-		case <-known.done:
-			return known, known.err
+		case <-dec.done:
+			return dec, dec.err
 		case <-ctx.Done():
 			return nil, fmt.Errorf("waiting for the look-up of %s: %w", pull.Image, context.Cause(ctx))
 		}
 	}
-	made := &decision{done: make(chan struct{}), used: now}
-	made.status = PullStatus{Image: pull.Image, Manifest: pull.Manifest, Started: now}
-	// Others wait for the answer, whatever becomes of the one who asks.
+	dec := &decision{done: make(chan struct{}), used: now}
+	dec.status = PullStatus{Image: pull.Image, Manifest: pull.Manifest, Started: now}
+	// Other callers wait for the answer, so it must not depend on the context of this one.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	if d.stopped {
 		cancel()
 	}
-	d.flights[made] = cancel
-	d.pulls.Add(key, made)
+	d.lookups[dec] = cancel
+	d.pulls.Add(key, dec)
 	d.mu.Unlock()
-	d.settle(ctx, pull, made)
-	d.land(key, made, ctx.Err() != nil)
+	d.lookUp(ctx, pull, dec)
+	d.finishLookup(key, dec, ctx.Err() != nil)
 	d.save(ctx)
-	return made, made.err
+	return dec, dec.err
 }
 
-// land ends a look-up, which was broken off or not.
-func (d *decider) land(key pullKey, made *decision, broken bool) {
+// finishLookup publishes a decision. canceled says that its look-up was canceled.
+func (d *decider) finishLookup(key pullKey, dec *decision, canceled bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	defer close(made.done)
-	delete(d.flights, made)
-	if broken {
-		// That it was not looked up is no reason against lazy loading.
+	defer close(dec.done)
+	delete(d.lookups, dec)
+	if canceled {
+		// A canceled look-up is no decision against lazy loading.
 		d.pulls.Remove(key)
-		made.image, made.err = nil, fmt.Errorf("looking up %s: %w: the snapshotter is stopping", key.image, errdefs.ErrUnavailable)
+		dec.image, dec.err = nil, fmt.Errorf("looking up %s: %w: the snapshotter is stopping", key.image, errdefs.ErrUnavailable)
 	}
 }
 
-// stop ends the look-ups under way. No others begin.
+// stop cancels the look-ups that are running. New ones are canceled at once.
 func (d *decider) stop() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.stopped = true
-	for _, cancel := range d.flights {
+	for _, cancel := range d.lookups {
 		cancel()
 	}
 }
 
-// holds reports whether a decision still holds. One against lazy loading holds for the
-// layers that follow, and for other pulls until it is time to look again.
-func (d *decider) holds(known *decision, now time.Time, bottom bool) bool {
+// valid reports whether a decision can be used. A decision against lazy loading is valid for
+// the other layers of its pull, and for other pulls until Config.RetryAfter has passed.
+func (d *decider) valid(dec *decision, now time.Time, bottom bool) bool {
 	select {
-	case <-known.done:
+	case <-dec.done:
 	default:
 		return true
 	}
-	if now.Sub(known.used) > pullIdle {
+	if now.Sub(dec.used) > pullIdle {
 		return false
 	}
-	if known.err != nil {
+	if dec.err != nil {
 		return false
 	}
-	return known.image != nil || !bottom || !known.again && now.Sub(known.status.Started) < d.cfg.RetryAfter
+	return dec.image != nil || !bottom || !dec.retry && now.Sub(dec.status.Started) < d.cfg.RetryAfter
 }
 
-// lookAgain makes the next pulls of an image look it up, if it was found not to be lazy.
+// lookAgain makes the next pull of an image look it up again if it was not lazy.
 func (d *decider) lookAgain(manifest string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, key := range d.pulls.Keys() {
-		if known, ok := d.pulls.Peek(key); ok && key.manifest == manifest {
-			known.again = true
+		if dec, ok := d.pulls.Peek(key); ok && key.manifest == manifest {
+			dec.retry = true
 		}
 	}
 }
 
-// settle looks the image up.
-func (d *decider) settle(ctx context.Context, pull Pull, made *decision) {
+// lookUp looks the image up and fills in the decision.
+func (d *decider) lookUp(ctx context.Context, pull Pull, dec *decision) {
 	image, err := d.find(ctx, pull)
-	took := time.Since(made.status.Started)
+	took := time.Since(dec.status.Started)
 	d.metrics.lookedUp(took)
 	if ctx.Err() != nil {
 		return
 	}
 	if err != nil {
-		d.plain(ctx, made, reasonOf(err), err)
+		d.plain(ctx, dec, reasonOf(err), err)
 		return
 	}
-	made.image, made.chain = image, image.ChainIDs()
+	dec.image, dec.chain = image, image.ChainIDs()
 	d.mu.Lock()
-	made.status.Lazy = true
+	dec.status.Lazy = true
 	d.mu.Unlock()
 	d.metrics.pulled(true, "")
 	d.log.InfoContext(ctx, "layers are loaded when they are read", "image", pull.Image,
-		"manifest", pull.Manifest, "layers", len(made.chain), "took", took)
+		"manifest", pull.Manifest, "layers", len(dec.chain), "took", took)
 }
 
 func (d *decider) find(ctx context.Context, pull Pull) (Image, error) {
@@ -222,14 +221,14 @@ func (d *decider) find(ctx context.Context, pull Pull) (Image, error) {
 	return image, nil
 }
 
-// plain makes it known, once for each reason, that layers of an image are downloaded.
-func (d *decider) plain(ctx context.Context, made *decision, reason Reason, err error) {
+// plain records, and logs once for each reason, that layers of an image are downloaded in full.
+func (d *decider) plain(ctx context.Context, dec *decision, reason Reason, err error) {
 	d.mu.Lock()
-	known := made.status.Reason == reason
-	made.status.Reason, made.status.Detail = reason, err.Error()
-	status := made.status
+	logged := dec.status.Reason == reason
+	dec.status.Reason, dec.status.Detail = reason, err.Error()
+	status := dec.status
 	d.mu.Unlock()
-	if known {
+	if logged {
 		return
 	}
 	d.metrics.pulled(false, reason)
@@ -241,40 +240,40 @@ func (d *decider) plain(ctx context.Context, made *decision, reason Reason, err 
 		"reason", string(reason), "error", err)
 }
 
-// unknown makes it known that containerd does not say what it pulls.
+// unknown logs that containerd does not name the image that it pulls.
 func (d *decider) unknown(ctx context.Context, chainID string) {
 	d.metrics.pulled(false, ReasonNoLabels)
 	d.log.WarnContext(ctx, "layers are downloaded in full", "chain", chainID, "reason", string(ReasonNoLabels),
 		"error", errors.New("containerd passes no image labels to snapshotters"))
 }
 
-// forget drops the decisions for images that are not among those kept. Of one that was
-// found but does not fit its index, it remains known why it was pulled plainly. No
-// look-up may be under way.
-func (d *decider) forget(kept []string) {
+// retain drops the decisions for images that are not in kept. The status of an image that
+// does not match its index stays, because it is the reason for the plain pull. No look-up
+// may be running.
+func (d *decider) retain(kept []string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, key := range d.pulls.Keys() {
-		known, ok := d.pulls.Peek(key)
-		if !ok || known.image == nil || slices.Contains(kept, known.image.ID()) {
+		dec, ok := d.pulls.Peek(key)
+		if !ok || dec.image == nil || slices.Contains(kept, dec.image.ID()) {
 			continue
 		}
 		d.pulls.Remove(key)
-		if known.status.Reason == ReasonMismatch {
-			d.pulls.Add(key, &decision{done: known.done, err: errBefore, status: known.status, used: known.used})
+		if dec.status.Reason == ReasonMismatch {
+			d.pulls.Add(key, &decision{done: dec.done, err: errBefore, status: dec.status, used: dec.used})
 		}
 	}
 }
 
-// all returns what is known of pulls, the oldest first.
+// all returns the status of all finished look-ups, the least recently used first.
 func (d *decider) all() []PullStatus {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var all []PullStatus
-	for _, known := range d.pulls.Values() {
+	for _, dec := range d.pulls.Values() {
 		select {
-		case <-known.done:
-			all = append(all, known.status)
+		case <-dec.done:
+			all = append(all, dec.status)
 		default:
 		}
 	}

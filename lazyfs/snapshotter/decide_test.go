@@ -97,11 +97,11 @@ func TestDecideWhen(t *testing.T) {
 		}
 		pass(time.Minute)
 		decide(true, 4)
-		d.forget([]string{"id"})
+		d.retain([]string{"id"})
 		decide(true, 4)
-		d.forget(nil)
+		d.retain(nil)
 		d.plain(t.Context(), decide(true, 5), ReasonMismatch, errors.New("something"))
-		d.forget(nil)
+		d.retain(nil)
 		if all := d.all(); len(all) != 1 || all[0].Reason != ReasonMismatch {
 			t.Errorf("status %+v", all)
 		}

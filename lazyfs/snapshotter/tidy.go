@@ -93,7 +93,7 @@ func (s *Snapshotter) retain(ctx context.Context) (done bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	s.decider.forget(ids)
+	s.decider.retain(ids)
 	if err := s.cfg.Images.Retain(ctx, ids); err != nil {
 		return false, fmt.Errorf("telling which images have snapshots: %w", err)
 	}
