@@ -131,7 +131,7 @@ func (fs *FS) Run(ctx context.Context) error {
 		})
 		return nil
 	}
-	if err := fs.settle(ctx, run); err != nil {
+	if err := fs.initMounts(ctx, run); err != nil {
 		left := fs.leave(lasting)
 		stop()
 		if ctx.Err() != nil {
@@ -175,9 +175,9 @@ func (fs *FS) possess() (unlock func(), err error) {
 	return unlock, nil
 }
 
-// settle restores mounts, cleans the state directory up and chooses the backend.
+// initMounts restores mounts, cleans up the state directory and chooses the backend.
 // Restored mounts come first: programs may be waiting for them.
-func (fs *FS) settle(ctx context.Context, start func(func(context.Context)) error) error {
+func (fs *FS) initMounts(ctx context.Context, start func(func(context.Context)) error) error {
 	kept, err := fs.restore(ctx, start)
 	if err != nil {
 		return err

@@ -71,7 +71,7 @@ func (fs *FS) restore(ctx context.Context, start func(func(context.Context)) err
 	if err != nil {
 		return r.kept, err
 	}
-	r.take(ctx)
+	r.receiveSessions(ctx)
 	defer r.discard(ctx)
 	r.readSessions(ctx, names)
 	var flat []*revival
@@ -93,8 +93,8 @@ func (fs *FS) restore(ctx context.Context, start func(func(context.Context)) err
 	return r.kept, nil
 }
 
-// take asks the store for connections. Without an answer there are none.
-func (r *restorer) take(ctx context.Context) {
+// receiveSessions gets the FUSE connections from the keeper. If it fails there are none.
+func (r *restorer) receiveSessions(ctx context.Context) {
 	if r.fs.cfg.Keeper == nil {
 		return
 	}
@@ -111,7 +111,7 @@ func (r *restorer) take(ctx context.Context) {
 	}
 }
 
-// discard lets go of the connections that nothing has been made of.
+// discard closes the connections that no mount uses.
 func (r *restorer) discard(ctx context.Context) {
 	for name, fd := range r.held {
 		closeFD(fd)

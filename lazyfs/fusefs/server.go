@@ -68,7 +68,7 @@ func Mount(fs fuse.RawFileSystem, reads *Reads, dir string, opts Options) (*Serv
 		return nil, fmt.Errorf("serving FUSE on %s: %w", dir, firstOf(err, unix.Unmount(dir, unix.MNT_DETACH)))
 	}
 	s := serve(server, &Server{dir: dir, reads: reads, fd: fd, settings: settings})
-	if err := s.settle(opts); err != nil {
+	if err := s.configureMount(opts); err != nil {
 		return nil, firstOf(err, s.Unmount(context.Background(), true)) //nolint:forbidigo // a failed mount is undone at once, waiting for nobody
 	}
 	return s, nil
@@ -112,8 +112,8 @@ func (s *Server) FD() int { return s.fd }
 // answering what it can until the process ends.
 func (s *Server) Suspend() { s.reads.suspend() }
 
-// settle raises the readahead and makes poll(2) harmless.
-func (s *Server) settle(opts Options) error {
+// configureMount raises the readahead and makes poll(2) harmless.
+func (s *Server) configureMount(opts Options) error {
 	if err := kernel.SetReadAhead(s.dir, opts.ReadAhead); err != nil {
 		return fmt.Errorf("raising the readahead of %s: %w", s.dir, err)
 	}
