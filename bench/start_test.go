@@ -3,212 +3,165 @@
 package bench
 
 import (
-	"context"
-	"errors"
+	"flag"
 	"fmt"
-	"net"
-	"net/http"
 	"os"
-	"os/exec"
-	"path/filepath"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
-	containerd "github.com/containerd/containerd/v2/client"
-	"github.com/containerd/containerd/v2/pkg/oci"
-	specs "github.com/opencontainers/runtime-spec/specs-go"
-
-	"github.com/brisk-project/brisk/internal/mkimage"
+	"github.com/brisk-project/brisk/bench/coldstart"
 	"github.com/brisk-project/brisk/test/containerdtest"
-	"github.com/brisk-project/brisk/test/link"
-	"github.com/brisk-project/brisk/test/programs"
 	"github.com/brisk-project/brisk/test/require"
-)
-
-const (
-	// roundTrip is that of the link between node and registry.
-	roundTrip  = 10 * time.Millisecond
-	readyLimit = 3 * time.Minute
-	pollPause  = 5 * time.Millisecond
-	microunit  = 1e6
 )
 
 func TestMain(m *testing.M) {
 	os.Exit(containerdtest.Main(m.Run))
 }
 
-// BenchmarkColdStart pulls an image of Node-RED over a link of 1 Gbit/s and 10 ms, makes
-// a container of it, and starts it until it answers HTTP requests; then the same, but
-// the container reads every file of the image. Every run has new state of containerd
-// and brisk-node, and nothing in the page cache.
+const (
+	// roundsEnv is how often each cell runs that -bench names.
+	roundsEnv     = "BRISK_BENCH_ROUNDS"
+	defaultRounds = 3
+	// outputEnv names a file for the table.
+	outputEnv = "BRISK_BENCH_TABLE"
+)
+
+// BenchmarkStart pulls images over links, makes a container of each, and starts it until it
+// gives its first right answer; see docs/benchmarks.md. All arms of a cell run in
+// turns. It fails if containerd's EROFS was faster than Brisk in the same run, or if loading
+// an image in the background made its container ready later.
 //
-// It reports seconds, and MB that the registry sent until then; of brisk-node also the
-// CPU time and the most memory it had. Beside it run two snapshotters of containerd's
-// own that unpack images. It fails if one of them was faster in the same run: loading
-// lazily is never to be slower, also where everything is read.
-func BenchmarkColdStart(b *testing.B) {
+// Alone it measures what is in the plan, with -short in the short one. -bench Start/IMAGE/LINK/ARM
+// measures every cell that it names.
+func BenchmarkStart(b *testing.B) {
 	require.Root(b)
-	ref := push(b, "node-app", mkimage.NodeApp)
-	convertImage(b, program(b, "brisk"), ref)
-	node := program(b, "brisk-node")
-	for name, run := range map[string]func(*arm) time.Duration{"ready": (*arm).untilReady, "everything": (*arm).untilRead} {
-		b.Run(name, func(b *testing.B) {
-			took := make(map[string]time.Duration)
-			for _, snapshotter := range []string{"overlayfs", "erofs", containerdtest.Snapshotter} {
-				b.Run(snapshotter, func(b *testing.B) { took[snapshotter] = coldStart(b, ref, snapshotter, node, run) })
-			}
-			for rival, other := range took {
-				if ours, ok := took[containerdtest.Snapshotter]; ok && ours > other {
-					b.Errorf("%s for %s, %s for %s", ours, containerdtest.Snapshotter, other, rival)
+	require.Tool(b, "mkfs.erofs")
+	plan := startPlan(b)
+	quiet, err := coldstart.MeasureQuiet(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	before, err := coldstart.ReadTimes()
+	if err != nil {
+		b.Fatal(err)
+	}
+	results := coldstart.NewResults()
+	for _, w := range workloads() {
+		if !selected("BenchmarkStart", w.name) || plan[w.name] == nil {
+			continue
+		}
+		b.Run(w.name, func(b *testing.B) {
+			s := newStartBench(b, &w)
+			results.Limits[w.name] = s.limit(b)
+			for _, l := range coldstart.Links() {
+				if selected("BenchmarkStart", w.name, l.Name) && plan[w.name][l.Name] != nil {
+					b.Run(l.Name, func(b *testing.B) { s.link(b, plan, l, results) })
 				}
 			}
 		})
 	}
-}
-
-// times are the durations of one cold start.
-type times struct{ pull, create, run time.Duration }
-
-// coldStart returns how long a start took on average.
-func coldStart(b *testing.B, ref, snapshotter, node string, run func(*arm) time.Duration) time.Duration {
-	b.Helper()
-	host, path, _ := strings.Cut(ref, "/")
-	var sum times
-	var sent int64
-	var usage syscall.Rusage
-	for range b.N {
-		l := link.New(b, host, link.Config{BytesPerSecond: link.Gigabit, RoundTrip: roundTrip})
-		a := newArm(b, snapshotter, node)
-		dropCaches(b)
-		b.StartTimer()
-		start := time.Now()
-		image := a.Pull(l.Addr + "/" + path)
-		pulled := time.Now()
-		a.container = a.create(image)
-		created := time.Now()
-		took := run(a)
-		b.StopTimer()
-		sum.pull += pulled.Sub(start)
-		sum.create += created.Sub(pulled)
-		sum.run += took
-		sent += l.Sent()
-		a.container.Remove()
-		a.RemoveImage(l.Addr + "/" + path)
-		if a.stop != nil {
-			usage = a.stop()
-		}
-	}
-	n := float64(b.N)
-	b.ReportMetric(sum.pull.Seconds()/n, "s-pull")
-	b.ReportMetric(sum.create.Seconds()/n, "s-create")
-	b.ReportMetric(sum.run.Seconds()/n, "s-run")
-	b.ReportMetric((sum.pull+sum.create+sum.run).Seconds()/n, "s-total")
-	b.ReportMetric(float64(sent)/microunit/n, "MB")
-	if snapshotter == containerdtest.Snapshotter {
-		b.ReportMetric(float64(usage.Maxrss)/1e3, "MB-rss")
-		b.ReportMetric(time.Duration(usage.Utime.Nano()+usage.Stime.Nano()).Seconds(), "cpu-s")
-	}
-	return (sum.pull + sum.create + sum.run) / time.Duration(b.N)
-}
-
-// arm is a containerd with one of the snapshotters.
-type arm struct {
-	*containerdtest.Daemon
-	b         *testing.B
-	container *containerdtest.Container
-	stop      func() syscall.Rusage // ends brisk-node, nil without
-}
-
-func newArm(b *testing.B, snapshotter, node string) *arm {
-	b.Helper()
-	if snapshotter != containerdtest.Snapshotter {
-		return &arm{b: b, Daemon: containerdtest.Start(b, containerdtest.Config{Builtin: snapshotter})}
-	}
-	dir, err := os.MkdirTemp("", "node-") //nolint:usetesting // sockets have short names
+	after, err := coldstart.ReadTimes()
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
+	report(b, results, quiet, after.Since(before))
+}
+
+// report prints the table, and fails where it has to.
+func report(b *testing.B, results *coldstart.Results, quiet, during coldstart.Processors) {
+	b.Helper()
+	var out strings.Builder
+	if err := results.Write(&out); err != nil {
+		b.Fatal(err)
+	}
+	out.WriteString("machine before: " + quiet.String() + "; during: " + during.String() + "\n")
+	if !quiet.Quiet() {
+		out.WriteString("THE MACHINE WAS NOT QUIET: these figures are of no use\n")
+	}
+	fmt.Printf("\n%s\n", &out) //nolint:forbidigo // of a benchmark with others below it, nothing that it logs is printed
+	if name := os.Getenv(outputEnv); name != "" {
+		if err := os.WriteFile(name, []byte(out.String()), 0o600); err != nil {
 			b.Error(err)
 		}
-	})
-	socket := filepath.Join(dir, "s.sock")
-	cmd := exec.CommandContext(context.WithoutCancel(b.Context()), node, "run", "--dir", dir, "--socket", socket)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	var log strings.Builder
-	cmd.Stderr = &log
-	wait, err := programs.Start(cmd)
-	if err != nil {
-		b.Fatal(err)
 	}
-	containerdtest.Await(b, "the socket of brisk-node", 20*time.Second, func() bool {
-		conn, err := (&net.Dialer{}).DialContext(b.Context(), "unix", socket)
-		return err == nil && conn.Close() == nil
-	})
-	a := &arm{b: b, Daemon: containerdtest.Start(b, containerdtest.Config{Socket: socket, Root: dir})}
-	a.stop = func() syscall.Rusage {
-		if err := errors.Join(cmd.Process.Signal(syscall.SIGTERM), wait()); err != nil {
-			b.Errorf("brisk-node: %v\n%s", err, &log)
-		}
-		usage, _ := cmd.ProcessState.SysUsage().(*syscall.Rusage) //nolint:errcheck // it is one here
-		return *usage
+	if err := results.Check(); err != nil {
+		b.Error(err)
 	}
-	return a
 }
 
-// create makes a container in the network of this machine.
-func (a *arm) create(image containerd.Image) *containerdtest.Container {
-	a.b.Helper()
-	config, err := image.Spec(a.Context())
-	if err != nil {
-		a.b.Fatal(err)
-	}
-	args := config.Config.Entrypoint
-	return a.Create("cold", image, []oci.SpecOpts{oci.WithHostNamespace(specs.NetworkNamespace)}, args...)
-}
-
-// untilReady starts the program and waits for its first answer.
-func (a *arm) untilReady() time.Duration {
-	a.b.Helper()
-	start := time.Now()
-	a.container.Start()
-	url := "http://127.0.0.1:" + strconv.Itoa(mkimage.NodeAppPort)
-	for time.Since(start) < readyLimit {
-		request, err := http.NewRequestWithContext(a.b.Context(), http.MethodGet, url, http.NoBody)
-		if err != nil {
-			a.b.Fatal(err)
-		}
-		if response, err := http.DefaultClient.Do(request); err == nil {
-			if err := response.Body.Close(); err == nil && response.StatusCode == http.StatusOK {
-				return time.Since(start)
+// startPlan returns what is to be measured.
+func startPlan(b *testing.B) coldstart.Plan {
+	b.Helper()
+	switch {
+	case len(patterns()) > 1:
+		n := defaultRounds
+		if value := os.Getenv(roundsEnv); value != "" {
+			var err error
+			if n, err = strconv.Atoi(value); err != nil || n < 1 {
+				b.Fatalf("%s: %q is not a number of rounds", roundsEnv, value)
 			}
 		}
-		<-time.After(pollPause)
+		return coldstart.Everything(n)
+	case testing.Short():
+		return coldstart.Short()
+	default:
+		return coldstart.Full()
 	}
-	a.b.Fatalf("the application is not ready; it wrote\n%s", a.container.Output())
-	return 0
 }
 
-// untilRead starts the program and reads every file beside it.
-func (a *arm) untilRead() time.Duration {
-	a.b.Helper()
-	start := time.Now()
-	a.container.Start()
-	code, out := a.container.Exec("read", "/bin/busybox", "sh", "-c", "busybox find / -xdev -type f -exec /bin/busybox cat {} + | busybox wc -c")
-	if code != 0 {
-		a.b.Fatalf("reading everything: exit code %d\n%s", code, out)
-	}
-	return time.Since(start)
-}
-
-func dropCaches(b *testing.B) {
+// link measures the starts over one link.
+func (s *startBench) link(b *testing.B, plan coldstart.Plan, l coldstart.Link, results *coldstart.Results) {
 	b.Helper()
-	syscall.Sync()
-	if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0o200); err != nil {
-		b.Fatal(fmt.Errorf("dropping the page cache: %w", err))
+	arms := slices.DeleteFunc(startArms(), func(a startArm) bool {
+		return !selected("BenchmarkStart", s.workload.name, l.Name, string(a.arm)) || plan.Rounds(s.workload.name, l.Name, a.arm) == 0
+	})
+	for round, ran := 0, true; ran; round++ {
+		ran = false
+		for i := range arms {
+			if round < plan.Rounds(s.workload.name, l.Name, arms[i].arm) {
+				run := s.coldStart(b, l, &arms[i])
+				results.Add(coldstart.Key{Workload: s.workload.name, Link: l.Name, Arm: arms[i].arm}, run)
+				progress("%s %s %s, round %d: pull %.2f s, create %.2f s, ready %.2f s, %.1f MB, %d requests", s.workload.name, l.Name, arms[i].arm, round+1,
+					run.Pull.Seconds(), run.Create.Seconds(), run.Ready.Seconds(), float64(run.Bytes)/1e6, run.Requests)
+				ran = true
+			}
+		}
 	}
+	for i := range arms {
+		b.Run(string(arms[i].arm), func(b *testing.B) {
+			total, _ := results.Total(coldstart.Key{Workload: s.workload.name, Link: l.Name, Arm: arms[i].arm})
+			b.ReportMetric(0, "ns/op") // only what was measured above
+			b.ReportMetric(total.Seconds(), "s-total")
+		})
+	}
+}
+
+// progress says what goes on.
+func progress(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, "%s "+format+"\n", append([]any{time.Now().Format(time.TimeOnly)}, args...)...)
+}
+
+// patterns are the regular expressions of -bench, one for each level.
+func patterns() []string {
+	value := flag.Lookup("test.bench").Value.String()
+	return strings.Split(value, "/")
+}
+
+// selected says whether -bench chooses a benchmark. The testing package says it only once
+// it runs; here arms that run in turns are chosen before.
+func selected(names ...string) bool {
+	for i, pattern := range patterns() {
+		if i == len(names) {
+			break
+		}
+		matched, err := regexp.MatchString(pattern, names[i])
+		if err != nil || !matched {
+			return false
+		}
+	}
+	return true
 }

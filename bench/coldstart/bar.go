@@ -1,0 +1,65 @@
+package coldstart
+
+import "time"
+
+// Bar is what a cell is to reach. A zero field asks for nothing.
+type Bar struct {
+	OfLimit   float64       // at most so many times the limit
+	OrWithin  time.Duration // or, where OfLimit is set, at most so long
+	OfErofs   float64       // at most so much of containerd's EROFS
+	OfOverlay float64       // at most so much of overlayfs
+}
+
+// bars are the bars of the arms that have a trace from the registry, and of those for
+// which nothing is known.
+func bars(workload, link string) (traced, unknown Bar) {
+	switch workload + "/" + link {
+	case NodeRED + "/gigabit":
+		return Bar{OfLimit: 1.4, OfErofs: 0.20}, Bar{OfErofs: 0.33}
+	case NodeRED + "/100mbit":
+		return Bar{OfLimit: 1.15}, Bar{OfLimit: 1.8, OrWithin: 7500 * time.Millisecond}
+	case NodeRED + "/25mbit":
+		return Bar{OfLimit: 1.15}, Bar{OfOverlay: 0.2}
+	case Redis + "/gigabit", Redis + "/lan":
+		return Bar{OfErofs: 0.30}, Bar{OfErofs: 0.40}
+	case PyTorch + "/gigabit":
+		return Bar{OfLimit: 1.5}, Bar{OfErofs: 0.35}
+	default:
+		return Bar{}, Bar{}
+	}
+}
+
+// BarOf returns the bar of a cell.
+func BarOf(key Key) Bar {
+	traced, unknown := bars(key.Workload, key.Link)
+	switch key.Arm {
+	case Trace, Bundle:
+		return traced
+	case Auto:
+		return unknown
+	default:
+		return Bar{}
+	}
+}
+
+// bar says whether a cell reaches its bar: met, missed, or - where it has none, or
+// where what it is compared with was not measured.
+func (r *Results) bar(key Key, total time.Duration) string {
+	bar, verdict := BarOf(key), "-"
+	judge := func(ok bool) {
+		if !ok {
+			verdict = "missed"
+		} else if verdict == "-" {
+			verdict = "met"
+		}
+	}
+	if limit := r.Limit(key); bar.OfLimit > 0 && limit > 0 {
+		judge(total.Seconds() <= bar.OfLimit*limit.Seconds() || total <= bar.OrWithin)
+	}
+	for rival, share := range map[Arm]float64{EROFS: bar.OfErofs, Overlayfs: bar.OfOverlay} {
+		if other, ok := r.Total(Key{key.Workload, key.Link, rival}); ok && share > 0 {
+			judge(total.Seconds() <= share*other.Seconds())
+		}
+	}
+	return verdict
+}

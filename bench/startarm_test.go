@@ -1,0 +1,156 @@
+//go:build !race
+
+package bench
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/brisk-project/brisk/bench/coldstart"
+	"github.com/brisk-project/brisk/test/containerdtest"
+	"github.com/brisk-project/brisk/test/programs"
+)
+
+// startArm is how an arm is set up. A new one is a line here, and a number of rounds in the
+// plans of coldstart.
+type startArm struct {
+	arm         coldstart.Arm
+	snapshotter string
+	flags       []string // of brisk-node
+	// repository is where the image is, prepare what is done to it there first.
+	repository string
+	prepare    func(s *startBench, tb testing.TB, ref string)
+	// learnt begins with what a node keeps of an image that it has started and removed.
+	learnt bool
+}
+
+func startArms() []startArm {
+	return []startArm{
+		{arm: coldstart.Overlayfs, snapshotter: "overlayfs", repository: plain},
+		{arm: coldstart.EROFS, snapshotter: "erofs", repository: plain},
+		{arm: coldstart.Auto, snapshotter: containerdtest.Snapshotter, repository: "indexed", prepare: (*startBench).convert},
+		{arm: coldstart.Lazy, snapshotter: containerdtest.Snapshotter, repository: "indexed", prepare: (*startBench).convert, flags: []string{"--mode=lazy"}},
+		{arm: coldstart.Learnt, snapshotter: containerdtest.Snapshotter, repository: "indexed", prepare: (*startBench).convert, learnt: true},
+	}
+}
+
+// convert writes the index of an image.
+func (s *startBench) convert(tb testing.TB, ref string) {
+	tb.Helper()
+	convertImage(tb, s.brisk, ref)
+}
+
+// benchNode is a containerd, with brisk-node if that is its snapshotter.
+type benchNode struct {
+	*containerdtest.Daemon
+	process *exec.Cmd // brisk-node, nil without
+	stop    func()    // ends it
+}
+
+// newNode starts the programs. Everything brisk-node keeps is in dir.
+func (s *startBench) newNode(tb testing.TB, arm *startArm, dir string) *benchNode {
+	tb.Helper()
+	if arm.snapshotter != containerdtest.Snapshotter {
+		return &benchNode{Daemon: containerdtest.Start(tb, containerdtest.Config{Builtin: arm.snapshotter}), stop: func() {}}
+	}
+	socket := filepath.Join(dir, "s.sock")
+	args := append([]string{"run", "--dir", dir, "--socket", socket}, arm.flags...)
+	cmd := exec.CommandContext(context.WithoutCancel(tb.Context()), s.node, args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	var log strings.Builder
+	cmd.Stderr = &log
+	wait, err := programs.Start(cmd)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	stopped := false
+	stop := func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		if err := errors.Join(cmd.Process.Signal(syscall.SIGTERM), wait()); err != nil {
+			tb.Errorf("brisk-node: %v\n%s", err, &log)
+		}
+	}
+	tb.Cleanup(stop)
+	containerdtest.Await(tb, "the socket of brisk-node", 20*time.Second, func() bool {
+		conn, err := (&net.Dialer{}).DialContext(tb.Context(), "unix", socket)
+		return err == nil && conn.Close() == nil
+	})
+	return &benchNode{Daemon: containerdtest.Start(tb, containerdtest.Config{Socket: socket, Root: dir}), process: cmd, stop: stop}
+}
+
+// maxKept is what a node may keep of an image that it has removed: a trace, no blocks.
+const maxKept = 16 << 20
+
+// learn starts an image on a node, removes it there, and returns the directory with what
+// the node keeps of it.
+func (s *startBench) learn(tb testing.TB, arm *startArm) string {
+	tb.Helper()
+	if dir := s.kept[arm.repository]; dir != "" {
+		return dir
+	}
+	dir := shortDir(tb)
+	run := newScope(tb)
+	defer run.close()
+	node := s.newNode(run, arm, dir)
+	ref := s.registry.ref(arm.repository)
+	image := node.Pull(ref)
+	container := s.create(run, node, image)
+	container.Start()
+	s.workload.await(run, container.Output)
+	container.Remove()
+	node.RemoveImage(ref)
+	// Blocks go with the image, but not at once.
+	containerdtest.Await(run, "the removal of all blocks of the image", time.Minute, func() bool { return diskUsage(run, dir) < maxKept })
+	node.stop()
+	if err := os.Remove(filepath.Join(dir, "s.sock")); err != nil && !errors.Is(err, os.ErrNotExist) {
+		tb.Fatal(err)
+	}
+	s.kept[arm.repository] = dir
+	return dir
+}
+
+// diskUsage returns the bytes that the files in a directory take.
+func diskUsage(tb testing.TB, dir string) (total int64) {
+	tb.Helper()
+	err := filepath.WalkDir(dir, func(_ string, entry os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if info, err := entry.Info(); err == nil && info.Mode().IsRegular() {
+			if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+				total += stat.Blocks * 512
+			}
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		tb.Fatal(err)
+	}
+	return total
+}
+
+// shortDir makes a directory with a short name, for sockets, that goes with the benchmark.
+func shortDir(tb testing.TB) string {
+	tb.Helper()
+	dir, err := os.MkdirTemp("", "n-") //nolint:usetesting // see above
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			tb.Error(err)
+		}
+	})
+	return dir
+}
