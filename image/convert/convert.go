@@ -221,13 +221,45 @@ func (c *conversion) pushTag(ctx context.Context, artifacts []registry.Descripto
 	if !ok {
 		return nil
 	}
-	manifest, err := registry.EncodeAccelerated(c.images, artifacts)
+	startups, err := c.startups(ctx, tag)
+	if err != nil {
+		return err
+	}
+	manifest, err := registry.EncodeAccelerated(c.images, append(artifacts, startups...))
 	if err != nil {
 		return err
 	}
 	c.result.Tag, c.result.TagDigest = tag.String(), block.Sum(manifest)
 	c.result.TagPushed, err = c.client.PushAccelerated(ctx, tag, manifest)
 	return err
+}
+
+// startups returns the newest start-up artifact of each platform that has one, for the tag to
+// keep: as the tag lists it already, or as it was found with the index.
+func (c *conversion) startups(ctx context.Context, tag name.Tag) ([]registry.Descriptor, error) {
+	listed, err := c.client.StartupsUnder(ctx, tag)
+	if err != nil && !errors.Is(err, registry.ErrInvalid) {
+		return nil, err
+	}
+	for _, a := range c.artifacts {
+		if a != nil && a.Startup != nil {
+			s := a.Startup
+			listed = append(listed, registry.Descriptor{Digest: s.Digest, Size: s.Size, Subject: s.Subject, Startup: true, Created: s.Created})
+		}
+	}
+	var kept []registry.Descriptor
+	for _, image := range c.images {
+		var newest *registry.Descriptor
+		for _, d := range listed {
+			if d.Subject == image.Digest && (newest == nil || d.Created.After(newest.Created)) {
+				newest = &d
+			}
+		}
+		if newest != nil {
+			kept = append(kept, *newest)
+		}
+	}
+	return kept, nil
 }
 
 // tag returns where the accelerated image index goes.

@@ -3,10 +3,9 @@ package registry
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"slices"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -60,6 +59,11 @@ type Artifact struct {
 	Subject block.Digest
 	// Indexes are in the order of the manifest.
 	Indexes []IndexBlob
+	// Traces are those in the artifact itself, in the order of the manifest: predicted ones.
+	Traces []TraceBlob
+	// Startup is the start-up artifact of the image, set by [Client.FindArtifact]; nil if none
+	// was found.
+	Startup *Startup
 }
 
 // Index returns the index of a layer blob.
@@ -98,7 +102,7 @@ func EncodeArtifact(subject v1.Descriptor, indexes []IndexBlob) ([]byte, error) 
 		manifest.Layers = append(manifest.Layers, v1.Descriptor{
 			MediaType:   LayerMediaType,
 			Size:        b.Size,
-			Digest:      v1.Hash{Algorithm: "sha256", Hex: b.Digest.Hex()},
+			Digest:      hash(b.Digest),
 			Annotations: map[string]string{AnnotationDiffID: b.DiffID.String(), AnnotationLayer: b.Layer.String()},
 		})
 	}
@@ -108,33 +112,19 @@ func EncodeArtifact(subject v1.Descriptor, indexes []IndexBlob) ([]byte, error) 
 // ParseArtifact reads the manifest of an artifact. Blobs of media types it does
 // not know are left out. Errors wrap [ErrInvalid].
 func ParseArtifact(manifest []byte) (*Artifact, error) {
-	if len(manifest) > MaxManifest {
-		return nil, fmt.Errorf("%w: artifact manifest of %d bytes, the limit is %d", ErrInvalid, len(manifest), MaxManifest)
-	}
-	var m v1.Manifest
-	dec := json.NewDecoder(bytes.NewReader(manifest))
-	if err := dec.Decode(&m); err != nil {
-		return nil, fmt.Errorf("%w: artifact manifest: %w", ErrInvalid, err)
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("%w: artifact manifest: more than one JSON value", ErrInvalid)
-	}
-	if m.ArtifactType != ArtifactType {
-		return nil, fmt.Errorf("%w: artifact manifest: artifact type %.100q, not %q", ErrInvalid, m.ArtifactType, ArtifactType)
-	}
-	if m.Subject == nil {
-		return nil, fmt.Errorf("%w: artifact manifest: no subject", ErrInvalid)
-	}
-	subject, err := block.ParseDigest(m.Subject.Digest.String())
+	m, subject, err := parseArtifactManifest(manifest, ArtifactType, maxIndexes)
 	if err != nil {
-		return nil, fmt.Errorf("%w: artifact manifest: subject: %w", ErrInvalid, err)
-	}
-	if len(m.Layers) > maxIndexes {
-		return nil, fmt.Errorf("%w: artifact manifest: %d blobs, the limit is %d", ErrInvalid, len(m.Layers), maxIndexes)
+		return nil, err
 	}
 	a := &Artifact{Digest: block.Sum(manifest), Subject: subject}
 	seen := make(map[block.Digest]bool, len(m.Layers))
 	for i, d := range m.Layers {
+		if d.MediaType == TraceMediaType && len(a.Traces) < MaxTraces {
+			// A trace is a hint: a wrong descriptor of one does not make the index wrong.
+			if t, err := parseTraceBlob(d); err == nil {
+				a.Traces = append(a.Traces, t)
+			}
+		}
 		if d.MediaType != LayerMediaType {
 			continue
 		}
@@ -183,14 +173,7 @@ func EncodeAccelerated(images []*Image, artifacts []Descriptor) ([]byte, error) 
 		index.Manifests = append(index.Manifests, d)
 	}
 	for _, a := range artifacts {
-		index.Manifests = append(index.Manifests, v1.Descriptor{
-			MediaType:    types.OCIManifestSchema1,
-			Size:         a.Size,
-			Digest:       v1.Hash{Algorithm: "sha256", Hex: a.Digest.Hex()},
-			ArtifactType: ArtifactType,
-			Platform:     &v1.Platform{OS: unknown, Architecture: unknown},
-			Annotations:  map[string]string{AnnotationSubject: a.Subject.String()},
-		})
+		index.Manifests = append(index.Manifests, a.entry())
 	}
 	return encodeManifest(index)
 }
@@ -200,6 +183,27 @@ type Descriptor struct {
 	Digest  block.Digest // of the artifact's manifest
 	Size    int64        // of the artifact's manifest, in bytes
 	Subject block.Digest // the platform manifest it belongs to
+	// Startup says that it is a start-up artifact, not an index artifact, and Created when
+	// that was pushed.
+	Startup bool
+	Created time.Time
+}
+
+// entry returns the entry of the artifact in an image index.
+func (d Descriptor) entry() v1.Descriptor {
+	entry := v1.Descriptor{
+		MediaType:    types.OCIManifestSchema1,
+		Size:         d.Size,
+		Digest:       hash(d.Digest),
+		ArtifactType: ArtifactType,
+		Platform:     &v1.Platform{OS: unknown, Architecture: unknown},
+		Annotations:  map[string]string{AnnotationSubject: d.Subject.String()},
+	}
+	if d.Startup {
+		entry.ArtifactType = StartupType
+		entry.Annotations[AnnotationCreated] = d.Created.UTC().Format(time.RFC3339)
+	}
+	return entry
 }
 
 func encodeManifest(manifest any) ([]byte, error) {

@@ -18,9 +18,6 @@ import (
 	"github.com/brisk-project/brisk/internal/block"
 )
 
-// maxCandidates is the most artifacts looked at for one image.
-const maxCandidates = 16
-
 // AcceleratedTag returns the tag under which the acceleration of a tag is found.
 // A tag that is such a tag stays as it is.
 func AcceleratedTag(tag name.Tag) name.Tag {
@@ -30,7 +27,7 @@ func AcceleratedTag(tag name.Tag) name.Tag {
 	return tag.Context().Tag(tag.TagStr() + AcceleratedSuffix)
 }
 
-// ArtifactsUnder returns the artifacts that are listed under a tag, whatever
+// ArtifactsUnder returns the index artifacts that are listed under a tag, whatever
 // image they belong to; none when there is no such tag.
 func (c *Client) ArtifactsUnder(ctx context.Context, tag name.Tag) ([]*Artifact, error) {
 	listed, err := c.listed(ctx, tag)
@@ -38,13 +35,14 @@ func (c *Client) ArtifactsUnder(ctx context.Context, tag name.Tag) ([]*Artifact,
 		return nil, err
 	}
 	var found []*Artifact
+	listed = slices.DeleteFunc(listed, func(d v1.Descriptor) bool { return d.ArtifactType != ArtifactType })
 	for _, d := range listed[:min(len(listed), maxCandidates)] {
-		a, err := c.artifact(ctx, tag.Context(), d)
+		got, err := c.artifact(ctx, tag.Context(), d)
 		if err != nil {
 			return nil, err
 		}
-		if a != nil {
-			found = append(found, a)
+		if got.index != nil {
+			found = append(found, got.index)
 		}
 	}
 	return found, nil
@@ -105,46 +103,6 @@ func (c *Client) layerIndex(ctx context.Context, image *Image, artifact *Artifac
 	return OpenIndex(layer, bytes.NewReader(content), int64(len(content)))
 }
 
-// best returns the best artifact of the image among candidates, nil if there is
-// none.
-func (c *Client) best(ctx context.Context, image *Image, candidates []v1.Descriptor) (*Artifact, error) {
-	candidates = slices.DeleteFunc(slices.Clone(candidates), func(d v1.Descriptor) bool { return !candidate(d, image) })
-	var best *Artifact
-	covered := -1
-	for _, d := range candidates[:min(len(candidates), maxCandidates)] {
-		a, err := c.artifact(ctx, image.Name.Context(), d)
-		if errors.Is(err, ErrInvalid) {
-			// One that is broken must not hide one that is not.
-			c.log.WarnContext(ctx, "skipping an index artifact", "image", image.Name.String(), "digest", d.Digest.String(), "error", err)
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		if a == nil || a.Subject != image.Digest {
-			continue
-		}
-		n := a.covers(image)
-		if n > covered || (n == covered && bytes.Compare(a.Digest[:], best.Digest[:]) < 0) {
-			best, covered = a, n
-		}
-	}
-	return best, nil
-}
-
-// candidate leaves out what cannot be an artifact of the image. Some registries
-// give the media type of the configuration as artifact type, so that one is not
-// proof of anything.
-func candidate(d v1.Descriptor, image *Image) bool {
-	switch d.ArtifactType {
-	case ArtifactType, "", string(emptyMediaType):
-	default:
-		return false
-	}
-	subject, annotated := d.Annotations[AnnotationSubject]
-	return d.MediaType.IsImage() && (!annotated || subject == image.Digest.String())
-}
-
 func (a *Artifact) covers(image *Image) int {
 	n := 0
 	for _, layer := range image.Layers {
@@ -153,26 +111,6 @@ func (a *Artifact) covers(image *Image) int {
 		}
 	}
 	return n
-}
-
-// artifact fetches a manifest and returns the artifact it is, nil if it is
-// something else or is gone.
-func (c *Client) artifact(ctx context.Context, repo name.Repository, d v1.Descriptor) (*Artifact, error) {
-	got, err := c.manifest(ctx, repo.Digest(d.Digest.String()))
-	if notFound(err) || (errors.Is(err, ErrInvalid) && d.ArtifactType != ArtifactType) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	a, err := ParseArtifact(got.Manifest)
-	if err != nil && d.ArtifactType != ArtifactType {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reading artifact %s of %s: %w", d.Digest, repo, err)
-	}
-	return a, nil
 }
 
 // referrers asks the referrers API, or reads the fallback tag where there is none. What
@@ -184,7 +122,7 @@ func (c *Client) referrers(ctx context.Context, image *Image) (found []v1.Descri
 			return err
 		}
 		found = listed
-		if !slices.ContainsFunc(listed, func(d v1.Descriptor) bool { return candidate(d, image) }) {
+		if !slices.ContainsFunc(listed, func(d v1.Descriptor) bool { return candidate(d, image, ArtifactType) }) {
 			return errNothing
 		}
 		return nil
@@ -235,5 +173,5 @@ func (c *Client) listed(ctx context.Context, tag name.Tag) ([]v1.Descriptor, err
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", tag, err)
 	}
-	return slices.DeleteFunc(parsed.Manifests, func(d v1.Descriptor) bool { return d.ArtifactType != ArtifactType }), nil
+	return slices.DeleteFunc(parsed.Manifests, func(d v1.Descriptor) bool { return !isArtifact(d) }), nil
 }

@@ -50,7 +50,7 @@ type Image struct {
 	// Layers are in the order of the manifest, the lowest first.
 	Layers []Layer
 
-	// artifacts are the index artifacts listed beside the manifest in the image
+	// artifacts are the artifacts listed beside the manifest in the image
 	// index through which it was found.
 	artifacts []v1.Descriptor
 }
@@ -178,7 +178,7 @@ func (s *session) manifest(ctx context.Context, ref name.Reference, patience tim
 	return got, nil
 }
 
-// list returns the runnable manifests and the index artifacts of an image index.
+// list returns the runnable manifests and the artifacts of an image index.
 // An image index may hold another one, not deeper.
 func (c *Client) list(ctx context.Context, ref name.Reference, root *remote.Descriptor, depth int) (images, artifacts []v1.Descriptor, err error) {
 	index, err := parseIndex(root.Manifest)
@@ -187,7 +187,7 @@ func (c *Client) list(ctx context.Context, ref name.Reference, root *remote.Desc
 	}
 	for _, d := range index.Manifests {
 		switch {
-		case d.ArtifactType == ArtifactType:
+		case isArtifact(d):
 			artifacts = append(artifacts, d)
 		case d.MediaType.IsIndex() && depth == 0:
 			nested, err := c.manifest(ctx, ref.Context().Digest(d.Digest.String()))

@@ -1,0 +1,196 @@
+package registry
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	// maxCandidates is the most artifacts looked at for the index of one image.
+	maxCandidates = 16
+	// maxStartups is the most artifacts looked at for the traces of one image.
+	maxStartups = 4
+	// startupGrace is how much longer than the index the start-up artifact of an image may
+	// take: it is a hint, and what waits for it is a pull.
+	startupGrace = 100 * time.Millisecond
+)
+
+// fetched is an artifact of one kind or the other; neither if it is something else or is gone.
+type fetched struct {
+	index   *Artifact
+	startup *Startup
+}
+
+// isArtifact reports whether an image index lists an artifact of ours.
+func isArtifact(d v1.Descriptor) bool {
+	return d.ArtifactType == ArtifactType || d.ArtifactType == StartupType
+}
+
+// candidate leaves out what cannot be an artifact of the image of the given type. Some
+// registries give the media type of the configuration as artifact type, so that one is not
+// proof of anything.
+func candidate(d v1.Descriptor, image *Image, artifactType string) bool {
+	switch d.ArtifactType {
+	case artifactType, "", string(emptyMediaType):
+	default:
+		return false
+	}
+	subject, annotated := d.Annotations[AnnotationSubject]
+	return d.MediaType.IsImage() && (!annotated || subject == image.Digest.String())
+}
+
+// best returns the best index artifact of the image among those that one place lists, with the
+// newest start-up artifact; nil if there is no index.
+func (c *Client) best(ctx context.Context, image *Image, listed []v1.Descriptor) (*Artifact, error) {
+	var indexes, startups []v1.Descriptor
+	for _, d := range listed {
+		switch {
+		case candidate(d, image, ArtifactType): // also what may be either
+			indexes = append(indexes, d)
+		case candidate(d, image, StartupType):
+			startups = append(startups, d)
+		}
+	}
+	indexes = indexes[:min(len(indexes), maxCandidates)]
+	if len(indexes) == 0 {
+		return nil, nil
+	}
+	var running sync.WaitGroup
+	defer running.Wait()
+	startupCtx, cancel := context.WithCancel(ctx)
+	defer cancel() // if it is not waited for
+	newest := make(chan *Startup, 1)
+	running.Go(func() { newest <- c.newestStartup(startupCtx, image, startups) })
+	got, err := c.artifacts(ctx, image, indexes)
+	if err != nil {
+		return nil, err
+	}
+	best := bestIndex(got, image)
+	if best == nil {
+		return nil, nil
+	}
+	grace := time.NewTimer(startupGrace)
+	defer grace.Stop()
+	var typed *Startup
+	select {
+	case typed = <-newest:
+	case <-grace.C:
+		c.log.InfoContext(ctx, "the start-up artifact of an image is not waited for", "image", image.Name.String())
+	}
+	best.Startup = newerStartup(append(got, fetched{startup: typed}), image)
+	return best, nil
+}
+
+// bestIndex returns the index artifact that covers most layers of the image, of equals the one
+// with the smallest digest.
+func bestIndex(got []fetched, image *Image) *Artifact {
+	var best *Artifact
+	covered := -1
+	for _, f := range got {
+		if f.index == nil || f.index.Subject != image.Digest {
+			continue
+		}
+		n := f.index.covers(image)
+		if n > covered || (n == covered && bytes.Compare(f.index.Digest[:], best.Digest[:]) < 0) {
+			best, covered = f.index, n
+		}
+	}
+	return best
+}
+
+// newerStartup returns the newest start-up artifact of the image, of equals the one with the
+// smallest digest.
+func newerStartup(got []fetched, image *Image) *Startup {
+	var best *Startup
+	for _, f := range got {
+		if f.startup == nil || f.startup.Subject != image.Digest {
+			continue
+		}
+		if best == nil || cmp.Or(f.startup.Created.Compare(best.Created), bytes.Compare(best.Digest[:], f.startup.Digest[:])) > 0 {
+			best = f.startup
+		}
+	}
+	return best
+}
+
+// newestStartup returns the newest start-up artifact among those that a place lists as such; nil
+// if there is none that can be had. Those that it lists with their date come first, the newest
+// first; without dates the manifests have to be looked at.
+func (c *Client) newestStartup(ctx context.Context, image *Image, listed []v1.Descriptor) *Startup {
+	slices.SortStableFunc(listed, func(a, b v1.Descriptor) int {
+		dateA, _ := createdOf(a.Annotations)
+		dateB, _ := createdOf(b.Annotations)
+		return cmp.Or(dateB.Compare(dateA), cmp.Compare(a.Digest.Hex, b.Digest.Hex))
+	})
+	for len(listed) > 0 {
+		n := 1
+		if _, dated := createdOf(listed[0].Annotations); !dated {
+			n = min(len(listed), maxStartups)
+		}
+		got, err := c.artifacts(ctx, image, listed[:n])
+		if err != nil {
+			c.log.InfoContext(ctx, "the start-up artifact of an image cannot be had", "image", image.Name.String(), "error", err)
+			return nil
+		}
+		if s := newerStartup(got, image); s != nil {
+			return s
+		}
+		listed = listed[n:min(len(listed), maxStartups)]
+	}
+	return nil
+}
+
+// artifacts fetches manifests that a place lists for an image. One that is broken must not hide
+// one that is not: it is skipped and logged.
+func (c *Client) artifacts(ctx context.Context, image *Image, listed []v1.Descriptor) ([]fetched, error) {
+	got := make([]fetched, len(listed))
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(smallFetches)
+	for i, d := range listed {
+		group.Go(func() error {
+			var err error
+			got[i], err = c.artifact(groupCtx, image.Name.Context(), d)
+			if errors.Is(err, ErrInvalid) {
+				c.log.WarnContext(ctx, "skipping an artifact", "image", image.Name.String(), "digest", d.Digest.String(), "error", err)
+				return nil
+			}
+			return err
+		})
+	}
+	return got, group.Wait()
+}
+
+// artifact fetches a manifest and returns the artifact it is.
+func (c *Client) artifact(ctx context.Context, repo name.Repository, d v1.Descriptor) (fetched, error) {
+	got, err := c.manifest(ctx, repo.Digest(d.Digest.String()))
+	if notFound(err) || (errors.Is(err, ErrInvalid) && !isArtifact(d)) {
+		return fetched{}, nil
+	}
+	if err != nil {
+		return fetched{}, err
+	}
+	var f fetched
+	if f.startup, err = ParseStartup(got.Manifest); err == nil {
+		return f, nil
+	}
+	if d.ArtifactType != StartupType {
+		f.index, err = ParseArtifact(got.Manifest)
+	}
+	if err != nil && !isArtifact(d) {
+		return fetched{}, nil
+	}
+	if err != nil {
+		return fetched{}, fmt.Errorf("reading artifact %s of %s: %w", d.Digest, repo, err)
+	}
+	return f, nil
+}
