@@ -2,6 +2,8 @@ package lazyfs
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"path/filepath"
 	"sync"
@@ -104,6 +106,23 @@ func (f *flatMount) unmounted(ctx context.Context) error {
 	session := f.session
 	f.fs, f.reads, f.server, f.session = nil, nil, nil, ""
 	return f.sessions.end(ctx, session)
+}
+
+// dropPages makes the kernel forget what it has cached of the file of a layer, if there is one.
+func (f *flatMount) dropPages(id block.Digest) error {
+	fd, err := unix.Open(filepath.Join(f.dir, id.Hex()), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("opening the file of layer %s: %w", id.Short(), err)
+	}
+	defer closeFD(fd)
+	// The whole file: a large folio is kept if only a part of it is to go.
+	if err := unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED); err != nil {
+		return fmt.Errorf("dropping pages of layer %s: %w", id.Short(), err)
+	}
+	return nil
 }
 
 // remove takes back one add. With the last one the filesystem is unmounted, even if

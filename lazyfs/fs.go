@@ -327,6 +327,11 @@ func (fs *FS) claim(image block.Digest, target string, cfg MountConfig) *Mount {
 	return nil
 }
 
+// DropPages makes the kernel forget what it has cached of the file of a layer stream that is
+// served by this process, so that the next read of a mount asks again. What the mounts
+// themselves have cached of their files stays.
+func (fs *FS) DropPages(layer block.Digest) error { return fs.flat.dropPages(layer) }
+
 // acquire returns the stream of a layer, shared by all mounts that use it.
 func (fs *FS) acquire(id block.Digest, size int64) *stream.Layer {
 	fs.mu.Lock()

@@ -34,6 +34,7 @@ type Mount struct {
 
 	// These are set while mounting, then read only.
 	layers  []mountedLayer
+	root    string         // where the read-only root is mounted
 	session string         // the connection that the mount needs; empty if it needs none
 	server  *fusefs.Server // of a tree, else nil
 
@@ -289,6 +290,10 @@ func (m *Mount) Target() string { return m.target }
 // Filled is closed when the background fill has ended: everything has been fetched,
 // or the mount is being undone.
 func (m *Mount) Filled() <-chan struct{} { return m.filled }
+
+// Root returns where the read-only root of the image is mounted: on the target, or below
+// the overlay there.
+func (m *Mount) Root() string { return m.root }
 
 // Stats returns how far the mount is.
 func (m *Mount) Stats() Stats {

@@ -228,7 +228,7 @@ func (r *restorer) revive(ctx context.Context, file string) (*revival, error) {
 		return nil, err
 	}
 	m.Mount = &Mount{
-		fs: r.fs, name: m.record.Name, id: m.record.ID, target: m.record.Target, backend: m.record.Backend,
+		fs: r.fs, name: m.record.Name, id: m.record.ID, target: m.record.Target, root: m.record.Root, backend: m.record.Backend,
 		note: m.record.Note, session: m.record.Session, filled: make(chan struct{}),
 		inherited: !m.record.overlaid(),
 	}

@@ -43,6 +43,7 @@ func (fs *FS) metadataPath(id block.Digest, version int) string {
 // process that is killed at any moment leaves nothing that the next one could take
 // for whole, nor anything that it would not find.
 func (m *Mount) mountRoot(ctx context.Context, image Image, dir string, cfg MountConfig) error {
+	m.root = dir
 	if m.backend == Tree {
 		if err := m.mountTree(ctx, image, dir); err != nil {
 			return err

@@ -115,22 +115,22 @@ func TestFalseIndexOfProvenLayer(t *testing.T) {
 	metrics := prometheus.NewPedanticRegistry()
 	n, _ := start(t, node.Config{Metrics: metrics})
 	mountWith(t, n, node.MountRequest{Image: honest})
-	awaitProven(t, metrics)
+	awaitProven(t, metrics, 1)
 	forged := pushFalseEntries(t, reg, layer)
 	if _, err := n.Mount(t.Context(), node.MountRequest{Image: forged, Target: t.TempDir()}); !errors.Is(err, node.ErrFalseIndex) {
 		t.Errorf("the image is mounted: %v", err)
 	}
 }
 
-func awaitProven(t *testing.T, metrics prometheus.Gatherer) {
+func awaitProven(t *testing.T, metrics prometheus.Gatherer, layers int) {
 	t.Helper()
-	p2ptest.Await(t, "a layer to be proven", func() bool {
+	p2ptest.Await(t, "layers to be proven", func() bool {
 		families, err := metrics.Gather()
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, f := range families {
-			if f.GetName() == "brisk_proof_layers_total" && f.GetMetric()[0].GetCounter().GetValue() == 1 {
+			if f.GetName() == "brisk_proof_layers_total" && f.GetMetric()[0].GetCounter().GetValue() == float64(layers) {
 				return true
 			}
 		}

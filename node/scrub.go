@@ -5,13 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/brisk-project/brisk/internal/block"
 	"github.com/brisk-project/brisk/lazyfs/cache"
@@ -25,7 +22,7 @@ const ScrubStateFile = "scrub.json"
 // newScrubber makes the scrubber of the disk cache. What it fetches again comes from upstream.
 func (n *Node) newScrubber(upstream block.Source) (err error) {
 	n.scrubber, err = scrub.New(scrub.Config{
-		Disk: n.disk, Source: upstream, Open: n.openStream, Mended: n.dropPages, Observe: n.observe,
+		Disk: n.disk, Source: upstream, Open: n.openStream, DropPages: n.dropPages, Observe: n.observe,
 		Path: filepath.Join(n.cfg.Dir, ScrubStateFile), Interval: n.cfg.ScrubInterval,
 		Logger: n.cfg.Log, Registerer: n.cfg.Metrics,
 	})
@@ -132,53 +129,6 @@ func (n *Node) openCandidate(c candidate) (release func(), err error) {
 			n.log.Warn("letting go of a layer", "image", c.image.Name, "error", err)
 		}
 	}, nil
-}
-
-// dropPages drops what the page caches of mounts have of a block that was written over.
-// Pages that a program has mapped stay until it ends.
-func (n *Node) dropPages(ctx context.Context, k block.Key) {
-	layer := n.layerIndexes.layer(k.Layer)
-	if layer == nil {
-		return
-	}
-	n.mu.Lock()
-	var targets []string
-	for m := range n.mounts {
-		if slices.Contains(m.streams(), k.Layer) {
-			targets = append(targets, m.Target())
-		}
-	}
-	n.mu.Unlock()
-	for entry, err := range layer.Entries() {
-		if err != nil || ctx.Err() != nil || len(targets) == 0 {
-			return
-		}
-		for _, s := range entry.Segments {
-			first, end := max(s.StreamOffset, k.Offset()), min(s.StreamOffset+s.Length, k.Offset()+block.Size)
-			if first >= end {
-				continue
-			}
-			for _, target := range targets {
-				dropFilePages(target, entry.Path, s.FileOffset+first-s.StreamOffset, end-first)
-			}
-		}
-	}
-}
-
-// dropFilePages drops the pages of a part of a file below a directory. The file may not be
-// there, or be that of a layer above.
-func dropFilePages(dir, name string, off, length int64) {
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return
-	}
-	defer root.Close() //nolint:errcheck // only read
-	file, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
-	if err != nil {
-		return
-	}
-	defer file.Close()                                                //nolint:errcheck // only read
-	_ = unix.Fadvise(int(file.Fd()), off, length, unix.FADV_DONTNEED) //nolint:errcheck // it is a hint
 }
 
 // Actions of a [ScrubRequest].

@@ -62,6 +62,8 @@ func printScrub(w *strings.Builder, s scrub.Status) {
 			state = "NOT mended, mounts read the corrupt bytes: " + b.Error
 		case !b.Mended:
 			state = "not mended yet: " + b.Error
+		case b.Stale:
+			state = "mended, but programs that have mapped it still see the corrupt bytes: restart the containers"
 		}
 		fmt.Fprintf(w, "              block %d of layer %s (%s), found %d times: %s\n", b.Block, b.Layer.Short(), strings.Join(b.Images, ", "), b.Times, state)
 	}

@@ -4,7 +4,9 @@
 // an interval, the layers used last first. It reads a layer back as soon as it is
 // complete, before a mount reads its file directly. A wrong block has been taken out of
 // the cache when it is reported ([cache.Disk.Check]); the Scrubber fetches it again,
-// which writes it over in place, reads it back once more, and counts and logs it.
+// which writes it over in place, reads it back once more, drops what page caches have of
+// it, and counts and logs it. Pages that programs have mapped cannot be dropped: the
+// Scrubber says so, and tries again until they can.
 //
 // A block that is found wrong again after it was mended, or many wrong blocks within a
 // month, make the disk suspect. The Scrubber then goes on, and says so until
@@ -18,6 +20,6 @@
 //
 // # State
 //
-// Progress, pending repairs and the wrong blocks of the last month are kept in one JSON
-// file. Without it, or when it is damaged, the next pass begins at once.
+// Progress, pending repairs, blocks whose pages could not be dropped, and the wrong blocks
+// of the last month are kept in one JSON file. Without it, or when it is damaged, the next pass begins at once.
 package scrub

@@ -44,11 +44,15 @@ func (s *Scrubber) Report(c cache.Corrupt) {
 	if r == nil {
 		r = &repair{}
 		s.repairs[c.Key] = r
+		delete(s.stale, c.Key)
 	}
 	r.mapped = r.mapped || c.Mapped
 	suspect := ""
 	if c.Rotten {
 		suspect = s.state.noteBad(c.Key, now)
+	}
+	if suspect != "" {
+		s.saved = time.Time{} // others read it from the file
 	}
 	s.dirty = true
 	s.mu.Unlock()
@@ -85,6 +89,7 @@ func (w *worker) mend(ctx context.Context, k block.Key) {
 		w.forget(k) // the layer has been removed
 		return
 	}
+	var right []byte
 	known, err := w.cfg.Open(ctx, k.Layer)
 	if errors.Is(err, block.ErrNotFound) && !mapped {
 		w.forget(k) // nothing can read the layer
@@ -95,7 +100,10 @@ func (w *worker) mend(ctx context.Context, k block.Key) {
 		w.mu.Lock()
 		w.state.noteImages(k, known.Images)
 		w.mu.Unlock()
-		err = w.fetchAgain(ctx, k)
+		if !mapped && attempts == 1 {
+			w.dropPages(ctx, k, nil) // who reads again waits for the right bytes
+		}
+		right, err = w.fetchAgain(ctx, k)
 	}
 	log := w.cfg.Logger.With("block", k.String(), "layer", k.Layer.String(), "images", known.Images, "attempts", attempts)
 	switch {
@@ -114,10 +122,13 @@ func (w *worker) mend(ctx context.Context, k block.Key) {
 		w.state.noteMended(k)
 		w.mu.Unlock()
 		w.metrics.mended.Inc()
-		if w.cfg.Mended != nil {
-			w.cfg.Mended(ctx, k)
-		}
 		log.WarnContext(ctx, "corrupt block was fetched again and written over", "mapped", mapped)
+		if w.dropPages(ctx, k, right) {
+			log.WarnContext(ctx, "programs still see the corrupt bytes, in pages that they have mapped")
+			w.mu.Lock()
+			w.stale[k] = &staleBlock{notBefore: time.Now().Add(firstLook)}
+			w.mu.Unlock()
+		}
 	}
 }
 
@@ -126,7 +137,8 @@ var (
 	errAgain   = errors.New("it was wrong again when it was read back")
 )
 
-func (w *worker) fetchAgain(ctx context.Context, k block.Key) error {
+// fetchAgain returns the bytes that the disk has then, valid until the buffer is used again.
+func (w *worker) fetchAgain(ctx context.Context, k block.Key) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
 	req := block.Request{Range: block.Range{Layer: k.Layer, First: k.Index, Count: 1}, Class: block.ClassFill}
@@ -139,19 +151,19 @@ func (w *worker) fetchAgain(ctx context.Context, k block.Key) error {
 	})
 	switch {
 	case errors.Is(err, syscall.ENOSPC):
-		return fmt.Errorf("%w: %w", errNotKept, err)
+		return nil, fmt.Errorf("%w: %w", errNotKept, err)
 	case err != nil:
-		return fmt.Errorf("fetching it again: %w", err)
+		return nil, fmt.Errorf("fetching it again: %w", err)
 	}
-	switch verdict, _, err := w.cfg.Disk.Check(k, w.buf); {
+	switch verdict, data, err := w.cfg.Disk.Check(k, w.buf); {
 	case err != nil:
-		return err
+		return nil, err
 	case verdict == cache.Right:
-		return nil
+		return data, nil
 	case verdict == cache.Wrong:
-		return errAgain
+		return nil, errAgain
 	default:
-		return errNotKept
+		return nil, errNotKept
 	}
 }
 

@@ -57,9 +57,12 @@ type Config struct {
 	// Open makes the block digests of a layer known to Disk and its origin to Source until
 	// Release. An error wrapping [block.ErrNotFound] says that no image has the layer.
 	Open func(ctx context.Context, layer block.Digest) (Layer, error)
-	// Mended, if set, is called with each block that was written over in a file that a
-	// mount reads directly, to drop what other caches have of it.
-	Mended func(ctx context.Context, k block.Key)
+	// DropPages, if set, makes the kernel forget what its page caches have of a block that
+	// was found wrong. It is called before the block is fetched, and again with the right
+	// bytes, which it must not keep, once the disk has them. It then reports whether programs
+	// still see other bytes, as they do in pages that they have mapped: it is called
+	// again until they do not.
+	DropPages func(ctx context.Context, k block.Key, right []byte) (stale bool)
 	// Observe, if set, returns who is to see a complete layer while it is read back, nil
 	// for nobody.
 	Observe func(ctx context.Context, layer block.Digest) Observer
@@ -83,6 +86,7 @@ type Scrubber struct {
 	state    state
 	complete []block.Digest // layers to be read back
 	repairs  map[block.Key]*repair
+	stale    map[block.Key]*staleBlock
 	forced   bool      // whether the pass is one on demand
 	next     time.Time // when the next step of the pass is due
 	saved    time.Time
@@ -97,7 +101,7 @@ func New(cfg Config) (*Scrubber, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Scrubber{cfg: cfg, wake: make(chan struct{}, 1), repairs: make(map[block.Key]*repair)}
+	s := &Scrubber{cfg: cfg, wake: make(chan struct{}, 1), repairs: make(map[block.Key]*repair), stale: make(map[block.Key]*staleBlock)}
 	kept, err := readState(cfg.Path)
 	if err != nil {
 		cfg.Logger.Warn("state of the scrubber is lost, everything is read again", "error", err)
@@ -105,6 +109,9 @@ func New(cfg Config) (*Scrubber, error) {
 	s.state = kept
 	for _, k := range kept.Pending {
 		s.repairs[block.Key{Layer: k.Layer, Index: k.Block}] = &repair{mapped: k.Mapped}
+	}
+	for _, k := range kept.Stale {
+		s.stale[block.Key{Layer: k.Layer, Index: k.Block}] = &staleBlock{}
 	}
 	s.metrics = newMetrics(cfg.Registerer, s)
 	return s, nil

@@ -57,10 +57,13 @@ func newSetting(t *testing.T, dir string, fx *blocktest.Fixture) *setting {
 			s.opened = append(s.opened, layer)
 			return scrub.Layer{Images: []string{"app"}, Release: func() {}}, nil
 		},
-		Mended: func(_ context.Context, k block.Key) {
+		DropPages: func(_ context.Context, k block.Key, right []byte) bool {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			s.mended = append(s.mended, k)
+			if right != nil {
+				s.mended = append(s.mended, k)
+			}
+			return false
 		},
 	}
 	if s.scrubber, err = scrub.New(s.cfg); err != nil {

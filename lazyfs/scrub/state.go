@@ -38,6 +38,8 @@ type state struct {
 	Mended  int64      `json:"mended"`
 	Suspect string     `json:"suspect,omitempty"`
 	Pending []pending  `json:"pending,omitempty"`
+	// Stale blocks are mended, but programs may still see the wrong bytes.
+	Stale []pending `json:"stale,omitempty"`
 }
 
 // badBlock is a block that was found wrong.
@@ -154,7 +156,10 @@ func readState(path string) (state, error) {
 func (s *Scrubber) save() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.state.Pending = nil
+	s.state.Pending, s.state.Stale = nil, nil
+	for k := range s.stale {
+		s.state.Stale = append(s.state.Stale, pending{Layer: k.Layer, Block: k.Index})
+	}
 	for k, r := range s.repairs {
 		s.state.Pending = append(s.state.Pending, pending{Layer: k.Layer, Block: k.Index, Mapped: r.mapped})
 	}

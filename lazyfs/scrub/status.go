@@ -42,11 +42,13 @@ type CorruptBlock struct {
 	// one that was never written whole.
 	Times int       `json:"times"`
 	Last  time.Time `json:"last,omitzero"`
-	// Mended says that it was fetched again and read back. If not, Error is that of the
+	// Mended says that it was fetched again and read back, and Stale that programs still see
+	// the corrupt bytes in pages that they have mapped. If it is not mended, Error is that of the
 	// last attempt, and Mapped says that mounts read the corrupt bytes.
 	Mended bool   `json:"mended"`
 	Error  string `json:"error,omitempty"`
 	Mapped bool   `json:"mapped,omitempty"`
+	Stale  bool   `json:"stale,omitempty"`
 }
 
 // Status returns what the Scrubber is doing. It does not know the names of images.
@@ -66,6 +68,7 @@ func (s *Scrubber) Status() Status {
 	for _, b := range s.state.Bad {
 		k := block.Key{Layer: b.Layer, Index: b.Block}
 		entry := CorruptBlock{Layer: b.Layer, Block: b.Block, Times: b.Times, Last: b.Last, Mended: b.Mended, Images: b.Images}
+		_, entry.Stale = s.stale[k]
 		if r := s.repairs[k]; r != nil {
 			entry.Mended, entry.Error, entry.Mapped = false, r.err, r.mapped
 		}
@@ -99,6 +102,11 @@ func newMetrics(reg prometheus.Registerer, s *Scrubber) metrics {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		return float64(len(s.repairs))
+	})
+	gauge("brisk_scrub_stale_blocks", "Mended blocks of which programs still see the corrupt bytes, in pages that they have mapped.", func() float64 {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return float64(len(s.stale))
 	})
 	gauge("brisk_scrub_disk_suspect", "1 if the disk of the cache is not to be relied on.", func() float64 {
 		if s.Suspect() != "" {

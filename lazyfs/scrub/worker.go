@@ -26,6 +26,10 @@ func (w *worker) step(ctx context.Context) {
 		w.mend(ctx, k)
 		return
 	}
+	if k, ok := w.dueStale(now); ok {
+		w.look(ctx, k)
+		return
+	}
 	if layer, ok := w.takeComplete(); ok {
 		w.readBack(ctx, layer)
 		return
@@ -80,6 +84,11 @@ func (w *worker) nextDue(now time.Time) time.Time {
 	for _, r := range w.repairs {
 		if r.notBefore.Before(due) {
 			due = r.notBefore
+		}
+	}
+	for _, b := range w.stale {
+		if b.notBefore.Before(due) {
+			due = b.notBefore
 		}
 	}
 	passes := !w.state.Paused && (w.cfg.Interval > 0 || w.forced)
