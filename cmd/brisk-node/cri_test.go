@@ -13,6 +13,23 @@ import (
 	"github.com/brisk-project/brisk/test/containerdtest"
 )
 
+// cri returns what kubelet asks containerd for images with.
+func (s *site) cri() cri.ImageServiceClient {
+	s.t.Helper()
+	conn, ok := s.Client.Conn().(grpc.ClientConnInterface)
+	if !ok {
+		s.t.Fatal("the client of containerd has another kind of connection")
+	}
+	return cri.NewImageServiceClient(conn)
+}
+
+// criPull pulls as kubelet does, and returns what containerd calls the image.
+func (s *site) criPull(ref string) (string, error) {
+	s.t.Helper()
+	pulled, err := s.cri().PullImage(s.Context(), &cri.PullImageRequest{Image: &cri.ImageSpec{Image: ref}})
+	return pulled.GetImageRef(), err
+}
+
 // TestCRI pulls as kubelet does, in both ways that containerd has for it.
 func TestCRI(t *testing.T) {
 	t.Parallel()
@@ -21,12 +38,8 @@ func TestCRI(t *testing.T) {
 			s := newSiteWith(t, containerdtest.Config{Transfer: transfer})
 			data, path, sum := files(t, 1, 1<<20)
 			ref := s.push("app:v1", true, shell(t), data)
-			conn, ok := s.Client.Conn().(grpc.ClientConnInterface)
-			if !ok {
-				t.Fatal("the client of containerd has another kind of connection")
-			}
-			service := cri.NewImageServiceClient(conn)
-			pulled, err := service.PullImage(s.Context(), &cri.PullImageRequest{Image: &cri.ImageSpec{Image: ref}})
+			service := s.cri()
+			pulled, err := s.criPull(ref)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -43,7 +56,7 @@ func TestCRI(t *testing.T) {
 				stats.GetImageFilesystems()[0].GetFsId().GetMountpoint() != s.dir {
 				t.Errorf("image filesystems %v, %v", stats, err)
 			}
-			_, err = service.RemoveImage(s.Context(), &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: pulled.GetImageRef()}})
+			_, err = service.RemoveImage(s.Context(), &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: pulled}})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -109,6 +110,51 @@ func TestFalseIndex(t *testing.T) {
 		t.Errorf("the second pull is lazy: %t, reason %q", lazy, reason)
 	}
 	s.requireRuns("plain", s.Pull(plain), otherFile, otherSum)
+}
+
+// An image that kubelet has had pulled, in either way that containerd has for it, is found out
+// like any other: containerd makes no container of it, and kubelet's pull of a plain image on
+// the same base says what to do.
+func TestFalseIndexThroughCRI(t *testing.T) {
+	t.Parallel()
+	for _, transfer := range []bool{false, true} {
+		t.Run(fmt.Sprintf("transfer=%v", transfer), func(t *testing.T) {
+			t.Parallel()
+			s := newSiteWith(t, containerdtest.Config{Transfer: transfer})
+			base := shell(t)
+			top, file, sum := files(t, 1, 700<<10)
+			other, _, _ := files(t, 2, 700<<10)
+			lie := s.pushWithSetuid("false:v1", base, top)
+			plain := s.push("plain:v1", false, base, other)
+
+			pull := s.criPull
+			if _, err := pull(lie); err != nil {
+				t.Fatal(err)
+			}
+			image, err := s.Client.GetImage(s.Context(), lie)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.requireSum("first", image, file, sum)
+			containerdtest.Await(t, "the index to be found false", containerdtest.Patience, func() bool {
+				reason, lazy := s.reasonOf(lie)
+				return lazy && reason == "false-index"
+			})
+			_, err = s.TryCreate("new", image, "/bin/sh")
+			requireQuarantined(t, "a new container", err, lie)
+			_, err = pull(plain)
+			requireQuarantined(t, "a plain image on the same base", err, lie)
+
+			s.RemoveImage(lie)
+			if _, err := pull(lie); err != nil {
+				t.Fatal(err)
+			}
+			if image, err = s.Client.GetImage(s.Context(), lie); err != nil {
+				t.Fatal(err)
+			}
+			s.requireRuns("again", image, file, sum)
+		})
+	}
 }
 
 // requireRuns runs a container of an image whose shell has no set-user-ID bit, and reads a
