@@ -14,9 +14,9 @@ import (
 
 // gater admits members that are not banned, in both directions, and nobody else.
 type gater struct {
-	members atomic.Pointer[map[peer.ID]Peer]
-	board   *policy.Board
-	refused atomic.Uint64 // connections of strangers and banned peers
+	members    atomic.Pointer[map[peer.ID]Peer]
+	scoreboard *policy.Scoreboard
+	refused    atomic.Uint64 // connections of strangers and banned peers
 }
 
 var _ connmgr.ConnectionGater = (*gater)(nil)
@@ -41,7 +41,7 @@ func (g *gater) all() map[peer.ID]Peer {
 
 func (g *gater) allows(id peer.ID) bool {
 	_, member := g.all()[id]
-	return member && !g.board.Banned(policy.PeerID(id))
+	return member && !g.scoreboard.Banned(policy.PeerID(id))
 }
 
 // InterceptPeerDial implements [connmgr.ConnectionGater].

@@ -14,7 +14,7 @@ import (
 // strangers and the node itself never do.
 func TestGater(t *testing.T) {
 	now := time.Now()
-	g := &gater{board: policy.NewBoard(func() time.Time { return now })}
+	g := &gater{scoreboard: policy.NewScoreboard(func() time.Time { return now })}
 	const self, member, bad, stranger peer.ID = "self", "member", "bad", "stranger"
 	check := func(when string, want map[peer.ID]bool) {
 		t.Helper()
@@ -35,9 +35,9 @@ func TestGater(t *testing.T) {
 	check("without members", map[peer.ID]bool{self: false, member: false})
 	g.set([]Peer{{id: self}, {id: member}, {id: bad}, {}}, self)
 	check("with members", map[peer.ID]bool{self: false, member: true, bad: true, stranger: false, "": false})
-	g.board.Ban(policy.PeerID(bad))
+	g.scoreboard.Ban(policy.PeerID(bad))
 	g.set([]Peer{{id: member}}, self)
-	g.board.Forget(policy.PeerID(bad))
+	g.scoreboard.Forget(policy.PeerID(bad))
 	g.set([]Peer{{id: member}, {id: bad}}, self)
 	check("left and came back", map[peer.ID]bool{member: true, bad: false})
 	now = now.Add(time.Hour)

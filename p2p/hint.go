@@ -35,7 +35,7 @@ func (n *Node) Hint(ctx context.Context, name block.Digest, maxSize int64, use f
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	asked := n.board.Order(name, peers{n}.Connected())
+	asked := n.scoreboard.Order(name, peers{n}.Connected())
 	asked = asked[:min(len(asked), hintPeers)]
 	answers := make(chan []byte, len(asked))
 	for _, id := range asked {
@@ -64,7 +64,7 @@ func (n *Node) hintFrom(ctx context.Context, id policy.PeerID, name block.Digest
 	}
 	data, err := l.urgent.hint(ctx, name, maxSize)
 	if busy, ok := errors.AsType[*policy.BusyError](err); ok {
-		n.board.Busy(id, busy.After)
+		n.scoreboard.Busy(id, busy.After)
 	}
 	if err != nil {
 		return nil

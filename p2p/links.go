@@ -35,11 +35,11 @@ const (
 // link is what is needed to ask one peer: a stream for urgent requests, one for
 // bulk.
 type link struct {
-	urgent, bulk *lane
+	urgent, bulk *requester
 	since        time.Time
 }
 
-func (l *link) lane(c block.Class) *lane {
+func (l *link) requester(c block.Class) *requester {
 	if urgent(c) {
 		return l.urgent
 	}
@@ -49,11 +49,11 @@ func (l *link) lane(c block.Class) *lane {
 // links keeps a link to every member. Reads use the links that exist; making them
 // is the business of run alone.
 type links struct {
-	host    host.Host
-	members Members
-	gater   *gater
-	board   *policy.Board
-	pool    *bufferPool
+	host       host.Host
+	members    Members
+	gater      *gater
+	scoreboard *policy.Scoreboard
+	pool       *bufferPool
 
 	wake    chan struct{} // has room for one: something changed
 	settled chan struct{} // closed when reads need not wait for connections
@@ -71,7 +71,7 @@ type links struct {
 
 func newLinks(h host.Host, members Members, g *gater, pool *bufferPool) *links {
 	return &links{
-		host: h, members: members, gater: g, board: g.board, pool: pool,
+		host: h, members: members, gater: g, scoreboard: g.scoreboard, pool: pool,
 		wake: make(chan struct{}, 1), settled: make(chan struct{}), slots: make(chan struct{}, dialsAtOnce),
 		up: make(map[peer.ID]*link), busy: make(map[peer.ID]bool), inbound: make(map[peer.ID]bool), tried: make(map[peer.ID]bool),
 	}
@@ -108,7 +108,7 @@ func (ls *links) look(ctx context.Context) time.Duration {
 	members := ls.gater.all()
 	for id := range before {
 		if _, still := members[id]; !still {
-			ls.board.Forget(policy.PeerID(id))
+			ls.scoreboard.Forget(policy.PeerID(id))
 			ls.disconnect(id)
 		}
 	}
@@ -118,10 +118,10 @@ func (ls *links) look(ctx context.Context) time.Duration {
 	now := time.Now()
 	for id, p := range members {
 		waiting = waiting || !ls.tried[id]
-		if ls.up[id] != nil || ls.busy[id] || ls.board.Banned(policy.PeerID(id)) {
+		if ls.up[id] != nil || ls.busy[id] || ls.scoreboard.Banned(policy.PeerID(id)) {
 			continue
 		}
-		if pause := ls.board.DialAt(policy.PeerID(id)).Sub(now); pause > 0 && !ls.inbound[id] {
+		if pause := ls.scoreboard.DialAt(policy.PeerID(id)).Sub(now); pause > 0 && !ls.inbound[id] {
 			next = min(next, pause)
 			continue
 		}
@@ -174,7 +174,7 @@ func (ls *links) connect(ctx context.Context, p Peer) {
 		ls.up[p.id] = l
 	}
 	ls.mu.Unlock()
-	ls.board.Dialled(policy.PeerID(p.id), err == nil)
+	ls.scoreboard.Dialled(policy.PeerID(p.id), err == nil)
 	if err == nil {
 		ls.poke()
 		ls.keep(ctx, l)
@@ -184,7 +184,7 @@ func (ls *links) connect(ctx context.Context, p Peer) {
 	delete(ls.busy, p.id)
 	ls.mu.Unlock()
 	if err == nil && time.Since(l.since) < shortLife {
-		ls.board.Dialled(policy.PeerID(p.id), false)
+		ls.scoreboard.Dialled(policy.PeerID(p.id), false)
 	}
 }
 
@@ -201,7 +201,7 @@ func (ls *links) open(ctx context.Context, p Peer) (*link, error) {
 	// Only the addresses that the members list names; what the peer says of itself
 	// may be out of date.
 	ls.host.Peerstore().ClearAddrs(p.id)
-	// The board alone decides when to dial again: it knows that a peer is back
+	// The scoreboard alone decides when to dial again: it knows that a peer is back
 	// when that peer connects.
 	if sw, ok := ls.host.Network().(*swarm.Swarm); ok {
 		sw.Backoff().Clear(p.id)
@@ -209,29 +209,29 @@ func (ls *links) open(ctx context.Context, p Peer) (*link, error) {
 	if err := ls.host.Connect(ctx, peer.AddrInfo{ID: p.id, Addrs: p.addrs}); err != nil {
 		return nil, fmt.Errorf("connecting to peer %s: %w", p.id, err)
 	}
-	var lanes [2]*lane
-	for i := range lanes {
+	var requesters [2]*requester
+	for i := range requesters {
 		s, err := ls.host.NewStream(network.WithNoDial(ctx, "connected above"), p.id, wire.Protocol)
 		if err != nil {
-			for _, l := range lanes[:i] {
+			for _, l := range requesters[:i] {
 				l.fail(err)
 			}
 			return nil, fmt.Errorf("opening stream to peer %s: %w", p.id, err)
 		}
-		lanes[i] = newLane(s, ls.pool)
+		requesters[i] = newRequester(s, ls.pool)
 	}
-	return &link{urgent: lanes[0], bulk: lanes[1], since: time.Now()}, nil
+	return &link{urgent: requesters[0], bulk: requesters[1], since: time.Now()}, nil
 }
 
-// keep runs both lanes until one breaks, and then ends the other.
+// keep runs both requesters until one breaks, and then ends the other.
 func (ls *links) keep(ctx context.Context, l *link) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wg sync.WaitGroup
-	for _, lane := range []*lane{l.urgent, l.bulk} {
+	for _, stream := range []*requester{l.urgent, l.bulk} {
 		wg.Go(func() {
-			lane.run(ctx)
-			cancel(errLaneClosed)
+			stream.run(ctx)
+			cancel(errStreamClosed)
 		})
 	}
 	wg.Wait()

@@ -81,7 +81,7 @@ func (n *Node) Stats() Stats {
 	for i := range s.Served {
 		s.Served[i] = n.counts.serves[i].Load()
 	}
-	s.Benched, s.Banned = n.board.Counts()
+	s.Benched, s.Banned = n.scoreboard.Counts()
 	return s
 }
 

@@ -57,17 +57,17 @@ type Config struct {
 // Node serves blocks to peers and reads blocks from them. All methods are safe for
 // concurrent use.
 type Node struct {
-	cfg     Config
-	id      peer.ID
-	log     *slog.Logger
-	gater   *gater
-	board   *policy.Board
-	fetcher *policy.Fetcher
-	server  *server
-	counts  *counters
-	pool    *bufferPool
-	ready   chan struct{} // closed when Run has settled
-	serving activity      // stream handlers
+	cfg        Config
+	id         peer.ID
+	log        *slog.Logger
+	gater      *gater
+	scoreboard *policy.Scoreboard
+	fetcher    *policy.Fetcher
+	server     *server
+	counts     *counters
+	pool       *bufferPool
+	ready      chan struct{} // closed when Run has settled
+	serving    activity      // stream handlers
 
 	mu    sync.Mutex // guards everything below
 	host  host.Host  // nil unless Run runs
@@ -91,17 +91,17 @@ func New(cfg Config) (*Node, error) {
 	}
 	n := &Node{
 		cfg: cfg, id: id, log: cfg.Log, counts: &counters{}, pool: &bufferPool{}, ready: make(chan struct{}),
-		board: policy.NewBoard(time.Now),
+		scoreboard: policy.NewScoreboard(time.Now),
 	}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
 	}
-	n.gater = &gater{board: n.board}
+	n.gater = &gater{scoreboard: n.scoreboard}
 	n.fetcher = policy.NewFetcher(policy.Config{
-		Network: peers{n}, Layout: cfg.Layout, Board: n.board,
+		Network: peers{n}, Layout: cfg.Layout, Scoreboard: n.scoreboard,
 		Patience: cfg.Patience, ReadBudget: cfg.ReadBudget, Observe: n.counts.asked,
 	})
-	n.server = &server{local: cfg.Local, objects: cfg.Objects, hints: cfg.Hints, gate: newGate(sendingTotal, time.Now), counts: n.counts}
+	n.server = &server{local: cfg.Local, objects: cfg.Objects, hints: cfg.Hints, sending: newSemaphore(sendingTotal, time.Now), counts: n.counts}
 	if cfg.Metrics != nil {
 		if err := register(cfg.Metrics, n); err != nil {
 			return nil, err
@@ -268,7 +268,7 @@ func (n *Node) Object(ctx context.Context, digest block.Digest, maxSize int64) (
 		return nil, fmt.Errorf("reading object %s from peers: %w", digest, err)
 	}
 	failure := block.ErrNotFound
-	for _, id := range n.board.Order(digest, peers{n}.Connected()) {
+	for _, id := range n.scoreboard.Order(digest, peers{n}.Connected()) {
 		data, err := n.objectFrom(ctx, id, digest, maxSize)
 		if err == nil {
 			n.counts.objectsReceived.Add(uint64(len(data)))
@@ -296,12 +296,12 @@ func (n *Node) objectFrom(ctx context.Context, id policy.PeerID, digest block.Di
 	switch {
 	case err == nil, ctx.Err() != nil, errors.Is(err, block.ErrNotFound), errors.Is(err, errRefused):
 	case errors.As(err, &evidence):
-		n.board.Ban(id)
+		n.scoreboard.Ban(id)
 		peers{n}.Ban(id, evidence)
 	case errors.As(err, &busy):
-		n.board.Busy(id, busy.After)
+		n.scoreboard.Busy(id, busy.After)
 	default:
-		n.board.Failed(id)
+		n.scoreboard.Failed(id)
 	}
 	return data, err
 }
@@ -326,13 +326,13 @@ func (p peers) Connected() []policy.PeerID {
 	return nil
 }
 
-// Ask implements [policy.Network].
-func (p peers) Ask(ctx context.Context, id policy.PeerID, ask policy.Ask, deliver func(uint32, []byte) error) (policy.Reply, error) {
+// Request implements [policy.Network].
+func (p peers) Request(ctx context.Context, id policy.PeerID, req policy.BlockRequest, deliver func(uint32, []byte) error) (policy.Reply, error) {
 	l := p.n.link(id)
 	if l == nil {
 		return policy.Reply{}, errNoLink
 	}
-	return l.lane(ask.Class).want(ctx, ask, deliver)
+	return l.requester(req.Class).blocks(ctx, req, deliver)
 }
 
 // Ban implements [policy.Network].

@@ -21,7 +21,7 @@ const (
 	// More would only queue at the stream's writer.
 	sendingPerStream = 4
 	// frameWrite is how long a peer may take for one frame. Whoever does not read
-	// for so long is hung, and holds a place of the gate.
+	// for so long is hung, and holds a place of the semaphore.
 	frameWrite = 5 * time.Second
 	// maxServe is the longest a request is worked on, whatever patience it claims.
 	maxServe = time.Minute
@@ -58,7 +58,7 @@ type server struct {
 	local   block.Source // may be nil
 	objects Objects      // may be nil
 	hints   Hints        // may be nil
-	gate    *gate
+	sending *semaphore
 	counts  *counters
 	frames  sync.Pool // of *[]byte, header and payload
 }
@@ -161,7 +161,7 @@ func (s *session) begin(ctx context.Context, h wire.Header, digest block.Digest)
 // work sends what a request asks for and returns the END.
 func (s *session) work(ctx context.Context, h wire.Header, digest block.Digest) wire.Header {
 	end := wire.Header{Type: wire.TypeEnd, Class: h.Class, ID: h.ID, First: h.First, Count: h.Count, Mask: h.Mask}
-	if wait := s.gate.delay(h.Class, 0); wait > maxQueue(h.Class) {
+	if wait := s.sending.delay(h.Class, 0); wait > maxQueue(h.Class) {
 		end.Status, end.Millis = wire.StatusBusy, wire.Millis(wait)
 		return end
 	}
@@ -235,7 +235,7 @@ func (s *session) sendBlock(ctx context.Context, h wire.Header, k block.Key) err
 	if holder, ok := s.local.(block.Holder); ok && !holder.Has(k) {
 		return block.ErrNotFound
 	}
-	leave, err := s.gate.enter(ctx, h.Class)
+	leave, err := s.sending.enter(ctx, h.Class)
 	if err != nil {
 		return err
 	}
@@ -301,7 +301,7 @@ type hintReader struct{ *bytes.Reader }
 func (hintReader) Close() error { return nil }
 
 func (s *session) sendChunk(ctx context.Context, h wire.Header, r io.ReaderAt, size int64, i uint32) error {
-	leave, err := s.gate.enter(ctx, h.Class)
+	leave, err := s.sending.enter(ctx, h.Class)
 	if err != nil {
 		return err
 	}

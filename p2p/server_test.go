@@ -27,8 +27,8 @@ type client struct {
 func runServer(t *testing.T, s *server) *client {
 	t.Helper()
 	here, there := net.Pipe()
-	if s.gate == nil {
-		s.gate = newGate(sendingTotal, time.Now)
+	if s.sending == nil {
+		s.sending = newSemaphore(sendingTotal, time.Now)
 	}
 	s.counts = &counters{}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
@@ -155,10 +155,10 @@ func TestServeExpired(t *testing.T) {
 
 func TestServeBusy(t *testing.T) {
 	fx := blocktest.Standard()
-	g := newGate(2, time.Now)
+	g := newSemaphore(2, time.Now)
 	g.perItem = time.Second // as measured on a very slow disk
 	g.waiting[block.ClassRead] = []*waiter{{granted: make(chan struct{})}}
-	c := runServer(t, &server{local: blocktest.NewSource(fx), gate: g})
+	c := runServer(t, &server{local: blocktest.NewSource(fx), sending: g})
 	c.send(want(1, block.Range{Layer: fx.Largest().ID, Count: 1}, 1, block.ClassRead))
 	if h, _ := c.recv(); h.Status != wire.StatusBusy || h.Patience() != 500*time.Millisecond {
 		t.Errorf("got %+v, want busy for half a second", h)
@@ -181,7 +181,7 @@ func TestServeRefusesNonsense(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			here, there := net.Pipe()
 			done := make(chan error, 1)
-			s := &server{local: local, gate: newGate(2, time.Now), counts: &counters{}}
+			s := &server{local: local, sending: newSemaphore(2, time.Now), counts: &counters{}}
 			go func() { done <- s.serve(t.Context(), pipeStream{there}) }()
 			go drain(here)
 			if _, err := here.Write(nonsense); err != nil && !errors.Is(err, io.ErrClosedPipe) {
@@ -201,8 +201,8 @@ func TestServeHungPeer(t *testing.T) {
 		fx := blocktest.Standard()
 		here, there := net.Pipe()
 		defer closePipe(here)
-		g := newGate(2, time.Now)
-		s := &server{local: blocktest.NewSource(fx), gate: g, counts: &counters{}}
+		g := newSemaphore(2, time.Now)
+		s := &server{local: blocktest.NewSource(fx), sending: g, counts: &counters{}}
 		done := make(chan error, 1)
 		go func() { done <- s.serve(t.Context(), pipeStream{there}) }()
 		if _, err := here.Write(want(1, block.Range{Layer: fx.Largest().ID, Count: 16}, 0xffff, block.ClassFill)); err != nil {
@@ -223,7 +223,7 @@ func TestServeHungPeer(t *testing.T) {
 
 func TestGateUrgentFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(4, time.Now)
+		g := newSemaphore(4, time.Now)
 		var mu sync.Mutex
 		var order []block.Class
 		var leaves []func()
@@ -260,7 +260,7 @@ func TestGateUrgentFirst(t *testing.T) {
 
 func TestGateGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(2, time.Now)
+		g := newSemaphore(2, time.Now)
 		leave, err := g.enter(t.Context(), block.ClassFill)
 		if err != nil {
 			t.Fatal(err)

@@ -13,7 +13,7 @@ import (
 type attempt struct {
 	f    *Fetcher
 	peer PeerID
-	ask  Ask
+	req  BlockRequest
 	out  *delivery
 	// patience is how long the peer may be silent, budget how long it may be
 	// waited for in all. Time that the sink takes counts for neither.
@@ -30,10 +30,10 @@ type attempt struct {
 // run asks, and returns nil unless the peer failed: what it did not hold is no
 // failure. What came is in got, what is left of the budget in budget.
 func (a *attempt) run(ctx context.Context) error {
-	board := a.f.cfg.Board
-	n := bits.OnesCount16(a.ask.Mask)
-	board.Asked(a.peer, n)
-	defer board.Asked(a.peer, -n)
+	scoreboard := a.f.cfg.Scoreboard
+	n := bits.OnesCount16(a.req.Mask)
+	scoreboard.Asked(a.peer, n)
+	defer scoreboard.Asked(a.peer, -n)
 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -42,12 +42,12 @@ func (a *attempt) run(ctx context.Context) error {
 	a.timer = time.AfterFunc(a.patience, func() { cancel(errSlow) })
 	defer a.timer.Stop()
 
-	reply, err := a.f.cfg.Network.Ask(ctx, a.peer, a.ask, a.deliver)
+	reply, err := a.f.cfg.Network.Request(ctx, a.peer, a.req, a.deliver)
 	now := a.f.cfg.Now()
 	a.budget -= now.Sub(a.waiting)
 	result := a.judge(ctx, reply, err, now.Sub(start))
 	if a.f.cfg.Observe != nil {
-		a.f.cfg.Observe(Outcome{Class: a.ask.Class, Result: result, Bytes: a.bytes, Elapsed: now.Sub(start)})
+		a.f.cfg.Observe(Outcome{Class: a.req.Class, Result: result, Bytes: a.bytes, Elapsed: now.Sub(start)})
 	}
 	switch result {
 	case ResultOK, ResultMissing, ResultCancelled:
@@ -57,39 +57,39 @@ func (a *attempt) run(ctx context.Context) error {
 	}
 }
 
-// judge tells the board what the end of the answer says about the peer.
+// judge tells the scoreboard what the end of the answer says about the peer.
 func (a *attempt) judge(ctx context.Context, reply Reply, err error, elapsed time.Duration) Result {
-	board := a.f.cfg.Board
+	scoreboard := a.f.cfg.Scoreboard
 	var busy *BusyError
 	var evidence *CorruptError
 	switch {
 	case err == nil:
 		if !a.first {
-			board.Answered(a.peer, elapsed)
+			scoreboard.Answered(a.peer, elapsed)
 		}
 		// A peer that says it is done and has not sent everything lacks the rest.
-		lacks := (reply.Missing | ^a.got) & a.ask.Mask
+		lacks := (reply.Missing | ^a.got) & a.req.Mask
 		if lacks == 0 {
 			return ResultOK
 		}
-		board.Missed(a.peer, a.ask.Layer, a.ask.First/block.ExtentBlocks, lacks)
+		scoreboard.Missed(a.peer, a.req.Layer, a.req.First/block.ExtentBlocks, lacks)
 		return ResultMissing
 	case errors.As(err, &evidence):
-		board.Ban(a.peer)
+		scoreboard.Ban(a.peer)
 		a.f.cfg.Network.Ban(a.peer, evidence)
 		return ResultCorrupt
 	case a.out.failed() != nil:
 		return ResultCancelled
 	case errors.As(err, &busy):
-		board.Busy(a.peer, busy.After)
+		scoreboard.Busy(a.peer, busy.After)
 		return ResultBusy
 	case errors.Is(context.Cause(ctx), errSlow):
-		board.Failed(a.peer)
+		scoreboard.Failed(a.peer)
 		return ResultTimeout
 	case ctx.Err() != nil:
 		return ResultCancelled
 	default:
-		board.Failed(a.peer)
+		scoreboard.Failed(a.peer)
 		return ResultFailed
 	}
 }
@@ -102,16 +102,16 @@ func (a *attempt) deliver(index uint32, data []byte) error {
 	a.budget -= waited
 	if !a.first {
 		a.first = true
-		a.f.cfg.Board.Answered(a.peer, waited)
+		a.f.cfg.Scoreboard.Answered(a.peer, waited)
 	}
-	k := block.Key{Layer: a.ask.Layer, Index: index}
+	k := block.Key{Layer: a.req.Layer, Index: index}
 	if evidence := a.verify(k, data); evidence != nil {
 		return evidence
 	}
 	if a.got == 0 {
-		a.f.cfg.Board.Delivered(a.peer, a.ask.Layer)
+		a.f.cfg.Scoreboard.Delivered(a.peer, a.req.Layer)
 	}
-	a.got |= 1 << (index - a.ask.First)
+	a.got |= 1 << (index - a.req.First)
 	a.bytes += len(data)
 	if err := a.out.pass(k, data); err != nil {
 		return err

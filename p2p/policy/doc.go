@@ -3,7 +3,7 @@
 // network stands behind [Network], time behind [Config].Now and the timers of the
 // standard library, so that a simulator runs the code that nodes run.
 //
-// [Board] keeps what is known about each peer: how fast it answers, how much it
+// [Scoreboard] keeps what is known about each peer: how fast it answers, how much it
 // has been asked for, which blocks it lately did not hold, whether it is benched
 // (failed, to be left alone for a while) or banned (sent wrong bytes).
 //

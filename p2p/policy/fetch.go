@@ -15,9 +15,9 @@ import (
 	"github.com/brisk-project/brisk/internal/block"
 )
 
-// Ask is one question to one peer: the blocks of an extent that bit i of Mask
+// BlockRequest is one question to one peer: the blocks of an extent that bit i of Mask
 // names, block First+i.
-type Ask struct {
+type BlockRequest struct {
 	Layer    block.Digest
 	First    uint32
 	Mask     uint16
@@ -43,13 +43,13 @@ type Network interface {
 	// Connected returns the peers that can be asked without waiting for a
 	// connection.
 	Connected() []PeerID
-	// Ask asks one peer and passes each block that comes to deliver, from one
-	// goroutine, only blocks of ask, each at most once, none after it has returned. It returns nil once the peer has said
+	// Request asks one peer and passes each block that comes to deliver, from one
+	// goroutine, only blocks of req, each at most once, none after it has returned. It returns nil once the peer has said
 	// what it lacks, a [*BusyError], the error of deliver as it is, the cause of ctx
 	// when that ends, and any other error when the peer failed. Blocks are not
 	// verified.
-	Ask(ctx context.Context, peer PeerID, ask Ask, deliver func(index uint32, data []byte) error) (Reply, error)
-	// Ban breaks off with a peer for good and tells the operator why. The board
+	Request(ctx context.Context, peer PeerID, req BlockRequest, deliver func(index uint32, data []byte) error) (Reply, error)
+	// Ban breaks off with a peer for good and tells the operator why. The scoreboard
 	// has banned it already.
 	Ban(peer PeerID, evidence *CorruptError)
 }
@@ -131,9 +131,9 @@ var (
 
 // Config is what a [Fetcher] works with.
 type Config struct {
-	Network Network
-	Layout  block.Layout
-	Board   *Board
+	Network    Network
+	Layout     block.Layout
+	Scoreboard *Scoreboard
 	// Now is the clock; nil is [time.Now].
 	Now func() time.Time
 	// Patience, ReadBudget and Inflight: 0 means the defaults above.
@@ -295,12 +295,12 @@ func (f *Fetcher) fetchPiece(ctx context.Context, req block.Request, p piece, ou
 		if p.mask == 0 || budget <= 0 || ctx.Err() != nil || out.failed() != nil {
 			break
 		}
-		peer, mask, ok := f.cfg.Board.Pick(req.Layer, p.extent, p.mask, f.cfg.Network.Connected(), skip)
+		peer, mask, ok := f.cfg.Scoreboard.Pick(req.Layer, p.extent, p.mask, f.cfg.Network.Connected(), skip)
 		if !ok {
 			break
 		}
 		skip[peer] = true
-		a := &attempt{f: f, peer: peer, out: out, patience: min(patience, budget), budget: budget, ask: Ask{
+		a := &attempt{f: f, peer: peer, out: out, patience: min(patience, budget), budget: budget, req: BlockRequest{
 			Layer: req.Layer, First: p.extent * block.ExtentBlocks, Mask: mask, Class: req.Class, Patience: budget,
 		}}
 		if err := a.run(ctx); err != nil {

@@ -25,7 +25,7 @@ type fakePeer struct {
 	short bool            // it sends too few bytes
 	err   error           // it ends every answer with this
 	hang  bool            // it never answers
-	asked []Ask
+	asked []BlockRequest
 }
 
 // fakeNet is a network of fake peers.
@@ -56,10 +56,10 @@ func (n *fakeNet) Ban(id PeerID, _ *CorruptError) {
 	n.banned = append(n.banned, id)
 }
 
-func (n *fakeNet) Ask(ctx context.Context, id PeerID, ask Ask, deliver func(uint32, []byte) error) (Reply, error) {
+func (n *fakeNet) Request(ctx context.Context, id PeerID, req BlockRequest, deliver func(uint32, []byte) error) (Reply, error) {
 	n.mu.Lock()
 	p := n.peers[id]
-	p.asked = append(p.asked, ask)
+	p.asked = append(p.asked, req)
 	n.open++
 	n.mu.Unlock()
 	defer func() {
@@ -68,9 +68,9 @@ func (n *fakeNet) Ask(ctx context.Context, id PeerID, ask Ask, deliver func(uint
 		n.mu.Unlock()
 	}()
 	var lacks uint16
-	for m := ask.Mask; m != 0; m &= m - 1 {
+	for m := req.Mask; m != 0; m &= m - 1 {
 		i := bits.TrailingZeros16(m)
-		index := ask.First + uint32(i)
+		index := req.First + uint32(i)
 		if p.none || p.lacks[index] {
 			lacks |= 1 << i
 			continue
@@ -78,7 +78,7 @@ func (n *fakeNet) Ask(ctx context.Context, id PeerID, ask Ask, deliver func(uint
 		if err := p.wait(ctx); err != nil {
 			return Reply{}, err
 		}
-		data := slices.Clone(n.fx.Content(block.Key{Layer: ask.Layer, Index: index}))
+		data := slices.Clone(n.fx.Content(block.Key{Layer: req.Layer, Index: index}))
 		if p.flip {
 			data[len(data)/2] ^= 1
 		}
@@ -109,16 +109,16 @@ func (p *fakePeer) wait(ctx context.Context) error {
 }
 
 type world struct {
-	net     *fakeNet
-	board   *Board
-	fetcher *Fetcher
-	layer   *blocktest.Layer
+	net        *fakeNet
+	scoreboard *Scoreboard
+	fetcher    *Fetcher
+	layer      *blocktest.Layer
 }
 
 func newWorld(peers map[PeerID]*fakePeer) *world {
 	fx := blocktest.Standard()
-	w := &world{net: &fakeNet{fx: fx, peers: peers}, board: NewBoard(nil), layer: fx.Largest()}
-	w.fetcher = NewFetcher(Config{Network: w.net, Layout: fx, Board: w.board})
+	w := &world{net: &fakeNet{fx: fx, peers: peers}, scoreboard: NewScoreboard(nil), layer: fx.Largest()}
+	w.fetcher = NewFetcher(Config{Network: w.net, Layout: fx, Scoreboard: w.scoreboard})
 	return w
 }
 
@@ -139,7 +139,7 @@ func TestConformance(t *testing.T) {
 		t.Helper()
 		return NewFetcher(Config{
 			Network: &fakeNet{fx: fx, peers: map[PeerID]*fakePeer{"a": {}, "b": {none: true}, "c": {lacks: map[uint32]bool{0: true}}}},
-			Layout:  fx, Board: NewBoard(nil), ReadBudget: time.Minute, Patience: time.Minute,
+			Layout:  fx, Scoreboard: NewScoreboard(nil), ReadBudget: time.Minute, Patience: time.Minute,
 		})
 	})
 }
@@ -209,7 +209,7 @@ func TestReadIsBounded(t *testing.T) {
 		for range 6 {
 			_, _, _ = w.fetch(t, 0, 16) //nolint:errcheck,dogsled // until all have failed twice
 		}
-		if benched, _ := w.board.Counts(); benched != 4 {
+		if benched, _ := w.scoreboard.Counts(); benched != 4 {
 			t.Fatalf("%d peers benched, want 4", benched)
 		}
 		if _, elapsed, err = w.fetch(t, 0, 16); elapsed != 0 || err == nil {
@@ -276,19 +276,19 @@ func TestWrongBytes(t *testing.T) {
 				if diff := cmp.Diff([]PeerID{"bad"}, w.net.banned); diff != "" {
 					t.Errorf("banned (-want +got):\n%s", diff)
 				}
-				w.net.banned = nil // the network forgets, the board must not
+				w.net.banned = nil // the network forgets, the scoreboard must not
 				for range 5 {
 					_, _, _ = w.fetch(t, 0, 4) //nolint:errcheck,dogsled // only who is asked matters
 				}
 				if len(bad.asked) != 1 {
 					t.Errorf("a banned peer was asked %d times", len(bad.asked))
 				}
-				w.board.Forget("bad")
-				if !w.board.Banned("bad") {
+				w.scoreboard.Forget("bad")
+				if !w.scoreboard.Banned("bad") {
 					t.Error("leaving and coming back lifts a ban")
 				}
 				time.Sleep(banTime) //nolint:forbidigo // virtual time
-				if w.board.Banned("bad") {
+				if w.scoreboard.Banned("bad") {
 					t.Error("the ban does not end")
 				}
 				w.net.peers["good"] = &fakePeer{}
@@ -341,7 +341,7 @@ func TestReaderLeaves(t *testing.T) {
 				t.Errorf("error %v, want the cause of the context", err)
 			}
 		}
-		if benched, _ := w.board.Counts(); benched != 0 {
+		if benched, _ := w.scoreboard.Counts(); benched != 0 {
 			t.Error("a peer is benched because readers left")
 		}
 	})
@@ -356,7 +356,7 @@ func TestFillSpreads(t *testing.T) {
 		for _, id := range []PeerID{"a", "b", "c", "d"} {
 			net.peers[id] = &fakePeer{delay: time.Millisecond}
 		}
-		f := NewFetcher(Config{Network: net, Layout: fx, Board: NewBoard(nil)})
+		f := NewFetcher(Config{Network: net, Layout: fx, Scoreboard: NewScoreboard(nil)})
 		req := block.Request{Range: fx.Largest().Range(), Class: block.ClassFill}
 		if err := f.Fetch(t.Context(), req, func(block.Key, []byte) error { return nil }); err != nil {
 			t.Fatal(err)
@@ -372,7 +372,7 @@ func TestFillSpreads(t *testing.T) {
 func TestInflightIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(map[PeerID]*fakePeer{"a": {delay: time.Millisecond}})
-		w.fetcher = NewFetcher(Config{Network: w.net, Layout: w.net.fx, Board: w.board, Inflight: 16, ReadBudget: time.Hour, Patience: time.Hour})
+		w.fetcher = NewFetcher(Config{Network: w.net, Layout: w.net.fx, Scoreboard: w.scoreboard, Inflight: 16, ReadBudget: time.Hour, Patience: time.Hour})
 		var wg sync.WaitGroup
 		for range 8 {
 			wg.Go(func() {
@@ -383,9 +383,9 @@ func TestInflightIsBounded(t *testing.T) {
 		}
 		synctest.Wait()
 		inflight := func() int {
-			w.board.mu.Lock()
-			defer w.board.mu.Unlock()
-			return w.board.peers["a"].inflight
+			w.scoreboard.mu.Lock()
+			defer w.scoreboard.mu.Unlock()
+			return w.scoreboard.peers["a"].inflight
 		}
 		if n := inflight(); n == 0 || n > 16 {
 			t.Errorf("%d blocks in flight, want at most 16", n)

@@ -8,7 +8,7 @@ import (
 	"github.com/brisk-project/brisk/internal/block"
 )
 
-// PeerID names a peer. The board gives it no meaning.
+// PeerID names a peer. The scoreboard gives it no meaning.
 type PeerID string
 
 const (
@@ -37,9 +37,9 @@ const (
 	maxExtents = 1024
 )
 
-// Board is what a node knows about its peers. It is safe for concurrent use. No
+// Scoreboard is what a node knows about its peers. It is safe for concurrent use. No
 // method blocks or does I/O.
-type Board struct {
+type Scoreboard struct {
 	now func() time.Time
 
 	mu    sync.Mutex // guards everything below
@@ -67,15 +67,15 @@ type missing struct {
 	until  time.Time
 }
 
-// NewBoard returns an empty board. A nil now is [time.Now].
-func NewBoard(now func() time.Time) *Board {
+// NewScoreboard returns an empty scoreboard. A nil now is [time.Now].
+func NewScoreboard(now func() time.Time) *Scoreboard {
 	if now == nil {
 		now = time.Now
 	}
-	return &Board{now: now, peers: make(map[PeerID]*peerState)}
+	return &Scoreboard{now: now, peers: make(map[PeerID]*peerState)}
 }
 
-func (b *Board) peerLocked(id PeerID) *peerState {
+func (b *Scoreboard) peerLocked(id PeerID) *peerState {
 	p, ok := b.peers[id]
 	if !ok {
 		p = &peerState{layers: make(map[block.Digest]*layerState)}
@@ -86,7 +86,7 @@ func (b *Board) peerLocked(id PeerID) *peerState {
 
 // Forget drops what is known about a peer that is no member any more, except
 // that it is banned: leaving and coming back does not lift a ban.
-func (b *Board) Forget(id PeerID) {
+func (b *Scoreboard) Forget(id PeerID) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if p, ok := b.peers[id]; ok && !b.now().Before(p.banned) {
@@ -105,7 +105,7 @@ func (b *Board) Forget(id PeerID) {
 // are busy, but not again and again. Then come the fastest; among equals the order
 // is that of a hash of peer and extent, so that different extents go to different
 // peers.
-func (b *Board) Pick(layer block.Digest, extent uint32, mask uint16, connected []PeerID, skip map[PeerID]bool) (PeerID, uint16, bool) {
+func (b *Scoreboard) Pick(layer block.Digest, extent uint32, mask uint16, connected []PeerID, skip map[PeerID]bool) (PeerID, uint16, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := b.now()
@@ -136,7 +136,7 @@ func (b *Board) Pick(layer block.Digest, extent uint32, mask uint16, connected [
 
 // Order returns the peers of connected that may be asked for an object, the one
 // to ask first in front.
-func (b *Board) Order(object block.Digest, connected []PeerID) []PeerID {
+func (b *Scoreboard) Order(object block.Digest, connected []PeerID) []PeerID {
 	skip := make(map[PeerID]bool)
 	var order []PeerID
 	for {
@@ -225,7 +225,7 @@ func spread(id PeerID, layer block.Digest, extent uint32) uint64 {
 
 // Asked notes that n blocks are being asked of a peer; a negative n that they no
 // longer are.
-func (b *Board) Asked(id PeerID, n int) {
+func (b *Scoreboard) Asked(id PeerID, n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	p := b.peerLocked(id)
@@ -233,7 +233,7 @@ func (b *Board) Asked(id PeerID, n int) {
 }
 
 // Answered notes the time from a question to the first frame of its answer.
-func (b *Board) Answered(id PeerID, latency time.Duration) {
+func (b *Scoreboard) Answered(id PeerID, latency time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	p := b.peerLocked(id)
@@ -247,14 +247,14 @@ func (b *Board) Answered(id PeerID, latency time.Duration) {
 }
 
 // Delivered notes that a peer delivered verified blocks of a layer.
-func (b *Board) Delivered(id PeerID, layer block.Digest) {
+func (b *Scoreboard) Delivered(id PeerID, layer block.Digest) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.peerLocked(id).layer(layer).hit = b.now()
 }
 
 // Missed notes that a peer does not hold the blocks mask of an extent.
-func (b *Board) Missed(id PeerID, layer block.Digest, extent uint32, mask uint16) {
+func (b *Scoreboard) Missed(id PeerID, layer block.Digest, extent uint32, mask uint16) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := b.now()
@@ -282,7 +282,7 @@ func (p *peerState) layer(layer block.Digest) *layerState {
 }
 
 // Busy notes that a peer asked to be left alone for d, at most a second.
-func (b *Board) Busy(id PeerID, d time.Duration) {
+func (b *Scoreboard) Busy(id PeerID, d time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.peerLocked(id).busy = b.now().Add(min(d, time.Second))
@@ -290,7 +290,7 @@ func (b *Board) Busy(id PeerID, d time.Duration) {
 
 // Failed notes that a peer did not answer in time or broke off. The second
 // failure in a row benches it.
-func (b *Board) Failed(id PeerID) {
+func (b *Scoreboard) Failed(id PeerID) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	p := b.peerLocked(id)
@@ -301,14 +301,14 @@ func (b *Board) Failed(id PeerID) {
 }
 
 // Ban shuts a peer out for ten minutes, for wrong bytes.
-func (b *Board) Ban(id PeerID) {
+func (b *Scoreboard) Ban(id PeerID) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.peerLocked(id).banned = b.now().Add(banTime)
 }
 
 // Banned reports whether a peer is shut out.
-func (b *Board) Banned(id PeerID) bool {
+func (b *Scoreboard) Banned(id PeerID) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	p, ok := b.peers[id]
@@ -317,7 +317,7 @@ func (b *Board) Banned(id PeerID) bool {
 
 // Dialled notes how an attempt to connect to a peer ended. A success ends the
 // bench: what failed before was another connection.
-func (b *Board) Dialled(id PeerID, ok bool) {
+func (b *Scoreboard) Dialled(id PeerID, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	p := b.peerLocked(id)
@@ -332,7 +332,7 @@ func (b *Board) Dialled(id PeerID, ok bool) {
 
 // DialAt returns when a peer may be dialled next; a time that is not in the
 // future means now.
-func (b *Board) DialAt(id PeerID) time.Time {
+func (b *Scoreboard) DialAt(id PeerID) time.Time {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	p, ok := b.peers[id]
@@ -346,7 +346,7 @@ func (b *Board) DialAt(id PeerID) time.Time {
 }
 
 // Counts returns how many peers are benched and how many are banned.
-func (b *Board) Counts() (benched, banned int) {
+func (b *Scoreboard) Counts() (benched, banned int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := b.now()

@@ -12,15 +12,15 @@ import (
 	"github.com/brisk-project/brisk/p2p/wire"
 )
 
-// want asks for blocks and passes each that comes to deliver, as
-// [policy.Network].Ask says.
-func (l *lane) want(ctx context.Context, ask policy.Ask, deliver func(index uint32, data []byte) error) (policy.Reply, error) {
-	mask := uint64(ask.Mask)
-	c := &call{first: ask.First, left: mask, frames: make(chan frame, bits.OnesCount64(mask)+1)}
+// blocks asks for blocks and passes each that comes to deliver, as
+// [policy.Network].Request says.
+func (l *requester) blocks(ctx context.Context, req policy.BlockRequest, deliver func(index uint32, data []byte) error) (policy.Reply, error) {
+	mask := uint64(req.Mask)
+	c := &call{first: req.First, left: mask, frames: make(chan frame, bits.OnesCount64(mask)+1)}
 	id, err := l.begin(wire.Header{
-		Type: wire.TypeWant, Class: ask.Class, First: ask.First, Count: uint32(bits.Len64(mask)),
-		Mask: mask, Millis: wire.Millis(ask.Patience),
-	}, ask.Layer, c)
+		Type: wire.TypeWant, Class: req.Class, First: req.First, Count: uint32(bits.Len64(mask)),
+		Mask: mask, Millis: wire.Millis(req.Patience),
+	}, req.Layer, c)
 	if err != nil {
 		return policy.Reply{}, err
 	}
@@ -58,8 +58,8 @@ const (
 var errSilent = errors.New("peer has been silent for too long")
 
 // object asks for an object of at most maxSize bytes and verifies it.
-func (l *lane) object(ctx context.Context, digest block.Digest, maxSize int64) ([]byte, error) {
-	end, data, err := l.whole(ctx, wire.Header{Size: uint64(maxSize), Millis: wire.Millis(objectTime)}, digest)
+func (l *requester) object(ctx context.Context, digest block.Digest, maxSize int64) ([]byte, error) {
+	end, data, err := l.readAll(ctx, wire.Header{Size: uint64(maxSize), Millis: wire.Millis(objectTime)}, digest)
 	if err != nil {
 		return nil, err
 	}
@@ -67,8 +67,8 @@ func (l *lane) object(ctx context.Context, digest block.Digest, maxSize int64) (
 }
 
 // hint asks for a hint of at most maxSize bytes, which it cannot verify.
-func (l *lane) hint(ctx context.Context, name block.Digest, maxSize int64) ([]byte, error) {
-	end, data, err := l.whole(ctx, wire.Header{
+func (l *requester) hint(ctx context.Context, name block.Digest, maxSize int64) ([]byte, error) {
+	end, data, err := l.readAll(ctx, wire.Header{
 		Size: uint64(maxSize), Flags: wire.FlagHint, Millis: wire.Millis(objectPatience),
 	}, name)
 	if err != nil {
@@ -77,9 +77,9 @@ func (l *lane) hint(ctx context.Context, name block.Digest, maxSize int64) ([]by
 	return data, objectError(end)
 }
 
-// whole asks for all of what digest names and returns it with its END. The memory it
+// readAll asks for all of what digest names and returns it with its END. The memory it
 // takes grows with what has come, whatever size the peer claims.
-func (l *lane) whole(ctx context.Context, h wire.Header, digest block.Digest) (wire.Header, []byte, error) {
+func (l *requester) readAll(ctx context.Context, h wire.Header, digest block.Digest) (wire.Header, []byte, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	timer := time.AfterFunc(objectPatience, func() { cancel(errSilent) })

@@ -12,12 +12,12 @@ type clock struct{ t time.Time }
 
 func (c *clock) now() time.Time { return c.t }
 
-func newTestBoard() (*Board, *clock) {
+func newTestBoard() (*Scoreboard, *clock) {
 	c := &clock{t: time.Unix(1_700_000_000, 0)}
-	return NewBoard(c.now), c
+	return NewScoreboard(c.now), c
 }
 
-func pick(b *Board, layer block.Digest, extent uint32, ids ...PeerID) PeerID {
+func pick(b *Scoreboard, layer block.Digest, extent uint32, ids ...PeerID) PeerID {
 	id, _, _ := b.Pick(layer, extent, 0xffff, ids, nil)
 	return id
 }

@@ -14,38 +14,38 @@ import (
 )
 
 const (
-	// laneQueue is how many requests may wait to be written. They are 80 bytes.
-	laneQueue = 128
+	// requestQueue is how many requests may wait to be written. They are 80 bytes.
+	requestQueue = 128
 	// requestWrite is how long a peer may refuse to take 80 bytes.
 	requestWrite = 5 * time.Second
 )
 
 var (
-	errLaneFull   = errors.New("too many requests under way at this peer")
-	errLaneClosed = errors.New("connection to peer closed")
+	errQueueFull    = errors.New("too many requests under way at this peer")
+	errStreamClosed = errors.New("connection to peer closed")
 	// errRefused is no failure of the peer: it is the asker that wants no more.
 	errRefused = errors.New("peer holds an object larger than accepted")
 )
 
-// stream is what lanes and the server need of a network stream.
+// stream is what requesters and the server need of a network stream.
 type stream interface {
 	io.ReadWriter
 	SetWriteDeadline(t time.Time) error
 	Reset() error
 }
 
-// lane is the asking end of one long-lived stream to a peer. Requests are
+// requester sends requests over one long-lived stream to a peer. Requests are
 // pipelined; answers are told apart by their request ID.
-type lane struct {
+type requester struct {
 	stream stream
 	pool   *bufferPool
 	out    chan []byte   // frames to write
-	closed chan struct{} // closed when the lane is of no use any more
+	closed chan struct{} // closed when the requester is of no use any more
 
 	mu      sync.Mutex // guards everything below
 	pending map[uint64]*call
 	lastID  uint64
-	err     error // why the lane closed
+	err     error // why the requester closed
 }
 
 // call is one request that has not ended.
@@ -57,7 +57,7 @@ type call struct {
 	size   uint64 // of the object, once a chunk has told
 	next   uint32 // number of the next chunk of the object
 	// frames has room for every frame that may still come, so that the reader of
-	// the lane never waits for one call while another could go on.
+	// the requester never waits for one call while another could go on.
 	frames    chan frame
 	abandoned bool // nobody reads frames any more
 }
@@ -72,16 +72,16 @@ type frame struct {
 // payload returns the bytes that came with the frame.
 func (f frame) payload() []byte { return f.buf[:f.header.Length] }
 
-func newLane(s stream, pool *bufferPool) *lane {
-	return &lane{
+func newRequester(s stream, pool *bufferPool) *requester {
+	return &requester{
 		stream: s, pool: pool,
-		out: make(chan []byte, laneQueue), closed: make(chan struct{}), pending: make(map[uint64]*call),
+		out: make(chan []byte, requestQueue), closed: make(chan struct{}), pending: make(map[uint64]*call),
 	}
 }
 
 // run reads and writes frames until the stream breaks, the peer breaks the
 // protocol or ctx ends. It owns the stream.
-func (l *lane) run(ctx context.Context) {
+func (l *requester) run(ctx context.Context) {
 	stop := context.AfterFunc(ctx, func() { l.fail(context.Cause(ctx)) })
 	defer stop()
 	var wg sync.WaitGroup
@@ -90,20 +90,20 @@ func (l *lane) run(ctx context.Context) {
 	wg.Wait()
 }
 
-// fail closes the lane and every call of it. Only the first call has an effect.
-func (l *lane) fail(err error) {
+// fail closes the requester and every call of it. Only the first call has an effect.
+func (l *requester) fail(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.err != nil {
 		return
 	}
-	l.err = fmt.Errorf("%w: %w", errLaneClosed, err)
+	l.err = fmt.Errorf("%w: %w", errStreamClosed, err)
 	close(l.closed)
 	// The stream is given up in any case; a reset that fails found it gone.
 	_ = l.stream.Reset() //nolint:errcheck // nothing depends on it
 }
 
-func (l *lane) write() {
+func (l *requester) write() {
 	for {
 		select {
 		case <-l.closed:
@@ -121,7 +121,7 @@ func (l *lane) write() {
 	}
 }
 
-func (l *lane) read() error {
+func (l *requester) read() error {
 	var buf [wire.HeaderSize]byte
 	for {
 		h, err := wire.Read(l.stream, &buf)
@@ -136,7 +136,7 @@ func (l *lane) read() error {
 
 // receive handles one frame. The buffer for a payload is taken only once it is
 // clear that somebody asked for it, and never holds more than a block.
-func (l *lane) receive(h wire.Header) error {
+func (l *requester) receive(h wire.Header) error {
 	c, err := l.match(h)
 	if err != nil {
 		return err
@@ -160,7 +160,7 @@ func (l *lane) receive(h wire.Header) error {
 }
 
 // match finds the call that a frame answers and checks that the frame may come.
-func (l *lane) match(h wire.Header) (*call, error) {
+func (l *requester) match(h wire.Header) (*call, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	c, ok := l.pending[h.ID]
@@ -200,14 +200,14 @@ func (c *call) matchChunk(h wire.Header) error {
 }
 
 // begin registers a call and queues its request. It never blocks.
-func (l *lane) begin(h wire.Header, digest block.Digest, c *call) (uint64, error) {
+func (l *requester) begin(h wire.Header, digest block.Digest, c *call) (uint64, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.err != nil {
 		return 0, l.err
 	}
 	if len(l.pending) >= wire.MaxOpen {
-		return 0, errLaneFull
+		return 0, errQueueFull
 	}
 	l.lastID++
 	h.ID = l.lastID
@@ -216,13 +216,13 @@ func (l *lane) begin(h wire.Header, digest block.Digest, c *call) (uint64, error
 		l.pending[h.ID] = c
 		return h.ID, nil
 	default:
-		return 0, errLaneFull
+		return 0, errQueueFull
 	}
 }
 
 // abandon gives a call up: the peer is told, and what still comes is dropped. It
 // never blocks. It does nothing to a call that has ended.
-func (l *lane) abandon(id uint64, c *call) {
+func (l *requester) abandon(id uint64, c *call) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	c.abandoned = true
@@ -245,7 +245,7 @@ func (l *lane) abandon(id uint64, c *call) {
 }
 
 // next waits for the next frame of a call.
-func (l *lane) next(ctx context.Context, c *call) (frame, error) {
+func (l *requester) next(ctx context.Context, c *call) (frame, error) {
 	select {
 	case f := <-c.frames:
 		return f, nil

@@ -22,14 +22,14 @@ type pipeStream struct{ net.Conn }
 
 func (p pipeStream) Reset() error { return p.Close() }
 
-// script is what the other end of a lane does with the requests it gets.
+// script is what the other end of a requester does with the requests it gets.
 type script func(t *testing.T, conn net.Conn)
 
-// runLane runs a lane against a script and returns it.
-func runLane(t *testing.T, s script) *lane {
+// runRequester runs a requester against a script and returns it.
+func runRequester(t *testing.T, s script) *requester {
 	t.Helper()
 	here, there := net.Pipe()
-	l := newLane(pipeStream{here}, &bufferPool{})
+	l := newRequester(pipeStream{here}, &bufferPool{})
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	var wg sync.WaitGroup
 	wg.Go(func() { l.run(ctx) })
@@ -79,7 +79,7 @@ func blockFrame(id uint64, index uint32, length int) wire.Header {
 	return wire.Header{Type: wire.TypeBlock, ID: id, First: index, Count: 1, Length: uint32(length)}
 }
 
-var testAsk = policy.Ask{Layer: block.Sum([]byte("layer")), First: 16, Mask: 0b1011, Patience: time.Minute}
+var testAsk = policy.BlockRequest{Layer: block.Sum([]byte("layer")), First: 16, Mask: 0b1011, Patience: time.Minute}
 
 func noBlocks(t *testing.T) func(uint32, []byte) error {
 	t.Helper()
@@ -89,8 +89,8 @@ func noBlocks(t *testing.T) func(uint32, []byte) error {
 	}
 }
 
-func TestLaneOutOfOrder(t *testing.T) {
-	l := runLane(t, func(t *testing.T, conn net.Conn) {
+func TestRequesterOutOfOrder(t *testing.T) {
+	l := runRequester(t, func(t *testing.T, conn net.Conn) {
 		t.Helper()
 		a, b := readRequest(t, conn), readRequest(t, conn)
 		if a.First != 16 || a.Mask != 0b1011 || a.Millis != 60_000 || a.Count != 4 {
@@ -112,7 +112,7 @@ func TestLaneOutOfOrder(t *testing.T) {
 	for range 2 {
 		go func() {
 			var r result
-			r.reply, r.err = l.want(t.Context(), testAsk, func(_ uint32, data []byte) error {
+			r.reply, r.err = l.blocks(t.Context(), testAsk, func(_ uint32, data []byte) error {
 				r.got += string(data) + " "
 				return nil
 			})
@@ -132,9 +132,9 @@ func TestLaneOutOfOrder(t *testing.T) {
 	}
 }
 
-// TestLaneLies: whatever breaks the protocol costs the peer the stream, and never
+// TestRequesterLies: whatever breaks the protocol costs the peer the stream, and never
 // makes room for more than a block.
-func TestLaneLies(t *testing.T) {
+func TestRequesterLies(t *testing.T) {
 	for name, lie := range map[string]script{
 		"block longer than a block": func(t *testing.T, conn net.Conn) {
 			t.Helper()
@@ -173,39 +173,39 @@ func TestLaneLies(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := runLane(t, lie)
-			_, err := l.want(t.Context(), testAsk, noBlocks(t))
-			if !errors.Is(err, wire.ErrMalformed) || !errors.Is(err, errLaneClosed) {
+			l := runRequester(t, lie)
+			_, err := l.blocks(t.Context(), testAsk, noBlocks(t))
+			if !errors.Is(err, wire.ErrMalformed) || !errors.Is(err, errStreamClosed) {
 				t.Errorf("error %v, want ErrMalformed", err)
 			}
-			if _, err := l.want(t.Context(), testAsk, noBlocks(t)); !errors.Is(err, errLaneClosed) {
-				t.Errorf("the next request: %v, want the lane closed", err)
+			if _, err := l.blocks(t.Context(), testAsk, noBlocks(t)); !errors.Is(err, errStreamClosed) {
+				t.Errorf("the next request: %v, want the requester closed", err)
 			}
 		})
 	}
 }
 
-func TestLaneSameBlockTwice(t *testing.T) {
-	l := runLane(t, func(t *testing.T, conn net.Conn) {
+func TestRequesterSameBlockTwice(t *testing.T) {
+	l := runRequester(t, func(t *testing.T, conn net.Conn) {
 		t.Helper()
 		id := readRequest(t, conn).ID
 		reply(t, conn, blockFrame(id, 16, 1), []byte("x"))
 		reply(t, conn, blockFrame(id, 16, 1), []byte("x"))
 	})
 	n := 0
-	_, err := l.want(t.Context(), testAsk, func(uint32, []byte) error { n++; return nil })
+	_, err := l.blocks(t.Context(), testAsk, func(uint32, []byte) error { n++; return nil })
 	if !errors.Is(err, wire.ErrMalformed) || n > 1 {
 		t.Errorf("%d deliveries, %v", n, err)
 	}
 }
 
-// TestLaneCancel: a reader that leaves does not wait, the peer hears of it, and
+// TestRequesterCancel: a reader that leaves does not wait, the peer hears of it, and
 // what still comes disturbs nobody.
-func TestLaneCancel(t *testing.T) {
+func TestRequesterCancel(t *testing.T) {
 	cancelled := make(chan struct{})
 	cause := errors.New("reader left")
 	ctx, cancel := context.WithCancelCause(t.Context())
-	l := runLane(t, func(t *testing.T, conn net.Conn) {
+	l := runRequester(t, func(t *testing.T, conn net.Conn) {
 		t.Helper()
 		first := readRequest(t, conn)
 		reply(t, conn, blockFrame(first.ID, 16, 1), []byte("x"))
@@ -219,11 +219,11 @@ func TestLaneCancel(t *testing.T) {
 		second := readRequest(t, conn)
 		reply(t, conn, wire.Header{Type: wire.TypeEnd, ID: second.ID, Status: wire.StatusBusy, Millis: 70}, nil)
 	})
-	if _, err := l.want(ctx, testAsk, func(uint32, []byte) error { return nil }); !errors.Is(err, cause) {
+	if _, err := l.blocks(ctx, testAsk, func(uint32, []byte) error { return nil }); !errors.Is(err, cause) {
 		t.Errorf("error %v, want the cause", err)
 	}
 	<-cancelled
-	_, err := l.want(t.Context(), testAsk, noBlocks(t))
+	_, err := l.blocks(t.Context(), testAsk, noBlocks(t))
 	var busy *policy.BusyError
 	if !errors.As(err, &busy) || busy.After != 70*time.Millisecond {
 		t.Errorf("second request: %v, want busy for 70ms", err)
@@ -235,7 +235,7 @@ func TestLaneCancel(t *testing.T) {
 	}
 }
 
-func TestLaneObject(t *testing.T) {
+func TestRequesterObject(t *testing.T) {
 	content := bytes.Repeat([]byte("object "), 2*block.Size/7)
 	digest := block.Sum(content)
 	for _, tc := range []struct {
@@ -256,7 +256,7 @@ func TestLaneObject(t *testing.T) {
 		}, block.ErrNotFound},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			l := runLane(t, tc.send)
+			l := runRequester(t, tc.send)
 			got, err := l.object(t.Context(), digest, tc.max)
 			if !errors.Is(err, tc.want) {
 				t.Fatalf("error %v, want %v", err, tc.want)
@@ -281,15 +281,15 @@ func sendChunks(content []byte, size uint64) script {
 	}
 }
 
-func TestLaneIsBounded(t *testing.T) {
-	l := newLane(pipeStream{}, &bufferPool{})
-	for range laneQueue {
+func TestRequesterIsBounded(t *testing.T) {
+	l := newRequester(pipeStream{}, &bufferPool{})
+	for range requestQueue {
 		if _, err := l.begin(wire.Header{Type: wire.TypeWant}, block.Digest{}, &call{}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := l.begin(wire.Header{Type: wire.TypeWant}, block.Digest{}, &call{}); !errors.Is(err, errLaneFull) {
-		t.Errorf("error %v, want errLaneFull", err)
+	if _, err := l.begin(wire.Header{Type: wire.TypeWant}, block.Digest{}, &call{}); !errors.Is(err, errQueueFull) {
+		t.Errorf("error %v, want errQueueFull", err)
 	}
 }
 
@@ -308,7 +308,7 @@ func FuzzLane(f *testing.F) {
 	f.Add(append(append(wire.Header{Type: wire.TypeChunk, ID: 2, Length: 3, Size: 3}.Append(nil), "abc"...), end(2)...))
 	f.Add(append(blockFrame(1, 19, block.Size).Append(nil), strings.Repeat("x", block.Size)...))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		l := newLane(fuzzStream{bytes.NewReader(data)}, &bufferPool{})
+		l := newRequester(fuzzStream{bytes.NewReader(data)}, &bufferPool{})
 		want := &call{first: 16, left: 0b1011, frames: make(chan frame, 4)}
 		object := &call{object: true, limit: 1 << 20, frames: make(chan frame, block.Count(1<<20)+1)}
 		for _, c := range []*call{want, object} {
@@ -317,7 +317,7 @@ func FuzzLane(f *testing.F) {
 			}
 		}
 		if err := l.read(); err == nil {
-			t.Fatal("reading a lane ended without an error")
+			t.Fatal("reading with a requester ended without an error")
 		}
 		seen := map[uint32]bool{}
 		for len(want.frames) > 0 {
@@ -336,7 +336,7 @@ func FuzzServe(f *testing.F) {
 	f.Add(wire.Request(wire.Header{Type: wire.TypeWant, ID: 1, Count: 2, Mask: 3}, block.Digest{}))
 	f.Add(append(wire.Request(wire.Header{Type: wire.TypeObject, ID: 1, Size: 9}, block.Digest{}), wire.Header{Type: wire.TypeCancel, ID: 1}.Append(nil)...))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		s := &server{gate: newGate(4, time.Now), counts: &counters{}}
+		s := &server{sending: newSemaphore(4, time.Now), counts: &counters{}}
 		if err := s.serve(t.Context(), fuzzStream{bytes.NewReader(data)}); err == nil {
 			t.Fatal("serving ended without an error")
 		}

@@ -10,10 +10,10 @@ import (
 
 const classes = int(block.ClassFill) + 1
 
-// gate lets a bounded number of blocks be read and sent at once, the most urgent
+// semaphore lets a bounded number of blocks be read and sent at once, the most urgent
 // first. Bulk can never take all places: a bulk peer that does not read must not
 // stand in the way of a blocked read.
-type gate struct {
+type semaphore struct {
 	now func() time.Time
 
 	mu      sync.Mutex // guards everything below
@@ -29,16 +29,16 @@ type waiter struct {
 	given   bool
 }
 
-// newGate returns a gate of the given number of places, at least 2.
-func newGate(places int, now func() time.Time) *gate {
+// newSemaphore returns a semaphore of the given number of places, at least 2.
+func newSemaphore(places int, now func() time.Time) *semaphore {
 	places = max(places, 2)
-	return &gate{now: now, free: places, bulk: places / 2, places: places}
+	return &semaphore{now: now, free: places, bulk: places / 2, places: places}
 }
 
 func urgent(c block.Class) bool { return c <= block.ClassHead }
 
 // enter waits for a place. Whoever got one calls leave exactly once.
-func (g *gate) enter(ctx context.Context, c block.Class) (leave func(), err error) {
+func (g *semaphore) enter(ctx context.Context, c block.Class) (leave func(), err error) {
 	w := &waiter{granted: make(chan struct{})}
 	g.mu.Lock()
 	g.waiting[c] = append(g.waiting[c], w)
@@ -67,7 +67,7 @@ func (g *gate) enter(ctx context.Context, c block.Class) (leave func(), err erro
 	}, nil
 }
 
-func (g *gate) dropLocked(c block.Class, w *waiter) {
+func (g *semaphore) dropLocked(c block.Class, w *waiter) {
 	for i, other := range g.waiting[c] {
 		if other == w {
 			g.waiting[c] = append(g.waiting[c][:i], g.waiting[c][i+1:]...)
@@ -77,7 +77,7 @@ func (g *gate) dropLocked(c block.Class, w *waiter) {
 	}
 }
 
-func (g *gate) releaseLocked(c block.Class) {
+func (g *semaphore) releaseLocked(c block.Class) {
 	g.free++
 	if !urgent(c) {
 		g.bulk++
@@ -85,7 +85,7 @@ func (g *gate) releaseLocked(c block.Class) {
 	g.grantLocked()
 }
 
-func (g *gate) grantLocked() {
+func (g *semaphore) grantLocked() {
 	for c := range block.Class(classes) {
 		for len(g.waiting[c]) > 0 && g.free > 0 && (urgent(c) || g.bulk > 0) {
 			w := g.waiting[c][0]
@@ -106,7 +106,7 @@ func (g *gate) grantLocked() {
 
 // delay estimates how long a request of class c would wait for a place behind
 // ahead blocks that are about to queue up.
-func (g *gate) delay(c block.Class, ahead int) time.Duration {
+func (g *semaphore) delay(c block.Class, ahead int) time.Duration {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for i := range int(c) + 1 {
