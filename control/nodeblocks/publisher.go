@@ -74,7 +74,7 @@ type Publisher struct {
 	node   watched
 
 	// All below belongs to Run.
-	pace     *Pace
+	schedule *WriteSchedule
 	object   *v1alpha1.NodeBlocks // as it was last written, nil if that is not known
 	unmarked time.Time            // when the labels were last removed
 	// What cannot be written keeps nothing else from being written.
@@ -99,7 +99,7 @@ func New(cfg Config) (*Publisher, error) {
 		cfg.Poll = defaultPoll
 	}
 	p := &Publisher{
-		cfg: cfg, log: cfg.Log, pace: NewPace(cfg.Rules, nil),
+		cfg: cfg, log: cfg.Log, schedule: NewWriteSchedule(cfg.Rules, nil),
 		writes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "brisk", Subsystem: "nodeblocks", Name: "writes_total",
 			Help: "Requests that wrote the NodeBlocks object of the node (object) or its labels (labels), by whether they failed.",
@@ -193,7 +193,7 @@ func pause(failures int) time.Duration {
 
 // mark puts the labels on the node, or takes them off.
 func (p *Publisher) mark(ctx context.Context, at time.Time, node *metav1.PartialObjectMetadata, healthy bool) error {
-	if compat.HasNodeLabels(node.Labels, healthy) || healthy && at.Sub(p.unmarked) < p.pace.rules.Interval {
+	if compat.HasNodeLabels(node.Labels, healthy) || healthy && at.Sub(p.unmarked) < p.schedule.rules.Interval {
 		return nil
 	}
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": compat.NodeLabels(healthy)}})
@@ -218,14 +218,14 @@ func (p *Publisher) mark(ctx context.Context, at time.Time, node *metav1.Partial
 // publish writes the object if that is due.
 func (p *Publisher) publish(ctx context.Context, at time.Time, node *metav1.PartialObjectMetadata, report Report) error {
 	report.Status.Zone = node.Labels[zoneLabel]
-	report.Status.Starts = p.pace.Untold(report.Status.Starts)
-	if !p.pace.Due(at, report) {
+	report.Status.Starts = p.schedule.Unreported(report.Status.Starts)
+	if !p.schedule.Due(at, report) {
 		return nil
 	}
 	if err := p.write(ctx, at, node, report); err != nil {
 		return fmt.Errorf("writing NodeBlocks %s: %w", p.cfg.Node, err)
 	}
-	p.pace.Wrote(at, report)
+	p.schedule.Wrote(at, report)
 	return nil
 }
 
@@ -280,7 +280,7 @@ func (p *Publisher) part(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, partingTimeout)
 	defer cancel()
-	report := p.pace.sent // the agent is ending, and is not asked any more
+	report := p.schedule.sent // the agent is ending, and is not asked any more
 	report.Status.Healthy, report.Status.Message, report.Status.Peer = false, "the agent has ended", nil
 	report.Status.Zone, report.Status.Starts = node.Labels[zoneLabel], nil
 	at := time.Now()

@@ -26,13 +26,13 @@ type simulation struct {
 }
 
 type simNode struct {
-	pace   *nodeblocks.Pace
-	images []*simImage // the one used last at the end
-	cached int64
-	joined time.Time // when it writes for the first time
-	used   time.Time // when a pod was last started
-	wrote  time.Time
-	starts []v1alpha1.StartStatus // that were not written, some not over yet
+	schedule *nodeblocks.WriteSchedule
+	images   []*simImage // the one used last at the end
+	cached   int64
+	joined   time.Time // when it writes for the first time
+	used     time.Time // when a pod was last started
+	wrote    time.Time
+	starts   []v1alpha1.StartStatus // that were not written, some not over yet
 }
 
 type simImage struct {
@@ -60,7 +60,7 @@ func newSimulation(warm float64) *simulation {
 	}
 	for i := range simNodes { // agents are not started all at once
 		s.nodes = append(s.nodes, &simNode{
-			pace: nodeblocks.NewPace(nodeblocks.Rules{}, s.random.Float64), joined: time.Unix(int64(i%600), 0),
+			schedule: nodeblocks.NewWriteSchedule(nodeblocks.Rules{}, s.random.Float64), joined: time.Unix(int64(i%600), 0),
 		})
 	}
 	return s
@@ -128,7 +128,7 @@ func (n *simNode) report(at time.Time) nodeblocks.Report {
 	}
 	report := nodeblocks.Report{Status: v1alpha1.NodeBlocksStatus{
 		Healthy: true, Cache: v1alpha1.CacheStatus{CapacityBytes: simCapacity, FreeBytes: simCapacity - n.cached},
-		Starts: n.pace.Untold(n.starts[:over]),
+		Starts: n.schedule.Unreported(n.starts[:over]),
 	}}
 	for _, image := range n.images {
 		report.Images = append(report.Images, image.ImageBlocks)
@@ -145,10 +145,10 @@ func (n *simNode) due(at time.Time, number int) bool {
 	}
 	n.load()
 	report := n.report(at)
-	if !n.pace.Due(at, report) {
+	if !n.schedule.Due(at, report) {
 		return false
 	}
-	n.pace.Wrote(at, report)
+	n.schedule.Wrote(at, report)
 	n.starts = n.starts[len(report.Status.Starts):]
 	return true
 }

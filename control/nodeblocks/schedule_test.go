@@ -23,9 +23,9 @@ func reportOf(images ...v1alpha1.ImageBlocks) nodeblocks.Report {
 
 func noJitter() float64 { return 0 }
 
-// TestPace says of each change how long after the last write it is written, 0 for not
+// TestWriteSchedule says of each change how long after the last write it is written, 0 for not
 // before the next one that is due anyway.
-func TestPace(t *testing.T) {
+func TestWriteSchedule(t *testing.T) {
 	const atOnce, settled = 10 * time.Second, 15 * time.Second
 	image := v1alpha1.ImageBlocks{Key: 1, StartupMissing: 200 * mib, Cached: 500 * mib}
 	with := func(edit func(*v1alpha1.ImageBlocks)) nodeblocks.Report {
@@ -70,18 +70,18 @@ func TestPace(t *testing.T) {
 		"start-ups":          {status(func(s *s) { s.Starts = make([]v1alpha1.StartStatus, 1) }), 2 * time.Minute},
 		"known rate":         {status(func(s *s) { s.Bandwidth.Peers = 1 }), settled},
 	} {
-		pace := nodeblocks.NewPace(nodeblocks.Rules{}, noJitter)
+		schedule := nodeblocks.NewWriteSchedule(nodeblocks.Rules{}, noJitter)
 		start := time.Unix(0, 0)
-		if !pace.Due(start, reportOf(image)) {
+		if !schedule.Due(start, reportOf(image)) {
 			t.Fatal("the first report is not due")
 		}
-		pace.Wrote(start, reportOf(image))
+		schedule.Wrote(start, reportOf(image))
 		want := test.after
 		if want == 0 {
 			want = 10 * time.Minute
 		}
 		at := time.Second // the change
-		for at <= 11*time.Minute && !pace.Due(start.Add(at), test.report) {
+		for at <= 11*time.Minute && !schedule.Due(start.Add(at), test.report) {
 			at += time.Second
 		}
 		if at != want {
@@ -90,13 +90,13 @@ func TestPace(t *testing.T) {
 	}
 }
 
-// TestPaceLate holds that news is written at once when nothing was for long, good news
+// TestWriteScheduleLate holds that news is written at once when nothing was for long, good news
 // once it has settled, and that news which is none any more is forgotten.
-func TestPaceLate(t *testing.T) {
+func TestWriteScheduleLate(t *testing.T) {
 	image := v1alpha1.ImageBlocks{Key: 1, StartupMissing: 200 * mib}
-	pace := nodeblocks.NewPace(nodeblocks.Rules{}, noJitter)
+	schedule := nodeblocks.NewWriteSchedule(nodeblocks.Rules{}, noJitter)
 	at := time.Unix(0, 0)
-	pace.Wrote(at, reportOf(image))
+	schedule.Wrote(at, reportOf(image))
 	at = at.Add(time.Minute)
 	more := reportOf(image, v1alpha1.ImageBlocks{Key: 2})
 	for name, step := range []struct {
@@ -113,16 +113,16 @@ func TestPaceLate(t *testing.T) {
 		{0, reportOf(), true},
 	} {
 		at = at.Add(step.after)
-		if got := pace.Due(at, step.report); got != step.want {
+		if got := schedule.Due(at, step.report); got != step.want {
 			t.Errorf("step %d: %v", name, got)
 		}
 	}
-	pace.Wrote(at, more)
-	if pace.Due(at, more) {
+	schedule.Wrote(at, more)
+	if schedule.Due(at, more) {
 		t.Error("due after it was written")
 	}
-	pace.Forget()
-	if !pace.Due(at, more) {
+	schedule.Forget()
+	if !schedule.Due(at, more) {
 		t.Error("not due though it is lost")
 	}
 }
@@ -130,23 +130,23 @@ func TestPaceLate(t *testing.T) {
 // TestUntold holds that each start-up is told once, and that those of a write that failed are told with
 // the next one.
 func TestUntold(t *testing.T) {
-	pace := nodeblocks.NewPace(nodeblocks.Rules{}, noJitter)
+	schedule := nodeblocks.NewWriteSchedule(nodeblocks.Rules{}, noJitter)
 	start := time.Unix(1000, 0)
 	var all []v1alpha1.StartStatus
 	for i := range 6 {
 		all = append(all, v1alpha1.StartStatus{FinishedAt: metav1.NewMicroTime(start.Add(time.Duration(i) * time.Microsecond))})
 	}
-	if diff := cmp.Diff(all[2:], pace.Untold(all)); diff != "" {
+	if diff := cmp.Diff(all[2:], schedule.Unreported(all)); diff != "" {
 		t.Error(diff)
 	}
 	report := reportOf()
 	report.Status.Starts = all[:4]
-	pace.Wrote(start, report)
-	if diff := cmp.Diff(all[4:], pace.Untold(all)); diff != "" {
+	schedule.Wrote(start, report)
+	if diff := cmp.Diff(all[4:], schedule.Unreported(all)); diff != "" {
 		t.Error(diff)
 	}
-	pace.Wrote(start, reportOf())
-	if diff := cmp.Diff(all[4:], pace.Untold(all)); diff != "" {
+	schedule.Wrote(start, reportOf())
+	if diff := cmp.Diff(all[4:], schedule.Unreported(all)); diff != "" {
 		t.Error("after a report without any:", diff)
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"github.com/brisk-project/brisk/api/v1alpha1"
 )
 
-// What the rules are when [Rules] says nothing else.
+// The defaults of [Rules], and limits that are not configurable.
 const (
 	// defaultInterval is the least time between two writes of a node.
 	defaultInterval = 10 * time.Second
@@ -29,12 +29,12 @@ const (
 	jitter = 0.2
 )
 
-// Rules say when a report is written. The zero value is what a cluster of thousands of
-// nodes can take.
+// Rules are the limits of a [WriteSchedule]. The zero value suits a cluster of thousands of
+// nodes.
 type Rules struct {
 	// Interval is the least time between two writes; up to a fifth is added. Zero means 10 s.
 	Interval time.Duration
-	// Settle is how long good news, as that something has been cached, waits for more.
+	// Settle is how long good news, such as newly cached data, waits for more news.
 	// Zero means 5 s.
 	Settle time.Duration
 	// Resend is the longest time between two writes; up to a fifth is taken off. Zero
@@ -42,8 +42,8 @@ type Rules struct {
 	Resend time.Duration
 }
 
-// Report is what an agent knows at one time. Name, image count, packed images, zone and
-// time of Status are left to the publisher.
+// Report is the state of an agent at one time. The publisher sets name, image count, packed
+// images, zone and time of Status.
 type Report struct {
 	Status v1alpha1.NodeBlocksStatus
 	Images []v1alpha1.ImageBlocks
@@ -58,9 +58,9 @@ const (
 	now           // bad news: somebody relies on what is not so
 )
 
-// Pace decides when the reports of one node are written. It is not safe for concurrent
-// use, and all times come from the caller.
-type Pace struct {
+// WriteSchedule decides when the reports of one node are written. It is not safe for
+// concurrent use. The caller passes all times.
+type WriteSchedule struct {
 	rules  Rules
 	random func() float64 // at least 0 and below 1
 
@@ -74,9 +74,9 @@ type Pace struct {
 	news     time.Time                                  // since when there is good news; zero for none
 }
 
-// NewPace returns the pace of an agent that has written nothing yet. Random returns
+// NewWriteSchedule returns the schedule of an agent that has not written yet. Random returns
 // numbers from 0 to below 1; nil means real ones.
-func NewPace(rules Rules, random func() float64) *Pace {
+func NewWriteSchedule(rules Rules, random func() float64) *WriteSchedule {
 	if rules.Interval == 0 {
 		rules.Interval = defaultInterval
 	}
@@ -89,11 +89,11 @@ func NewPace(rules Rules, random func() float64) *Pace {
 	if random == nil {
 		random = rand.Float64
 	}
-	return &Pace{rules: rules, random: random}
+	return &WriteSchedule{rules: rules, random: random}
 }
 
-// Due says whether a report is to be written now.
-func (p *Pace) Due(at time.Time, report Report) bool {
+// Due reports whether to write report now.
+func (p *WriteSchedule) Due(at time.Time, report Report) bool {
 	if !p.wrote {
 		return true
 	}
@@ -116,9 +116,9 @@ func (p *Pace) Due(at time.Time, report Report) bool {
 	return !at.Before(p.latest) || len(report.Status.Starts) > 0 && at.Sub(p.at) >= startsWait
 }
 
-// Untold returns those of start-ups, the oldest first, that were not in a report that was
-// written, the newest few of them.
-func (p *Pace) Untold(starts []v1alpha1.StartStatus) []v1alpha1.StartStatus {
+// Unreported returns the start-ups that no written report has contained, the oldest first;
+// only the newest few of them.
+func (p *WriteSchedule) Unreported(starts []v1alpha1.StartStatus) []v1alpha1.StartStatus {
 	var untold []v1alpha1.StartStatus
 	for _, start := range starts {
 		if start.FinishedAt.After(p.told) {
@@ -129,7 +129,7 @@ func (p *Pace) Untold(starts []v1alpha1.StartStatus) []v1alpha1.StartStatus {
 }
 
 // Wrote says that a report was written.
-func (p *Pace) Wrote(at time.Time, report Report) {
+func (p *WriteSchedule) Wrote(at time.Time, report Report) {
 	p.wrote, p.at, p.sent, p.news = true, at, report, time.Time{}
 	for _, start := range report.Status.Starts {
 		if start.FinishedAt.After(p.told) {
@@ -145,15 +145,15 @@ func (p *Pace) Wrote(at time.Time, report Report) {
 }
 
 // stretched returns a time longer by a part of the jitter.
-func (p *Pace) stretched(d time.Duration, part float64) time.Duration {
+func (p *WriteSchedule) stretched(d time.Duration, part float64) time.Duration {
 	return time.Duration(float64(d) * (1 + jitter*part))
 }
 
 // Forget says that what was written is lost: the next report is due at once.
-func (p *Pace) Forget() { p.wrote = false }
+func (p *WriteSchedule) Forget() { p.wrote = false }
 
 // change says how soon it has to be known that a report is not what was sent.
-func (p *Pace) change(report Report) urgency {
+func (p *WriteSchedule) change(report Report) urgency {
 	most := changeOfNode(p.sent.Status, report.Status)
 	found := 0
 	for _, image := range report.Images {
