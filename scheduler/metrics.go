@@ -55,8 +55,8 @@ func newMetrics(registerer prometheus.Registerer, x *index.Index) (*metrics, err
 		registerer.Register(m.estimates), registerer.Register(m.decisions), registerer.Register(m.age),
 		registerer.Register(m.retries), registerer.Register(m.errors), registerer.Register(m.actual),
 		registerer.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "brisk_scheduler_promised_bytes", Help: "Bytes that nodes were promised to load and have not reported.",
-		}, func() float64 { return promised(x) })),
+			Name: "brisk_scheduler_promised_bytes", Help: "Bytes reserved on nodes for scheduled pods that the nodes have not reported yet.",
+		}, func() float64 { return reserved(x) })),
 		registerer.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "brisk_scheduler_reporting_nodes", Help: "Nodes of which there is a report.",
 		}, func() float64 { return float64(len(x.Names())) })),
@@ -64,20 +64,20 @@ func newMetrics(registerer prometheus.Registerer, x *index.Index) (*metrics, err
 	return m, err
 }
 
-func promised(x *index.Index) float64 {
+func reserved(x *index.Index) float64 {
 	var sum float64
-	for _, bytes := range x.Promised() {
+	for _, bytes := range x.Reserved() {
 		sum += float64(bytes)
 	}
 	return sum
 }
 
-func (m *metrics) decided(answer index.Answer) {
+func (m *metrics) decided(answer index.Estimate) {
 	if m == nil {
 		return
 	}
 	for term, took := range map[string]time.Duration{
-		"queued": answer.Split.Queued, "peers": answer.Split.Peers, "registry": answer.Split.Registry, "total": answer.Split.Total(),
+		"queued": answer.ReadyTime.Queued, "peers": answer.ReadyTime.Peers, "registry": answer.ReadyTime.Registry, "total": answer.ReadyTime.Total(),
 	} {
 		m.estimates.WithLabelValues(term).Observe(took.Seconds())
 	}
@@ -87,7 +87,7 @@ func (m *metrics) decided(answer index.Answer) {
 			state = "partial"
 		}
 	}
-	if answer.Split.Total() < estimate.Resolution {
+	if answer.ReadyTime.Total() < estimate.Resolution {
 		state = "warm"
 	}
 	m.decisions.WithLabelValues(state).Inc()

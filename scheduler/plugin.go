@@ -13,7 +13,7 @@
 //     into it that the scheduler would not have looked at (see shortlist.go),
 //   - keeps pods that require acceleration from nodes that do not have it (Filter),
 //   - scores the time to ready (PreScore, Score), and
-//   - remembers what the chosen node was promised to load (Reserve), so that the next
+//   - remembers the load reserved on the chosen node (Reserve), so that the next
 //     pod sees it.
 package scheduler
 

@@ -45,7 +45,7 @@ func (p *BlockLocality) Reserve(ctx context.Context, state fwk.CycleState, pod *
 	p.index.Reserve(pod.UID, answer)
 	p.metrics.decided(answer)
 	klog.FromContext(ctx).V(4).Info("Estimated time to ready", "pod", klog.KObj(pod), "node", node,
-		"total", answer.Split.Total(), "queued", answer.Split.Queued, "peers", answer.Split.Peers, "registry", answer.Split.Registry)
+		"total", answer.ReadyTime.Total(), "queued", answer.ReadyTime.Queued, "peers", answer.ReadyTime.Peers, "registry", answer.ReadyTime.Registry)
 	return nil
 }
 

@@ -49,7 +49,7 @@ type NodeEstimate struct {
 	Score      int64   `json:"score"`
 	Confidence float64 `json:"confidence"`
 
-	Images []index.ImageAnswer `json:"images"`
+	Images []index.ImageEstimate `json:"images"`
 }
 
 // Explain says how long a pod would wait on each node, as c sees the cluster.
@@ -120,8 +120,8 @@ func (c *View) ask(query *index.Query, said *PodExplanation) {
 	}
 	for i, answer := range query.Ask(names) {
 		said.Nodes = append(said.Nodes, NodeEstimate{
-			Node: answer.Node, Chosen: answer.Node == said.Node, State: c.state(&c.nodes[i]), Seconds: answer.Split.Total().Seconds(),
-			Peers: answer.Split.Peers.Seconds(), Registry: answer.Split.Registry.Seconds(), Score: query.Score(answer.Split.Total()),
+			Node: answer.Node, Chosen: answer.Node == said.Node, State: c.state(&c.nodes[i]), Seconds: answer.ReadyTime.Total().Seconds(),
+			Peers: answer.ReadyTime.Peers.Seconds(), Registry: answer.ReadyTime.Registry.Seconds(), Score: query.Score(answer.ReadyTime.Total()),
 			Confidence: answer.Confidence, Images: answer.Images,
 		})
 	}

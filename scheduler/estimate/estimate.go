@@ -61,7 +61,7 @@ func (b Bytes) Add(other Bytes) Bytes {
 // Load is what a node has to do before a pod is ready, and how fast it is. Negative amounts
 // count as nothing; a bandwidth of 0 or less is not known.
 type Load struct {
-	// Queued is what was promised to pods that came before.
+	// Queued is what is reserved for earlier pods.
 	Queued Bytes
 	// Missing is what the pod itself still needs.
 	Missing Bytes
@@ -70,15 +70,15 @@ type Load struct {
 	RegistryBandwidth int64
 }
 
-// Split is the time to ready by its terms.
-type Split struct {
+// ReadyTime is the time to ready by its terms.
+type ReadyTime struct {
 	Queued   time.Duration `json:"queued"`
 	Peers    time.Duration `json:"peers"`
 	Registry time.Duration `json:"registry"`
 }
 
 // Total is the time to ready.
-func (s Split) Total() time.Duration { return min(s.Queued+s.Peers+s.Registry, MaxTime) }
+func (s ReadyTime) Total() time.Duration { return min(s.Queued+s.Peers+s.Registry, MaxTime) }
 
 // Model turns loads into times and scores. Fields that are 0 or less stand for the defaults.
 type Model struct {
@@ -89,10 +89,10 @@ type Model struct {
 }
 
 // Time returns the time to ready under a load.
-func (m Model) Time(load Load) Split {
+func (m Model) Time(load Load) ReadyTime {
 	peers := positive(load.PeerBandwidth, positive(m.Peers, DefaultPeers))
 	registry := positive(load.RegistryBandwidth, positive(m.Registry, DefaultRegistry))
-	return Split{
+	return ReadyTime{
 		Queued:   min(duration(load.Queued.Peers, peers)+duration(load.Queued.Registry, registry), MaxTime),
 		Peers:    duration(load.Missing.Peers, peers),
 		Registry: duration(load.Missing.Registry, registry),
@@ -108,7 +108,7 @@ func (m Model) Score(total time.Duration) int64 {
 
 // Blend mixes what is believed of a node with what holds for a node of which nothing is
 // known. A confidence of 1 or more is the first, of 0, less or NaN the second.
-func Blend(believed, unknown Split, confidence float64) Split {
+func Blend(believed, unknown ReadyTime, confidence float64) ReadyTime {
 	c := min(max(confidence, 0), 1)
 	if math.IsNaN(confidence) {
 		c = 0
@@ -116,7 +116,7 @@ func Blend(believed, unknown Split, confidence float64) Split {
 	mix := func(x, y time.Duration) time.Duration {
 		return time.Duration(c*float64(x) + (1-c)*float64(y))
 	}
-	return Split{
+	return ReadyTime{
 		Queued:   mix(believed.Queued, unknown.Queued),
 		Peers:    mix(believed.Peers, unknown.Peers),
 		Registry: mix(believed.Registry, unknown.Registry),

@@ -17,7 +17,7 @@ func TestTime(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		load estimate.Load
-		want estimate.Split
+		want estimate.ReadyTime
 	}{
 		{name: "warm"},
 		{
@@ -27,12 +27,12 @@ func TestTime(t *testing.T) {
 				Missing:       estimate.Bytes{Peers: 200 * mb, Registry: 25 * mb},
 				PeerBandwidth: 100 * mb, RegistryBandwidth: 50 * mb,
 			},
-			want: estimate.Split{Queued: 2 * time.Second, Peers: 2 * time.Second, Registry: 500 * time.Millisecond},
+			want: estimate.ReadyTime{Queued: 2 * time.Second, Peers: 2 * time.Second, Registry: 500 * time.Millisecond},
 		},
 		{
 			name: "bandwidths not measured",
 			load: estimate.Load{Missing: estimate.Bytes{Peers: 125 * mb, Registry: 125 * mb}},
-			want: estimate.Split{Peers: time.Second, Registry: 2 * time.Second},
+			want: estimate.ReadyTime{Peers: time.Second, Registry: 2 * time.Second},
 		},
 		{
 			name: "nonsense",
@@ -41,7 +41,7 @@ func TestTime(t *testing.T) {
 				Missing:       estimate.Bytes{Peers: -5, Registry: math.MaxInt64},
 				PeerBandwidth: -1, RegistryBandwidth: 1,
 			},
-			want: estimate.Split{Registry: estimate.MaxTime},
+			want: estimate.ReadyTime{Registry: estimate.MaxTime},
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -81,7 +81,7 @@ func TestConfidence(t *testing.T) {
 }
 
 func TestBlendStaysBetween(t *testing.T) {
-	warm, cold := estimate.Split{}, estimate.Split{Registry: 8 * time.Second}
+	warm, cold := estimate.ReadyTime{}, estimate.ReadyTime{Registry: 8 * time.Second}
 	for confidence, want := range map[float64]time.Duration{
 		2: 0, 1: 0, 0.5: 4 * time.Second, 0: 8 * time.Second, -3: 8 * time.Second, math.Inf(-1): 8 * time.Second,
 	} {
@@ -134,8 +134,8 @@ func FuzzEstimate(f *testing.F) {
 			Missing:       estimate.Bytes{Peers: peers, Registry: registry},
 			PeerBandwidth: peerRate, RegistryBandwidth: registryRate,
 		})
-		blended := estimate.Blend(split, estimate.Split{Registry: time.Second}, confidence)
-		for _, s := range []estimate.Split{split, blended} {
+		blended := estimate.Blend(split, estimate.ReadyTime{Registry: time.Second}, confidence)
+		for _, s := range []estimate.ReadyTime{split, blended} {
 			if total := s.Total(); total < 0 || total > estimate.MaxTime || s.Queued < 0 || s.Peers < 0 || s.Registry < 0 {
 				t.Errorf("time %+v is out of bounds", s)
 			}

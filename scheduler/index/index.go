@@ -40,30 +40,30 @@ type Config struct {
 	Now func() time.Time
 }
 
-// Index holds the reports of all nodes, and what was promised to pods that are on their way
+// Index holds the reports of all nodes, and the load reserved for pods that are on their way
 // to a node. All methods may be called concurrently.
 type Index struct {
 	cfg Config
 
-	mu       sync.RWMutex
-	nodes    map[string]*slot
-	zones    map[string]int // name to number; as many as there ever were zones
-	images   map[v1alpha1.ImageKey]map[*slot]held
-	promises map[types.UID]promise
+	mu           sync.RWMutex
+	nodes        map[string]*nodeState
+	zones        map[string]int // name to number; as many as there ever were zones
+	images       map[v1alpha1.ImageKey]map[*nodeState]localBytes
+	reservations map[types.UID]reservation
 }
 
-// held is what a node has of an image, in bytes.
-type held struct {
+// localBytes is what a node has of an image, in bytes.
+type localBytes struct {
 	missing int64
 	cached  int64
 }
 
-// slot is a node. It stays the same one while its reports change.
-type slot struct {
+// nodeState is a node. It stays the same one while its reports change.
+type nodeState struct {
 	// What every question about an image reads of every node that has it.
 	observed time.Time
 	zone     int
-	reported bool // false if there are promises but no report
+	reported bool // false if there are reservations but no report
 	healthy  bool
 
 	name     string
@@ -71,7 +71,7 @@ type slot struct {
 	cache    v1alpha1.CacheStatus
 	rates    v1alpha1.BandwidthStatus
 	keys     []v1alpha1.ImageKey // sorted
-	promised map[v1alpha1.ImageKey]*owed
+	pending  map[v1alpha1.ImageKey]*pendingLoad
 	expected map[v1alpha1.ImageKey]expected
 	finish   time.Time // of the newest start-up that was reported
 }
@@ -89,9 +89,9 @@ func New(cfg Config) *Index {
 	}
 	return &Index{
 		cfg:   cfg,
-		nodes: make(map[string]*slot), zones: make(map[string]int),
-		images:   make(map[v1alpha1.ImageKey]map[*slot]held),
-		promises: make(map[types.UID]promise),
+		nodes: make(map[string]*nodeState), zones: make(map[string]int),
+		images:       make(map[v1alpha1.ImageKey]map[*nodeState]localBytes),
+		reservations: make(map[types.UID]reservation),
 	}
 }
 
@@ -118,7 +118,7 @@ func (x *Index) Set(report *v1alpha1.NodeBlocks) (Change, error) {
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	s := x.slotLocked(report.Name)
+	s := x.nodeStateLocked(report.Name)
 	status := &report.Status
 	change := Change{
 		Better: s.reported && (status.Healthy && !s.healthy || status.Cache.FreeBytes > s.cache.FreeBytes),
@@ -127,7 +127,7 @@ func (x *Index) Set(report *v1alpha1.NodeBlocks) (Change, error) {
 	s.reported, s.zone, s.observed = true, x.zoneLocked(status.Zone), status.ObservedAt.Time
 	s.healthy, s.message, s.cache, s.rates = status.Healthy, status.Message, status.Cache, status.Bandwidth
 	x.setImagesLocked(s, images)
-	s.settle(x.images)
+	s.lowerPending(x.images)
 	return change, nil
 }
 
@@ -141,7 +141,7 @@ func (x *Index) Delete(name string) (better bool) {
 	}
 	better = s.reported && !s.healthy
 	x.setImagesLocked(s, nil)
-	if len(s.promised) == 0 {
+	if len(s.pending) == 0 {
 		delete(x.nodes, name)
 	}
 	s.reported = false
@@ -161,10 +161,10 @@ func (x *Index) Names() []string {
 	return names
 }
 
-func (x *Index) slotLocked(name string) *slot {
+func (x *Index) nodeStateLocked(name string) *nodeState {
 	s, ok := x.nodes[name]
 	if !ok {
-		s = &slot{name: name}
+		s = &nodeState{name: name}
 		x.nodes[name] = s
 	}
 	return s
@@ -181,7 +181,7 @@ func (x *Index) zoneLocked(name string) int {
 
 // setImagesLocked makes images, sorted by key, those of a node. Most stay what they were
 // from one report to the next, so the two lists are walked side by side.
-func (x *Index) setImagesLocked(s *slot, images []v1alpha1.ImageBlocks) {
+func (x *Index) setImagesLocked(s *nodeState, images []v1alpha1.ImageBlocks) {
 	keys := make([]v1alpha1.ImageKey, len(images))
 	old := s.keys
 	for i, image := range images {
@@ -195,10 +195,10 @@ func (x *Index) setImagesLocked(s *slot, images []v1alpha1.ImageBlocks) {
 		}
 		holders := x.images[image.Key]
 		if holders == nil {
-			holders = make(map[*slot]held, 1)
+			holders = make(map[*nodeState]localBytes, 1)
 			x.images[image.Key] = holders
 		}
-		holders[s] = held{missing: max(image.StartupMissing, 0), cached: max(image.Cached, 0)}
+		holders[s] = localBytes{missing: max(image.StartupMissing, 0), cached: max(image.Cached, 0)}
 	}
 	for _, key := range old {
 		x.dropLocked(s, key)
@@ -206,7 +206,7 @@ func (x *Index) setImagesLocked(s *slot, images []v1alpha1.ImageBlocks) {
 	s.keys = keys
 }
 
-func (x *Index) dropLocked(s *slot, key v1alpha1.ImageKey) {
+func (x *Index) dropLocked(s *nodeState, key v1alpha1.ImageKey) {
 	delete(x.images[key], s)
 	if len(x.images[key]) == 0 {
 		delete(x.images, key)
@@ -214,7 +214,7 @@ func (x *Index) dropLocked(s *slot, key v1alpha1.ImageKey) {
 }
 
 // confidence is how far the report of a node is believed.
-func (x *Index) confidence(s *slot, now time.Time) float64 {
+func (x *Index) confidence(s *nodeState, now time.Time) float64 {
 	if s == nil || !s.reported || !s.healthy || s.observed.IsZero() {
 		return 0
 	}

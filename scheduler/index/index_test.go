@@ -82,7 +82,7 @@ func image(tb testing.TB, name string) index.Image {
 }
 
 // ask estimates one node for a pod with images.
-func ask(tb testing.TB, x *index.Index, node string, images ...string) index.Answer {
+func ask(tb testing.TB, x *index.Index, node string, images ...string) index.Estimate {
 	tb.Helper()
 	var list []index.Image
 	for _, name := range images {
@@ -93,8 +93,8 @@ func ask(tb testing.TB, x *index.Index, node string, images ...string) index.Ans
 		tb.Fatal("nothing is known")
 	}
 	answer := q.Ask([]string{node})[0]
-	if total := q.Time(node); total != answer.Split.Total() {
-		tb.Errorf("node %s takes %v or %v", node, total, answer.Split.Total())
+	if total := q.Time(node); total != answer.ReadyTime.Total() {
+		tb.Errorf("node %s takes %v or %v", node, total, answer.ReadyTime.Total())
 	}
 	return answer
 }
@@ -110,7 +110,7 @@ func TestTerms(t *testing.T) {
 	alone.Status.Zone = "island"
 	set(t, x, alone)
 	set(t, x, report(t, c, "empty"))
-	for node, want := range map[string]estimate.Split{
+	for node, want := range map[string]estimate.ReadyTime{
 		"warm":    {},
 		"half":    {Peers: time.Second},
 		"far":     {Registry: 4 * time.Second},
@@ -118,7 +118,7 @@ func TestTerms(t *testing.T) {
 		"empty":   {Peers: 2 * time.Second}, // the zone has it
 		"unknown": {Registry: 4 * time.Second},
 	} {
-		if diff := cmp.Diff(want, ask(t, x, node, "app").Split); diff != "" {
+		if diff := cmp.Diff(want, ask(t, x, node, "app").ReadyTime); diff != "" {
 			t.Errorf("%s: %s", node, diff)
 		}
 	}
@@ -135,7 +135,7 @@ func TestOwnBandwidth(t *testing.T) {
 	fast := report(t, c, "fast", has(t, "app", 100*mb, 0))
 	fast.Status.Bandwidth = v1alpha1.BandwidthStatus{Registry: 100 * mb}
 	set(t, x, fast)
-	if got := ask(t, x, "fast", "app").Split.Total(); got != time.Second {
+	if got := ask(t, x, "fast", "app").ReadyTime.Total(); got != time.Second {
 		t.Errorf("%v", got)
 	}
 }
@@ -144,16 +144,16 @@ func TestAge(t *testing.T) {
 	x, c := newIndex()
 	set(t, x, report(t, c, "warm", has(t, "app", 0, 100*mb)))
 	c.advance(index.DefaultFreshFor)
-	if got := ask(t, x, "warm", "app"); got.Split.Total() != 0 || got.Confidence != 1 || got.Age != index.DefaultFreshFor {
+	if got := ask(t, x, "warm", "app"); got.ReadyTime.Total() != 0 || got.Confidence != 1 || got.Age != index.DefaultFreshFor {
 		t.Errorf("a fresh report: %+v", got)
 	}
 	c.advance(index.DefaultFreshFor / 2)
 	set(t, x, report(t, c, "other", has(t, "app", 100*mb, 0))) // somebody still knows the size
-	if got := ask(t, x, "warm", "app"); got.Split.Total() != time.Second {
+	if got := ask(t, x, "warm", "app"); got.ReadyTime.Total() != time.Second {
 		t.Errorf("half way: %+v", got)
 	}
 	c.advance(index.DefaultFreshFor / 2)
-	if got := ask(t, x, "warm", "app"); got.Confidence != 0 || got.Split != ask(t, x, "nobody", "app").Split {
+	if got := ask(t, x, "warm", "app"); got.Confidence != 0 || got.ReadyTime != ask(t, x, "nobody", "app").ReadyTime {
 		t.Errorf("an old report: %+v", got)
 	}
 	if best := x.Query([]index.Image{image(t, "app")}).Best(); len(best) != 0 {
@@ -245,7 +245,7 @@ func TestStarts(t *testing.T) {
 	}
 }
 
-// TestLateStarts checks that start-ups count that are reported long after the promise has ended, of
+// TestLateStarts checks that start-ups count that are reported long after the reservation has expired, of
 // warm nodes too.
 func TestLateStarts(t *testing.T) {
 	x, c := newIndex()
@@ -253,7 +253,7 @@ func TestLateStarts(t *testing.T) {
 	x.Reserve("pod", ask(t, x, "a", "app"))
 	x.Reserve("warm", ask(t, x, "a", "warm"))
 	c.advance(10 * time.Minute)
-	x.Promised() // forgets what is over
+	x.Reserved() // forgets what is over
 	r := report(t, c, "a", has(t, "app", 0, 100*mb), has(t, "warm", 0, 100*mb))
 	r.Status.Starts = []v1alpha1.StartStatus{
 		{Image: digest("app"), FinishedAt: metav1.NewMicroTime(c.now.Add(-time.Minute)), Milliseconds: 2500},
@@ -288,9 +288,9 @@ func TestMoreMissingIsNeverBetter(t *testing.T) {
 		before, after := report(t, c, "n", has(t, "app", missing, 0)), report(t, c, "n", has(t, "app", 2*missing, 0))
 		before.Status.Zone, after.Status.Zone = "1", "1"
 		set(t, x, before)
-		short := ask(t, x, "n", "app").Split.Total()
+		short := ask(t, x, "n", "app").ReadyTime.Total()
 		set(t, x, after)
-		if long := ask(t, x, "n", "app").Split.Total(); long < short {
+		if long := ask(t, x, "n", "app").ReadyTime.Total(); long < short {
 			t.Fatalf("time falls from %v to %v", short, long)
 		}
 	}
@@ -323,17 +323,17 @@ func FuzzIndex(f *testing.F) {
 				continue
 			}
 			for j, answer := range q.Ask(append(q.Best(), "n0", "n1", "none")) {
-				if total := answer.Split.Total(); total < 0 || total > estimate.MaxTime {
+				if total := answer.ReadyTime.Total(); total < 0 || total > estimate.MaxTime {
 					t.Errorf("%+v takes %v", answer, total)
 				}
-				if score := q.Score(answer.Split.Total()); score < 0 || score > estimate.MaxScore {
+				if score := q.Score(answer.ReadyTime.Total()); score < 0 || score > estimate.MaxScore {
 					t.Errorf("score %d", score)
 				}
 				x.Reserve(types.UID(fmt.Sprint(i, j%2)), answer)
 			}
-			for node, bytes := range x.Promised() {
+			for node, bytes := range x.Reserved() {
 				if bytes < 0 {
-					t.Errorf("%d bytes are promised on %s", bytes, node)
+					t.Errorf("%d bytes are reserved on %s", bytes, node)
 				}
 			}
 		}
@@ -362,7 +362,7 @@ func TestConcurrentUse(t *testing.T) {
 					x.Reserve(pod, q.Ask([]string{node})[0])
 				}
 				x.Health(node)
-				x.Promised()
+				x.Reserved()
 				x.Unreserve(pod)
 				if i%7 == 0 {
 					x.Delete(node)

@@ -30,29 +30,29 @@ type imageQuery struct {
 	Image
 	size    int64   // bytes that a start reads, as far as anyone knows
 	zones   []zoned // by number of the zone
-	holders []map[*slot]held
+	holders []map[*nodeState]localBytes
 }
 
 // zoned is the least that a node of a zone misses of an image, and the least that any other does.
 type zoned struct {
-	first  *slot
+	first  *nodeState
 	least  int64
 	second int64
 }
 
-// Answer is the time to ready on one node, and what it is made of.
-type Answer struct {
-	Node  string         `json:"node"`
-	Split estimate.Split `json:"split"`
+// Estimate is the time to ready on one node, and what it is made of.
+type Estimate struct {
+	Node      string             `json:"node"`
+	ReadyTime estimate.ReadyTime `json:"split"`
 	// Confidence is how far the report of the node is believed, from 0 to 1.
 	Confidence float64 `json:"confidence"`
 	// Age is that of the report; 0 if there is none.
-	Age    time.Duration `json:"age"`
-	Images []ImageAnswer `json:"images"`
+	Age    time.Duration   `json:"age"`
+	Images []ImageEstimate `json:"images"`
 }
 
-// ImageAnswer is what a node has to load of one image.
-type ImageAnswer struct {
+// ImageEstimate is what a node has to load of one image.
+type ImageEstimate struct {
 	Name string `json:"name"`
 	// Known says that the node reported the image.
 	Known bool `json:"known"`
@@ -112,7 +112,7 @@ func (x *Index) lookLocked(image Image, now time.Time) imageQuery {
 	return q
 }
 
-func (z *zoned) add(s *slot, missing int64) {
+func (z *zoned) add(s *nodeState, missing int64) {
 	switch {
 	case z.first == nil:
 		z.first, z.least, z.second = s, missing, math.MaxInt64
@@ -126,7 +126,7 @@ func (z *zoned) add(s *slot, missing int64) {
 }
 
 // has returns the most that a node of the zone of s, other than itself, has of the image.
-func (q *imageQuery) has(s *slot) int64 {
+func (q *imageQuery) has(s *nodeState) int64 {
 	if s.zone >= len(q.zones) {
 		return 0 // it came after the question
 	}
@@ -142,14 +142,14 @@ func (q *imageQuery) has(s *slot) int64 {
 }
 
 // Ask estimates nodes, in their order.
-func (q *Query) Ask(nodes []string) []Answer {
-	answers := make([]Answer, len(nodes))
+func (q *Query) Ask(nodes []string) []Estimate {
+	answers := make([]Estimate, len(nodes))
 	q.index.mu.RLock()
 	defer q.index.mu.RUnlock()
 	for i, name := range nodes {
 		s := q.index.nodes[name]
-		answers[i] = Answer{Node: name, Images: make([]ImageAnswer, len(q.images))}
-		answers[i].Split = q.split(s, answers[i].Images)
+		answers[i] = Estimate{Node: name, Images: make([]ImageEstimate, len(q.images))}
+		answers[i].ReadyTime = q.readyTime(s, answers[i].Images)
 		answers[i].Confidence = q.index.confidence(s, q.now)
 		if s != nil && s.reported {
 			answers[i].Age = max(q.now.Sub(s.observed), 0)
@@ -162,7 +162,7 @@ func (q *Query) Ask(nodes []string) []Answer {
 func (q *Query) Time(node string) time.Duration {
 	q.index.mu.RLock()
 	defer q.index.mu.RUnlock()
-	return q.split(q.index.nodes[node], nil).Total()
+	return q.readyTime(q.index.nodes[node], nil).Total()
 }
 
 // Missing is how many bytes a node still has to load, those that it loads already included.
@@ -178,9 +178,9 @@ func (q *Query) Missing(node string) int64 {
 	return sum.Total()
 }
 
-// split estimates one node; s is nil if nothing is known of it. Unless it is nil, details is filled
+// readyTime estimates one node; s is nil if nothing is known of it. Unless it is nil, details is filled
 // in, one for each image.
-func (q *Query) split(s *slot, details []ImageAnswer) estimate.Split {
+func (q *Query) readyTime(s *nodeState, details []ImageEstimate) estimate.ReadyTime {
 	load := estimate.Load{}
 	unknown := estimate.Load{Missing: q.cold}
 	if s != nil {
@@ -205,8 +205,8 @@ func (q *Query) split(s *slot, details []ImageAnswer) estimate.Split {
 }
 
 // image says what a node has to load of an image.
-func (q *Query) image(image *imageQuery, s *slot) ImageAnswer {
-	answer := ImageAnswer{Name: image.Name, keys: image.Keys}
+func (q *Query) image(image *imageQuery, s *nodeState) ImageEstimate {
+	answer := ImageEstimate{Name: image.Name, keys: image.Keys}
 	missing := image.size
 	if s == nil {
 		answer.Missing.Registry = missing
@@ -217,8 +217,8 @@ func (q *Query) image(image *imageQuery, s *slot) ImageAnswer {
 			answer.Known, missing, answer.Cached = true, h.missing, h.cached
 		}
 	}
-	if len(s.promised) > 0 {
-		answer.Queued = s.owes(image.Keys[0], q.now)
+	if len(s.pending) > 0 {
+		answer.Queued = s.pendingOf(image.Keys[0], q.now)
 		missing -= min(missing, answer.Queued.Total())
 	}
 	answer.Missing.Peers = min(missing, image.has(s))
@@ -242,7 +242,7 @@ const considered = 200
 func (q *Query) Best() []string {
 	q.index.mu.RLock()
 	defer q.index.mu.RUnlock()
-	candidates := make(map[*slot]struct{})
+	candidates := make(map[*nodeState]struct{})
 	for i := range q.images {
 		q.warmLocked(&q.images[i], candidates, considered*(i+1)/len(q.images))
 	}
@@ -253,7 +253,7 @@ func (q *Query) Best() []string {
 	best := make([]timed, 0, len(candidates))
 	cold := q.Cold()
 	for s := range candidates {
-		if total := q.split(s, nil).Total(); total+estimate.Resolution <= cold {
+		if total := q.readyTime(s, nil).Total(); total+estimate.Resolution <= cold {
 			best = append(best, timed{s.name, total})
 		}
 	}
@@ -267,7 +267,7 @@ func (q *Query) Best() []string {
 
 // warmLocked adds nodes that miss little more of an image than the one that misses least, until there are
 // limit. The order of a map is a random one.
-func (q *Query) warmLocked(image *imageQuery, into map[*slot]struct{}, limit int) {
+func (q *Query) warmLocked(image *imageQuery, into map[*nodeState]struct{}, limit int) {
 	least := image.size
 	for _, zone := range image.zones {
 		if zone.first != nil {

@@ -10,25 +10,25 @@ import (
 )
 
 const (
-	// A promise is held for twice the time that it was expected to take: the report of the
+	// A reservation lasts twice the time that it was expected to take: the report of the
 	// agent, which replaces it, may be late by its own interval.
-	leastPromise = 15 * time.Second
-	mostPromise  = 10 * time.Minute
-	// expectedFor is how long it is remembered what was estimated, and perSlot for how many
+	minReservation = 15 * time.Second
+	maxReservation = 10 * time.Minute
+	// expectedFor is how long it is remembered what was estimated, and maxExpected for how many
 	// images of a node: nodes report start-ups when they write for another reason.
 	expectedFor = 20 * time.Minute
-	perSlot     = 32
+	maxExpected = 32
 )
 
-// promise is what was promised for one pod.
-type promise struct {
-	node *slot
+// reservation is the load that is reserved for one pod.
+type reservation struct {
+	node *nodeState
 	keys []v1alpha1.ImageKey
 }
 
-// owed is what a node was promised to load of one image. Pods that wait for the same image on
+// pendingLoad is the data of one image that is reserved on a node. Pods that wait for the same image on
 // one node wait for the same bytes, which count once.
-type owed struct {
+type pendingLoad struct {
 	bytes   estimate.Bytes
 	made    time.Time
 	expires time.Time
@@ -43,33 +43,33 @@ type expected struct {
 
 // Reserve records that a pod goes to a node, which now has to load what the answer says is
 // missing there. Doing it again for the same pod replaces what was there.
-func (x *Index) Reserve(pod types.UID, answer Answer) {
+func (x *Index) Reserve(pod types.UID, answer Estimate) {
 	now := x.cfg.Now()
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.releaseLocked(pod)
-	s := x.slotLocked(answer.Node)
-	expires := now.Add(min(max(2*answer.Split.Total(), leastPromise), mostPromise))
-	p := promise{node: s}
+	s := x.nodeStateLocked(answer.Node)
+	expires := now.Add(min(max(2*answer.ReadyTime.Total(), minReservation), maxReservation))
+	p := reservation{node: s}
 	for _, image := range answer.Images {
 		needed := image.Missing.Add(image.Queued)
 		if len(image.keys) == 0 {
 			continue
 		}
-		if o := s.promised[image.keys[0]]; o == nil || !o.expires.After(now) {
-			s.expect(image.keys, expected{made: now, took: answer.Split.Total()})
+		if o := s.pending[image.keys[0]]; o == nil || !o.expires.After(now) {
+			s.expect(image.keys, expected{made: now, took: answer.ReadyTime.Total()})
 		}
 		if needed.Total() == 0 {
 			continue
 		}
-		if s.promised == nil {
-			s.promised = make(map[v1alpha1.ImageKey]*owed)
+		if s.pending == nil {
+			s.pending = make(map[v1alpha1.ImageKey]*pendingLoad)
 		}
 		key := image.keys[0]
-		o := s.promised[key]
+		o := s.pending[key]
 		if o == nil || !o.expires.After(now) {
-			o = &owed{made: now}
-			s.promised[key] = o
+			o = &pendingLoad{made: now}
+			s.pending[key] = o
 		}
 		if needed.Total() > o.bytes.Total() {
 			o.bytes = needed
@@ -82,22 +82,22 @@ func (x *Index) Reserve(pod types.UID, answer Answer) {
 		x.tidyLocked(s)
 		return
 	}
-	x.promises[pod] = p
-	if len(x.promises) > 2*len(x.nodes)+1024 {
+	x.reservations[pod] = p
+	if len(x.reservations) > 2*len(x.nodes)+1024 {
 		x.expireLocked(now)
 	}
 }
 
-// Unreserve takes back what was promised for a pod, if anything was.
+// Unreserve drops the reservation of a pod, if there is one.
 func (x *Index) Unreserve(pod types.UID) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.releaseLocked(pod)
 }
 
-// Promised returns the bytes that each node was promised to load and has not reported or had
+// Reserved returns the bytes that are reserved on each node and that it has not reported or had
 // the time to load. Nodes without any are left out.
-func (x *Index) Promised() map[string]int64 {
+func (x *Index) Reserved() map[string]int64 {
 	now := x.cfg.Now()
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -112,52 +112,52 @@ func (x *Index) Promised() map[string]int64 {
 }
 
 func (x *Index) releaseLocked(pod types.UID) {
-	p, ok := x.promises[pod]
+	p, ok := x.reservations[pod]
 	if !ok {
 		return
 	}
-	delete(x.promises, pod)
+	delete(x.reservations, pod)
 	for _, key := range p.keys {
-		if o := p.node.promised[key]; o != nil {
+		if o := p.node.pending[key]; o != nil {
 			if o.pods--; o.pods <= 0 {
-				delete(p.node.promised, key)
+				delete(p.node.pending, key)
 			}
 		}
 	}
 	x.tidyLocked(p.node)
 }
 
-// expireLocked forgets promises that are over, so that their number stays bounded by the
-// pods that were scheduled within [mostPromise].
+// expireLocked forgets reservations that are over, so that their number stays bounded by the
+// pods that were scheduled within [maxReservation].
 func (x *Index) expireLocked(now time.Time) {
 	for _, s := range x.nodes {
-		for key, o := range s.promised {
+		for key, o := range s.pending {
 			if !o.expires.After(now) {
-				delete(s.promised, key)
+				delete(s.pending, key)
 			}
 		}
 	}
-	for pod, p := range x.promises {
+	for pod, p := range x.reservations {
 		alive := false
 		for _, key := range p.keys {
-			alive = alive || p.node.promised[key] != nil
+			alive = alive || p.node.pending[key] != nil
 		}
 		if !alive {
-			delete(x.promises, pod)
+			delete(x.reservations, pod)
 			x.tidyLocked(p.node)
 		}
 	}
 }
 
 // tidyLocked forgets a node of which nothing is left.
-func (x *Index) tidyLocked(s *slot) {
-	if !s.reported && len(s.promised) == 0 && x.nodes[s.name] == s {
+func (x *Index) tidyLocked(s *nodeState) {
+	if !s.reported && len(s.pending) == 0 && x.nodes[s.name] == s {
 		delete(x.nodes, s.name)
 	}
 }
 
-// finished returns the start-ups in a report that are new and were promised.
-func (s *slot) finished(starts []v1alpha1.StartStatus) (found []Start) {
+// finished returns the start-ups in a report that are new and had a reservation.
+func (s *nodeState) finished(starts []v1alpha1.StartStatus) (found []Start) {
 	newest := s.finish
 	for _, start := range starts {
 		at := start.FinishedAt.Time
@@ -179,7 +179,7 @@ func (s *slot) finished(starts []v1alpha1.StartStatus) (found []Start) {
 }
 
 // expect remembers what was estimated for an image.
-func (s *slot) expect(keys []v1alpha1.ImageKey, e expected) {
+func (s *nodeState) expect(keys []v1alpha1.ImageKey, e expected) {
 	for key, other := range s.expected {
 		if e.made.Sub(other.made) > expectedFor {
 			delete(s.expected, key)
@@ -189,15 +189,15 @@ func (s *slot) expect(keys []v1alpha1.ImageKey, e expected) {
 		s.expected = make(map[v1alpha1.ImageKey]expected)
 	}
 	for _, key := range keys {
-		if _, there := s.expected[key]; there || len(s.expected) < perSlot {
+		if _, there := s.expected[key]; there || len(s.expected) < maxExpected {
 			s.expected[key] = e
 		}
 	}
 }
 
-// settle lowers what is promised to what the newest report says is still missing.
-func (s *slot) settle(images map[v1alpha1.ImageKey]map[*slot]held) {
-	for key, o := range s.promised {
+// lowerPending lowers the pending load to what the newest report says is still missing.
+func (s *nodeState) lowerPending(images map[v1alpha1.ImageKey]map[*nodeState]localBytes) {
+	for key, o := range s.pending {
 		h, ok := images[key][s]
 		if !ok || !s.observed.After(o.made) {
 			continue
@@ -207,9 +207,9 @@ func (s *slot) settle(images map[v1alpha1.ImageKey]map[*slot]held) {
 	}
 }
 
-// queued is what the node was promised to load.
-func (s *slot) queued(now time.Time) (sum estimate.Bytes) {
-	for _, o := range s.promised {
+// queued returns the pending load of all images.
+func (s *nodeState) queued(now time.Time) (sum estimate.Bytes) {
+	for _, o := range s.pending {
 		if o.expires.After(now) {
 			sum = sum.Add(o.bytes)
 		}
@@ -217,9 +217,9 @@ func (s *slot) queued(now time.Time) (sum estimate.Bytes) {
 	return sum
 }
 
-// owes is what the node was promised to load of one image.
-func (s *slot) owes(key v1alpha1.ImageKey, now time.Time) estimate.Bytes {
-	if o := s.promised[key]; o != nil && o.expires.After(now) {
+// pendingOf returns the pending load of one image.
+func (s *nodeState) pendingOf(key v1alpha1.ImageKey, now time.Time) estimate.Bytes {
+	if o := s.pending[key]; o != nil && o.expires.After(now) {
 		return o.bytes
 	}
 	return estimate.Bytes{}

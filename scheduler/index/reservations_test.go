@@ -15,9 +15,9 @@ func TestPromises(t *testing.T) {
 	for _, node := range []string{"a", "b"} {
 		set(t, x, report(t, c, node, has(t, "app", 100*mb, 0), has(t, "other", 50*mb, 0)))
 	}
-	promised := func(want map[string]int64) {
+	reserved := func(want map[string]int64) {
 		t.Helper()
-		if diff := cmp.Diff(want, x.Promised()); diff != "" {
+		if diff := cmp.Diff(want, x.Reserved()); diff != "" {
 			t.Error(diff)
 		}
 	}
@@ -26,34 +26,34 @@ func TestPromises(t *testing.T) {
 	x.Reserve("pod-1", first)
 	x.Reserve("pod-1", first)
 	x.Reserve("pod-1", ask(t, x, "a", "app"))
-	promised(map[string]int64{"a": 100 * mb})
+	reserved(map[string]int64{"a": 100 * mb})
 
 	// The same image is loaded once, another one waits for it.
-	if got := ask(t, x, "a", "app").Split; got != (estimate.Split{Queued: 2 * time.Second}) {
+	if got := ask(t, x, "a", "app").ReadyTime; got != (estimate.ReadyTime{Queued: 2 * time.Second}) {
 		t.Errorf("the same image: %+v", got)
 	}
-	if got := ask(t, x, "a", "other").Split; got != (estimate.Split{Queued: 2 * time.Second, Registry: time.Second}) {
+	if got := ask(t, x, "a", "other").ReadyTime; got != (estimate.ReadyTime{Queued: 2 * time.Second, Registry: time.Second}) {
 		t.Errorf("another image: %+v", got)
 	}
 	x.Reserve("pod-2", ask(t, x, "a", "app", "other"))
-	promised(map[string]int64{"a": 150 * mb})
+	reserved(map[string]int64{"a": 150 * mb})
 	x.Unreserve("pod-1")
-	promised(map[string]int64{"a": 150 * mb})
+	reserved(map[string]int64{"a": 150 * mb})
 	x.Reserve("pod-2", ask(t, x, "b", "other"))
-	promised(map[string]int64{"b": 50 * mb})
+	reserved(map[string]int64{"b": 50 * mb})
 	x.Unreserve("pod-2")
 	x.Unreserve("pod-2")
-	promised(map[string]int64{})
+	reserved(map[string]int64{})
 
 	// A report says what is left of it.
 	x.Reserve("pod-3", ask(t, x, "a", "app"))
 	c.advance(time.Second)
 	set(t, x, report(t, c, "a", has(t, "app", 25*mb, 75*mb)))
-	promised(map[string]int64{"a": 25 * mb})
+	reserved(map[string]int64{"a": 25 * mb})
 	c.advance(time.Minute)
-	promised(map[string]int64{})
-	if got := ask(t, x, "a", "app").Split; got.Queued != 0 {
-		t.Errorf("a promise that is over still counts: %+v", got)
+	reserved(map[string]int64{})
+	if got := ask(t, x, "a", "app").ReadyTime; got.Queued != 0 {
+		t.Errorf("an expired reservation still counts: %+v", got)
 	}
 }
 
@@ -61,17 +61,17 @@ func TestPromisesOfUnknownNodes(t *testing.T) {
 	x, c := newIndex()
 	set(t, x, report(t, c, "a", has(t, "app", 100*mb, 0)))
 	x.Reserve("pod", ask(t, x, "plain", "app"))
-	if got := x.Promised()["plain"]; got != 100*mb {
-		t.Errorf("%d bytes are promised", got)
+	if got := x.Reserved()["plain"]; got != 100*mb {
+		t.Errorf("%d bytes are reserved", got)
 	}
-	if got := ask(t, x, "plain", "app").Split; got != (estimate.Split{Queued: 2 * time.Second}) {
+	if got := ask(t, x, "plain", "app").ReadyTime; got != (estimate.ReadyTime{Queued: 2 * time.Second}) {
 		t.Errorf("%+v", got)
 	}
 	if names := x.Names(); !slices.Equal(names, []string{"a"}) {
 		t.Errorf("reports of %v", names)
 	}
 	x.Unreserve("pod")
-	if len(x.Promised()) != 0 {
-		t.Error("something is left of the promise")
+	if len(x.Reserved()) != 0 {
+		t.Error("something is left of the reservation")
 	}
 }
