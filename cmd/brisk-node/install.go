@@ -166,7 +166,7 @@ pulled again. For that containerd is restarted twice, and containers that run go
 
 func newUninstallCommand() *cobra.Command {
 	opts := &installOptions{}
-	var how install.Removal
+	var how install.UninstallOptions
 	cmd := &cobra.Command{
 		Use:   "uninstall",
 		Short: "Make containerd do without the agent, and remove the service",

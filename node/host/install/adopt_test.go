@@ -76,7 +76,7 @@ func adoptWith(t *testing.T, cfg liveConfig) {
 	if got := s.pinned("pause"); got != pinned {
 		t.Errorf("that the sandbox image is pinned has become %t", got)
 	}
-	s.uninstall(install.Removal{})
+	s.uninstall(install.UninstallOptions{})
 	if got := s.snapshots(cfg.snapshotter); got != before {
 		t.Errorf("%d snapshots of %s instead of %d", got, cfg.snapshotter, before)
 	}
@@ -97,7 +97,7 @@ func adoptWith(t *testing.T, cfg liveConfig) {
 			t.Errorf("%d snapshots of %s are left", left, snapshotter)
 		}
 	}
-	s.uninstall(install.Removal{Purge: true})
+	s.uninstall(install.UninstallOptions{Purge: true})
 }
 
 // loseDirectory starts the agent anew with nothing of what it had.
@@ -136,7 +136,7 @@ func TestAdoptWithoutSystemd(t *testing.T) {
 	restart()
 	s.requireAllRun(containerdtest.Snapshotter)
 	s.cfg.Systemd = true
-	s.uninstall(install.Removal{})
+	s.uninstall(install.UninstallOptions{})
 }
 
 // pinned reports whether kubelet is told never to remove an image.

@@ -44,19 +44,19 @@ func (i *Installer) works(ctx context.Context, state containerdconfig.State) err
 	return nil
 }
 
-// User is a container that needs the snapshotter.
-type User struct {
+// Container is a container that needs the snapshotter.
+type Container struct {
 	Namespace, ID, Image string
 	Running              bool
 }
 
 // String implements fmt.Stringer.
-func (u User) String() string {
+func (c Container) String() string {
 	state := "stopped"
-	if u.Running {
+	if c.Running {
 		state = "running"
 	}
-	return fmt.Sprintf("%s/%s of %s (%s)", u.Namespace, u.ID, u.Image, state)
+	return fmt.Sprintf("%s/%s of %s (%s)", c.Namespace, c.ID, c.Image, state)
 }
 
 // each calls fn in every namespace of containerd.
@@ -75,8 +75,8 @@ func each(ctx context.Context, client *containerd.Client, fn func(ctx context.Co
 
 // users returns the containers that have a snapshot of the snapshotter, running or not:
 // without it containerd can remove none of them.
-func (i *Installer) users(ctx context.Context, client *containerd.Client) ([]User, error) {
-	var found []User
+func (i *Installer) users(ctx context.Context, client *containerd.Client) ([]Container, error) {
+	var found []Container
 	err := each(ctx, client, func(ctx context.Context, namespace string) error {
 		all, err := client.ContainerService().List(ctx)
 		if err != nil {
@@ -86,7 +86,7 @@ func (i *Installer) users(ctx context.Context, client *containerd.Client) ([]Use
 			if c.Snapshotter != i.cfg.Target.Name {
 				continue
 			}
-			user := User{Namespace: namespace, ID: c.ID, Image: c.Image}
+			user := Container{Namespace: namespace, ID: c.ID, Image: c.Image}
 			if loaded, err := client.LoadContainer(ctx, c.ID); err == nil {
 				user.Running = running(ctx, loaded)
 			}
@@ -107,7 +107,7 @@ func running(ctx context.Context, c containerd.Container) bool {
 }
 
 // kill ends a container and removes it, with its snapshot as long as the agent is there.
-func (i *Installer) kill(ctx context.Context, client *containerd.Client, user User, agent bool) error {
+func (i *Installer) kill(ctx context.Context, client *containerd.Client, user Container, agent bool) error {
 	ctx, cancel := context.WithTimeout(namespaces.WithNamespace(ctx, user.Namespace), killTimeout)
 	defer cancel()
 	c, err := client.LoadContainer(ctx, user.ID)

@@ -25,7 +25,7 @@ func (i *Installer) releaseImages(ctx context.Context, client *containerd.Client
 	if err != nil {
 		return err
 	}
-	giver := &adopt.Giver{Client: client, From: i.cfg.Target.Name, To: former, Streams: i.cfg.Streams, Report: func(image *adopt.Image, err error) {
+	exporter := &adopt.Exporter{Client: client, From: i.cfg.Target.Name, To: former, Streams: i.cfg.Streams, Report: func(image *adopt.Image, err error) {
 		if err != nil {
 			i.report("image %s cannot be unpacked for %s: %v", image, former, err)
 			return
@@ -34,7 +34,7 @@ func (i *Installer) releaseImages(ctx context.Context, client *containerd.Client
 	}}
 	if former == "" {
 		i.report("containerd has no snapshotter that images can be unpacked for")
-	} else if err := i.give(ctx, giver); err != nil || i.cfg.DryRun {
+	} else if err := i.exportImages(ctx, exporter); err != nil || i.cfg.DryRun {
 		return err
 	}
 	found, err := i.incomplete(ctx, client, former)
@@ -50,22 +50,22 @@ func (i *Installer) releaseImages(ctx context.Context, client *containerd.Client
 	if err := i.forget(ctx, client, found); err != nil {
 		return err
 	}
-	return giver.Forget(ctx)
+	return exporter.DeleteSnapshots(ctx)
 }
 
-// give unpacks what is here in full for the former snapshotter.
-func (i *Installer) give(ctx context.Context, giver *adopt.Giver) error {
-	wanted, err := giver.Wanted(ctx)
+// exportImages unpacks what is here in full for the former snapshotter.
+func (i *Installer) exportImages(ctx context.Context, exporter *adopt.Exporter) error {
+	missing, err := exporter.Missing(ctx)
 	if err != nil {
 		return err
 	}
-	if len(wanted) > 0 {
-		i.report("%d images are only on snapshots of the agent: those that are here in full are unpacked for %s, the others removed", len(wanted), giver.To)
+	if len(missing) > 0 {
+		i.report("%d images are only on snapshots of the agent: those that are here in full are unpacked for %s, the others removed", len(missing), exporter.To)
 	}
-	if i.cfg.DryRun || i.cfg.Streams == nil || len(wanted) > 0 && !i.ensureAgent(ctx) {
+	if i.cfg.DryRun || i.cfg.Streams == nil || len(missing) > 0 && !i.ensureAgent(ctx) {
 		return nil
 	}
-	return giver.Give(ctx)
+	return exporter.Export(ctx)
 }
 
 // former returns the snapshotter that the CRI will have, empty if containerd has no such

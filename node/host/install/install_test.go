@@ -149,7 +149,7 @@ func (s *site) install() {
 	}
 }
 
-func (s *site) uninstall(how install.Removal) {
+func (s *site) uninstall(how install.UninstallOptions) {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), time.Minute)
 	defer cancel()
@@ -271,9 +271,9 @@ func TestInstall(t *testing.T) {
 	if want := "enable --now brisk-node.service"; strings.Join(s.calls, ",") != want {
 		t.Errorf("installing again called %q", s.calls)
 	}
-	s.uninstall(install.Removal{})
+	s.uninstall(install.UninstallOptions{})
 	s.calls = nil
-	s.uninstall(install.Removal{})
+	s.uninstall(install.UninstallOptions{})
 	if len(s.calls) > 0 {
 		t.Errorf("uninstalling again called %q", s.calls)
 	}
@@ -319,16 +319,16 @@ func TestDrain(t *testing.T) {
 	s.install()
 	ref := s.push()
 	c := s.sleeper(s.Pull(ref))
-	err := install.New(s.cfg).Uninstall(t.Context(), install.Removal{})
+	err := install.New(s.cfg).Uninstall(t.Context(), install.UninstallOptions{})
 	inUse, ok := errors.AsType[*install.InUseError](err)
-	if !ok || len(inUse.Users) != 1 || !inUse.Users[0].Running || !strings.Contains(err.Error(), ref) {
+	if !ok || len(inUse.Containers) != 1 || !inUse.Containers[0].Running || !strings.Contains(err.Error(), ref) {
 		t.Fatalf("with a container: %v", err)
 	}
 	ended := make(chan error, 1)
 	go func() {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		ended <- install.New(s.cfg).Uninstall(ctx, install.Removal{Drain: true})
+		ended <- install.New(s.cfg).Uninstall(ctx, install.UninstallOptions{Drain: true})
 	}()
 	containerdtest.Await(t, "the installer waiting for the container", containerdtest.Patience, func() bool {
 		return strings.Contains(s.out.String(), "waiting for 1 containers")
@@ -361,7 +361,7 @@ func TestForce(t *testing.T) {
 	if got := s.read(s.cfg.NodeConfig); got != string(s.cfg.Settings) {
 		t.Errorf("configuration %q", got)
 	}
-	s.uninstall(install.Removal{Drain: true, Patience: time.Second, Force: true, Purge: true})
+	s.uninstall(install.UninstallOptions{Drain: true, Patience: time.Second, Force: true, Purge: true})
 	s.requireOverlay(ref)
 	if _, err := os.Stat(filepath.Join(s.dir, "cache")); err == nil {
 		t.Error("the cache is left")
@@ -383,6 +383,6 @@ func TestDead(t *testing.T) {
 		_, err := containerdapi.Version(t.Context(), s.Address)
 		return err == nil
 	})
-	s.uninstall(install.Removal{})
+	s.uninstall(install.UninstallOptions{})
 	s.requireOverlay(ref)
 }

@@ -90,7 +90,7 @@ func (s *liveSite) install() {
 }
 
 // uninstall uninstalls, and waits for containerd.
-func (s *liveSite) uninstall(how install.Removal) {
+func (s *liveSite) uninstall(how install.UninstallOptions) {
 	s.t.Helper()
 	s.site.uninstall(how)
 	s.awaitCRI()

@@ -44,7 +44,7 @@ func TestLostImages(t *testing.T) {
 	s.cfg.SkipLost = true
 	s.install()
 	s.RemoveImage(s.refs["foreign"])
-	s.site.uninstall(install.Removal{})
+	s.site.uninstall(install.UninstallOptions{})
 }
 
 // directory returns the directory of the only snapshot of a snapshotter.

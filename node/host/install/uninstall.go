@@ -21,35 +21,35 @@ import (
 // drainInterval is how often containerd is asked whether all containers have ended.
 const drainInterval = time.Second
 
-// Removal says how to uninstall while containers need the snapshotter.
-type Removal struct {
-	// Drain makes new containers elsewhere, and waits until those that there are have
-	// been removed, by whoever runs them.
+// UninstallOptions says how to treat containers that use the snapshotter.
+type UninstallOptions struct {
+	// Drain creates new containers on the former snapshotter, and waits until the existing
+	// ones have been removed.
 	Drain bool
-	// Force kills and removes them.
+	// Force kills and removes the containers.
 	Force bool
-	// Patience is how long Drain waits; zero is as long as the context lasts.
+	// Patience is how long Drain waits; zero means until the context ends.
 	Patience time.Duration
-	// Purge removes what the agent has kept too.
+	// Purge also removes the state of the agent, such as its cache.
 	Purge bool
 }
 
-// InUseError says that containers need the snapshotter.
-type InUseError struct{ Users []User }
+// InUseError reports containers that use the snapshotter.
+type InUseError struct{ Containers []Container }
 
 // Error implements error.
 func (e *InUseError) Error() string {
 	var lines []string
-	for _, user := range e.Users {
+	for _, user := range e.Containers {
 		lines = append(lines, "\n  "+user.String())
 	}
 	return fmt.Sprintf("%d containers are on snapshots of the agent; remove them, wait for them with --drain, or kill them with --force:%s",
-		len(e.Users), strings.Join(lines, ""))
+		len(e.Containers), strings.Join(lines, ""))
 }
 
 // Uninstall undoes what [Installer.Install] has done. If containers need the snapshotter
 // and how says nothing of them, nothing is changed and the error is an [*InUseError].
-func (i *Installer) Uninstall(ctx context.Context, how Removal) error {
+func (i *Installer) Uninstall(ctx context.Context, how UninstallOptions) error {
 	if i.cfg.Kubelet != "" {
 		i.report("kubelet cannot pull images without the agent as long as imageServiceEndpoint is unix://%s in its configuration: "+
 			"take that out, and restart kubelet", i.cfg.Kubelet)
@@ -115,7 +115,7 @@ func (i *Installer) unmount(ctx context.Context) error {
 }
 
 // release makes containerd independent of the snapshotter.
-func (i *Installer) release(ctx context.Context, how Removal) (err error) {
+func (i *Installer) release(ctx context.Context, how UninstallOptions) (err error) {
 	asking, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	if _, err := containerdapi.Version(asking, i.cfg.Address); err != nil {
@@ -137,7 +137,7 @@ func (i *Installer) release(ctx context.Context, how Removal) (err error) {
 }
 
 // releaseContainers sees to it that no container needs the snapshotter.
-func (i *Installer) releaseContainers(ctx context.Context, client *containerd.Client, how Removal) error {
+func (i *Installer) releaseContainers(ctx context.Context, client *containerd.Client, how UninstallOptions) error {
 	users, err := i.users(ctx, client)
 	if err != nil || len(users) == 0 {
 		return err

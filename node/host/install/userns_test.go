@@ -55,5 +55,5 @@ func TestAdoptUserNamespace(t *testing.T) {
 	for _, snapshotter := range []string{"overlayfs", containerdtest.Snapshotter} {
 		containerdtest.Await(t, "the snapshots of "+snapshotter+" going", containerdtest.Patience, func() bool { return s.snapshots(snapshotter) == 0 })
 	}
-	s.uninstall(install.Removal{Purge: true})
+	s.uninstall(install.UninstallOptions{Purge: true})
 }

@@ -114,7 +114,7 @@ func giveBack(t *testing.T, former string) {
 	s.awaitComplete(lazy)
 	containerdtest.Await(t, "containerd discarding layers", containerdtest.Patience, func() bool { return s.discarded("plain") && s.discarded("lazy") })
 	s.registryDown()
-	s.uninstall(install.Removal{Purge: true})
+	s.uninstall(install.UninstallOptions{Purge: true})
 	s.reg.ResetRequests() // the agent has tried to load the missing layer
 	for _, want := range []string{"unpacked image k8s.io/" + s.refs["lazy"], "unpacked image k8s.io/" + s.refs["plain"], "removing images that are not here in full, from namespace k8s.io: " + s.refs["partial"]} {
 		if !strings.Contains(s.out.String(), want) {
@@ -129,7 +129,7 @@ func giveBack(t *testing.T, former string) {
 	s.serve()
 	s.install()
 	s.requireAllRun(containerdtest.Snapshotter)
-	s.uninstall(install.Removal{})
+	s.uninstall(install.UninstallOptions{})
 	s.requireAllRun(former)
 	if left := s.snapshots(former); left != 1+3+3+4 {
 		t.Errorf("%d snapshots of %s", left, former)

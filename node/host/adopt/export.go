@@ -22,41 +22,41 @@ type Streams interface {
 	Stream(image string, layer int) (path string, size int64, err error)
 }
 
-// Giver gives images back: it makes snapshots of another snapshotter from ours, without the
-// network.
-type Giver struct {
+// Exporter copies images to another snapshotter: it makes snapshots there from ours, without
+// the network.
+type Exporter struct {
 	Client *containerd.Client
-	// From is our snapshotter, whose agent has to run for Give, and To the other one.
+	// From is our snapshotter, whose agent has to run for Export, and To the other one.
 	From, To string
-	// Streams has what lazy snapshots stand for.
+	// Streams finds the layer streams of lazy snapshots.
 	Streams Streams
-	// Report, if set, is told what became of each image that To lacked; err says why it
-	// cannot be run with To.
+	// Report, if set, is called for each image that To did not have; err says why it cannot be
+	// run with To.
 	Report func(image *Image, err error)
 }
 
 // eachConfig calls fn with the configs, in every namespace, that refer to a snapshot of ours.
-func (g *Giver) eachConfig(ctx context.Context, fn func(ctx context.Context, image *Image, top string) error) error {
-	all, err := g.Client.NamespaceService().List(ctx)
+func (e *Exporter) eachConfig(ctx context.Context, fn func(ctx context.Context, image *Image, top string) error) error {
+	all, err := e.Client.NamespaceService().List(ctx)
 	if err != nil {
 		return fmt.Errorf("listing the namespaces of containerd: %w", err)
 	}
 	for _, namespace := range all {
 		ctx := namespaces.WithNamespace(ctx, namespace)
-		configs, err := configs(ctx, g.Client)
+		configs, err := configs(ctx, e.Client)
 		if err != nil {
 			return err
 		}
-		records, err := records(ctx, g.Client)
+		records, err := records(ctx, e.Client)
 		if err != nil {
 			return err
 		}
 		for _, info := range configs {
-			top, ok := info.Labels[LabelSnapshot+g.From]
+			top, ok := info.Labels[LabelSnapshot+e.From]
 			if !ok {
 				continue
 			}
-			image := &Image{Namespace: namespace, Config: info.Digest, Names: namesOf(records[info.Digest]), Snapshotter: g.From}
+			image := &Image{Namespace: namespace, Config: info.Digest, Names: namesOf(records[info.Digest]), Snapshotter: e.From}
 			if err := fn(ctx, image, top); err != nil {
 				return fmt.Errorf("in namespace %s: %w", namespace, err)
 			}
@@ -65,70 +65,70 @@ func (g *Giver) eachConfig(ctx context.Context, fn func(ctx context.Context, ima
 	return nil
 }
 
-// Wanted returns the images that ours has and the other one lacks, complete or not.
-func (g *Giver) Wanted(ctx context.Context) ([]*Image, error) {
-	var wanted []*Image
-	err := g.eachConfig(ctx, func(ctx context.Context, image *Image, top string) error {
+// Missing returns the images that only our snapshotter has, complete or not.
+func (e *Exporter) Missing(ctx context.Context) ([]*Image, error) {
+	var missing []*Image
+	err := e.eachConfig(ctx, func(ctx context.Context, image *Image, top string) error {
 		if len(image.Names) == 0 {
 			return nil // it goes with the next collection
 		}
-		has, err := has(ctx, g.Client.SnapshotService(g.To), top)
+		has, err := has(ctx, e.Client.SnapshotService(e.To), top)
 		if err == nil && !has {
-			wanted = append(wanted, image)
+			missing = append(missing, image)
 		}
 		return err
 	})
-	return wanted, err
+	return missing, err
 }
 
-// Give makes the other snapshotter have the images that ours has. One that it cannot be given,
-// because parts of it are not here, is reported.
-func (g *Giver) Give(ctx context.Context) error {
-	return g.eachConfig(ctx, func(ctx context.Context, image *Image, top string) error {
+// Export makes snapshots of all missing images. An image that cannot be exported, because parts
+// of it are not local, is reported.
+func (e *Exporter) Export(ctx context.Context) error {
+	return e.eachConfig(ctx, func(ctx context.Context, image *Image, top string) error {
 		if len(image.Names) == 0 {
 			return nil
 		}
 		had := false
-		err := leased(ctx, g.Client, func(ctx context.Context) (err error) {
-			if had, err = has(ctx, g.Client.SnapshotService(g.To), top); err == nil && !had {
-				err = g.give(ctx, image, top)
+		err := leased(ctx, e.Client, func(ctx context.Context) (err error) {
+			if had, err = has(ctx, e.Client.SnapshotService(e.To), top); err == nil && !had {
+				err = e.exportImage(ctx, image, top)
 			}
 			if err != nil {
 				return err
 			}
-			return g.refer(ctx, image, g.To, top)
+			return e.refer(ctx, image, e.To, top)
 		})
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if (!had || err != nil) && g.Report != nil {
-			g.Report(image, err)
+		if (!had || err != nil) && e.Report != nil {
+			e.Report(image, err)
 		}
 		return nil
 	})
 }
 
 // refer makes the config of an image refer to a snapshot, if both are still there.
-func (g *Giver) refer(ctx context.Context, image *Image, of, name string) error {
-	if err := refer(ctx, g.Client, image.Config, of, name); err != nil && !errdefs.IsNotFound(err) {
+func (e *Exporter) refer(ctx context.Context, image *Image, of, name string) error {
+	if err := refer(ctx, e.Client, image.Config, of, name); err != nil && !errdefs.IsNotFound(err) {
 		return err
 	}
 	return nil
 }
 
-// give makes the snapshots of one image.
-func (g *Giver) give(ctx context.Context, image *Image, top string) error {
-	chain, err := chainOf(ctx, g.Client.SnapshotService(g.From), top)
+// exportImage makes the snapshots of one image.
+func (e *Exporter) exportImage(ctx context.Context, image *Image, top string) error {
+	chain, err := chainOf(ctx, e.Client.SnapshotService(e.From), top)
 	if err != nil {
 		return err
 	}
 	image.Chain = chain
-	to, parent := g.Client.SnapshotService(g.To), ""
+	to, parent := e.Client.SnapshotService(e.To), ""
 	for _, name := range chain {
 		had, err := has(ctx, to, name)
 		if err == nil && !had {
 			err = draft{name: name, parent: parent, purpose: "give", fill: func(_ string, mounts []mount.Mount) error {
-				return g.fill(ctx, name, parent, mounts)
+				return e.fill(ctx, name, parent, mounts)
 			}}.commit(ctx, to)
 		}
 		if err != nil {
@@ -139,9 +139,9 @@ func (g *Giver) give(ctx context.Context, image *Image, top string) error {
 	return nil
 }
 
-// fill makes what is mounted have the files of a snapshot of ours.
-func (g *Giver) fill(ctx context.Context, name, parent string, mounts []mount.Mount) error {
-	ours := g.Client.SnapshotService(g.From)
+// fill copies the files of one of our snapshots into a mount.
+func (e *Exporter) fill(ctx context.Context, name, parent string, mounts []mount.Mount) error {
+	ours := e.Client.SnapshotService(e.From)
 	info, err := ours.Stat(ctx, name)
 	if err != nil {
 		return err
@@ -155,14 +155,14 @@ func (g *Giver) fill(ctx context.Context, name, parent string, mounts []mount.Mo
 		if err != nil {
 			return fmt.Errorf("reading label %s: %w", snapshotter.LabelLayers, err)
 		}
-		path, size, err := g.Streams.Stream(id, layers-1)
+		path, size, err := e.Streams.Stream(id, layers-1)
 		if err != nil {
 			return err
 		}
 		return into.unpack(ctx, path, size, name, parent)
 	}
 	if info.Labels[snapshotter.LabelWhole] != "" && into.layered {
-		return fmt.Errorf("%s has all layers in one directory, %s one each", info.Labels[snapshotter.LabelAdopted], g.To)
+		return fmt.Errorf("%s has all layers in one directory, %s one each", info.Labels[snapshotter.LabelAdopted], e.To)
 	}
 	dirs, err := lowersOf(ctx, ours, name)
 	if err != nil {
@@ -171,18 +171,18 @@ func (g *Giver) fill(ctx context.Context, name, parent string, mounts []mount.Mo
 	return into.merge(dirs[0])
 }
 
-// Forget makes containerd remove the snapshots of ours that nothing but images needs. The
-// agent need not run.
-func (g *Giver) Forget(ctx context.Context) error {
-	err := g.eachConfig(ctx, func(ctx context.Context, image *Image, _ string) error {
-		return g.refer(ctx, image, g.From, "")
+// DeleteSnapshots makes containerd remove our snapshots that only images use. The agent need
+// not run.
+func (e *Exporter) DeleteSnapshots(ctx context.Context) error {
+	err := e.eachConfig(ctx, func(ctx context.Context, image *Image, _ string) error {
+		return e.refer(ctx, image, e.From, "")
 	})
 	if err != nil {
 		return err
 	}
-	// To end a lease has containerd collect.
-	manager := g.Client.LeasesService()
-	all, err := g.Client.NamespaceService().List(ctx)
+	// The end of a lease starts the garbage collection.
+	manager := e.Client.LeasesService()
+	all, err := e.Client.NamespaceService().List(ctx)
 	if err != nil || len(all) == 0 {
 		return err
 	}
