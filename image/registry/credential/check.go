@@ -50,9 +50,9 @@ func CheckDirectory(ctx context.Context, path string) (int, error) {
 	return known, errors.Join(errs...)
 }
 
-// CheckKept reports what is wrong with the files of [Config.Path] and its key. Files that
+// CheckCacheFile reports what is wrong with the files of [Config.Path] and its key. Files that
 // are not there yet are right.
-func CheckKept(path, keyPath string) error {
+func CheckCacheFile(path, keyPath string) error {
 	if _, err := readKey(keyPath); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s: %w", keyPath, err)
 	}

@@ -34,8 +34,8 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 		"secret": s, "pointer": &s, "token": token, "answer": Answer{Secret: s, Expires: time.Now()},
 		"answers": []Answer{{Secret: s}}, "map": map[string]Secret{"a": s}, "credential": c, "authenticator": c.Auth,
 		"lease": lease{secret: s, source: "x"}, "keyring": keyring{"a": {s}}, "status": store.Status(),
-		"kept": keep(s), "kept pointer": &keptSecret{Password: hidden}, "docker": dockerAuth{Password: hidden},
-		"repository": keptRepository{Lease: keptSecret{Password: hidden}},
+		"kept": cachedSecretOf(s), "kept pointer": &cachedSecret{Password: hidden}, "docker": dockerAuth{Password: hidden},
+		"repository": cachedRepository{Lease: cachedSecret{Password: hidden}},
 	}
 	for what, v := range values {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%t"} {

@@ -39,7 +39,7 @@ func (d *doctor) credentials(ctx context.Context) {
 		}
 	}
 	file, key := d.cfg.Node.Kept()
-	if err := credential.CheckKept(file, key); err != nil {
+	if err := credential.CheckCacheFile(file, key); err != nil {
 		d.warn("nothing: the agent begins without them and writes the file anew", "what is kept of credentials cannot be used: %v", err)
 	} else {
 		d.ok("credentials are kept in %s, sealed", file)

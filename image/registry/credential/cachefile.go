@@ -11,20 +11,20 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 )
 
-// kept is what a sealed file holds.
-type kept struct {
-	Repositories []keptRepository `json:"repositories"` // the one used least recently first
+// cacheFile is the content of the encrypted file.
+type cacheFile struct {
+	Repositories []cachedRepository `json:"repositories"` // the one used least recently first
 }
 
-type keptRepository struct {
-	Name     string       `json:"name"`
-	Insecure bool         `json:"insecure,omitempty"`
-	Lease    keptSecret   `json:"lease,omitzero"`
-	Captured []keptSecret `json:"captured,omitempty"` // the newest first
+type cachedRepository struct {
+	Name     string         `json:"name"`
+	Insecure bool           `json:"insecure,omitempty"`
+	Lease    cachedSecret   `json:"lease,omitzero"`
+	Captured []cachedSecret `json:"captured,omitempty"` // the newest first
 }
 
-// keptSecret spells a secret out, as [Secret] itself refuses to.
-type keptSecret struct {
+// cachedSecret spells a secret out, as [Secret] itself refuses to.
+type cachedSecret struct {
 	Username      word      `json:"username,omitempty"`
 	Password      word      `json:"password,omitempty"`
 	IdentityToken word      `json:"identityToken,omitempty"`
@@ -35,15 +35,15 @@ type keptSecret struct {
 	Found         time.Time `json:"found,omitzero"`
 }
 
-func keep(s Secret) keptSecret {
+func cachedSecretOf(s Secret) cachedSecret {
 	a := s.reveal()
-	return keptSecret{
+	return cachedSecret{
 		Username: word(a.Username), Password: word(a.Password),
 		IdentityToken: word(a.IdentityToken), RegistryToken: word(a.RegistryToken),
 	}
 }
 
-func (k keptSecret) secret() (Secret, error) {
+func (k cachedSecret) secret() (Secret, error) {
 	return NewSecret(authn.AuthConfig{
 		Username: string(k.Username), Password: string(k.Password),
 		IdentityToken: string(k.IdentityToken), RegistryToken: string(k.RegistryToken),
@@ -54,20 +54,20 @@ func (k keptSecret) secret() (Secret, error) {
 func (s *Store) encode() ([]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var all kept
+	var all cacheFile
 	for _, r := range s.repos.Values() {
-		k := keptRepository{Name: r.name.String(), Insecure: r.name.Scheme() == "http"}
+		k := cachedRepository{Name: r.name.String(), Insecure: r.name.Scheme() == "http"}
 		if l := r.lease; l != nil && !l.ephemeral && !l.secret.Anonymous() {
-			lease := keep(l.secret)
+			lease := cachedSecretOf(l.secret)
 			lease.Source, lease.Found, lease.Expires, lease.RenewAt = l.source, l.found, l.expires, l.renewAt
 			k.Lease = lease
 		}
 		for _, c := range r.captured {
-			secret := keep(c.secret)
+			secret := cachedSecretOf(c.secret)
 			secret.Found = c.at
 			k.Captured = append(k.Captured, secret)
 		}
-		if k.Lease != (keptSecret{}) || len(k.Captured) > 0 {
+		if k.Lease != (cachedSecret{}) || len(k.Captured) > 0 {
 			all.Repositories = append(all.Repositories, k)
 		}
 	}
@@ -82,7 +82,7 @@ func (s *Store) encode() ([]byte, error) {
 // decode reads what encode wrote. Entries that make no sense are left out: the seal
 // says that they were written by us, but perhaps with other limits.
 func decode(data []byte) ([]*repository, error) {
-	var all kept
+	var all cacheFile
 	if err := json.Unmarshal(data, &all); err != nil {
 		return nil, errors.New("the sealed content is not JSON of the right shape")
 	}
