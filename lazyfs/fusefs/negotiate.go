@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Settings is what kernel and server have agreed on when a filesystem was mounted. The
+// Settings is the result of the FUSE handshake when a filesystem was mounted. The
 // kernel asks once; a process that serves the filesystem later has to know.
 type Settings struct {
 	// Major and Minor are the version of the kernel's interface.
@@ -47,8 +47,8 @@ const (
 	messageSize = 64 << 10
 )
 
-// agree lets a new connection and go-fuse agree on how they talk.
-func agree(fs fuse.RawFileSystem, fd int, opts Options) (*fuse.Server, Settings, error) {
+// negotiate lets a new connection and go-fuse agree on how they talk.
+func negotiate(fs fuse.RawFileSystem, fd int, opts Options) (*fuse.Server, Settings, error) {
 	buf := make([]byte, messageSize)
 	n, err := retry(func() (int, error) { return unix.Read(fd, buf) })
 	if err != nil {
@@ -70,8 +70,8 @@ func agree(fs fuse.RawFileSystem, fd int, opts Options) (*fuse.Server, Settings,
 	return server, settings, nil
 }
 
-// repeat lets go-fuse find what was agreed on before.
-func repeat(fs fuse.RawFileSystem, fd int, settings Settings, opts Options) (*fuse.Server, error) {
+// renegotiate lets go-fuse find what was agreed on before.
+func renegotiate(fs fuse.RawFileSystem, fd int, settings Settings, opts Options) (*fuse.Server, error) {
 	server, _, err := introduce(fs, fd, settings.request(), opts)
 	return server, err
 }

@@ -62,7 +62,7 @@ func Mount(fs fuse.RawFileSystem, reads *Reads, dir string, opts Options) (*Serv
 		closeFD(fd)
 		return nil, fmt.Errorf("mounting FUSE on %s: %w", dir, err)
 	}
-	server, settings, err := agree(fs, fd, opts)
+	server, settings, err := negotiate(fs, fd, opts)
 	if err != nil {
 		closeFD(fd)
 		return nil, fmt.Errorf("serving FUSE on %s: %w", dir, firstOf(err, unix.Unmount(dir, unix.MNT_DETACH)))
@@ -79,7 +79,7 @@ func Mount(fs fuse.RawFileSystem, reads *Reads, dir string, opts Options) (*Serv
 // now on, after an error too. Requests that the other process had read and not
 // answered are answered by this one, which takes Linux 6.9 (see [Settings.Resumable]).
 func Resume(fs fuse.RawFileSystem, reads *Reads, dir string, fd int, settings Settings, opts Options) (*Server, error) {
-	server, err := repeat(fs, fd, settings, opts)
+	server, err := renegotiate(fs, fd, settings, opts)
 	if err == nil {
 		err = keeper.Resend(fd)
 	}
