@@ -58,7 +58,7 @@ func (n *Node) Start() error {
 		return err
 	}
 	if _, err := os.Stat(n.Root); errors.Is(err, os.ErrNotExist) {
-		if err := n.furnish(); err != nil {
+		if err := n.makeRoot(); err != nil {
 			return fmt.Errorf("preparing node %s: %w", n.Name, err)
 		}
 	}

@@ -49,8 +49,8 @@ const containerdHosts = `server = "http://` + Registry + `"
 capabilities = ["pull", "resolve"]
 `
 
-// furnish makes the root directory of a node.
-func (n *Node) furnish() error {
+// makeRoot makes the root directory of a node.
+func (n *Node) makeRoot() error {
 	for _, dir := range []string{
 		"dev", "proc", "run", "sys", "usr", "old", "opt", "tmp", "root", "programs", "self", "etc/containerd/conf.d", "etc/brisk",
 		"var/lib", "var/log", "var/tmp",
