@@ -41,7 +41,7 @@ func (r *DemoReport) write(w io.Writer) error {
 		r.Layers, units.Size(r.StoredBytes), units.Size(r.UncompressedBytes),
 		units.Size(r.IndexBytes), 100*float64(r.IndexBytes)/float64(max(1, r.StoredBytes)), r.ConvertTime.Seconds(),
 		rateText(r.BitsPerSecond))
-	table := cli.NewFigures(w)
+	table := cli.NewNumericTable(w)
 	table.Row("", "first output", "done", "from registry", "from peers")
 	table.Row("", "", "", "(compressed)", "(uncompressed)")
 	for _, run := range r.Runs {

@@ -41,7 +41,7 @@ func TestPrint(t *testing.T) {
 
 func TestTable(t *testing.T) {
 	var out strings.Builder
-	for _, table := range []*cli.Table{cli.NewTable(&out), cli.NewFigures(&out)} {
+	for _, table := range []*cli.Table{cli.NewTable(&out), cli.NewNumericTable(&out)} {
 		table.Row("NAME", "SIZE")
 		table.Row("a", "1.5 KiB")
 		if err := table.Flush(); err != nil {

@@ -92,8 +92,8 @@ type Table struct {
 // NewTable returns a table whose cells begin below each other.
 func NewTable(w io.Writer) *Table { return &Table{w: tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)} }
 
-// NewFigures returns a table whose cells end below each other.
-func NewFigures(w io.Writer) *Table {
+// NewNumericTable returns a table with right-aligned cells.
+func NewNumericTable(w io.Writer) *Table {
 	return &Table{w: tabwriter.NewWriter(w, 0, 0, 3, ' ', tabwriter.AlignRight), right: true}
 }
 
