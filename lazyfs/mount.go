@@ -48,6 +48,7 @@ type Mount struct {
 type mountedLayer struct {
 	stream *stream.Layer
 	plain  string // the file of the cache if it is used directly, else empty
+	cold   bool   // see Mount.Cold
 }
 
 // undo is a stack of what has to be undone, the last thing first.
@@ -309,6 +310,19 @@ func (m *Mount) direct() bool {
 		}
 	}
 	return m.backend != Tree
+}
+
+// Cold returns the stream IDs of the layers of which the kernel had nothing in memory when
+// the image was mounted, and of which this process sees all reads. Layers that are not there
+// may be read from memory: that no read is seen does not mean that nobody reads them.
+func (m *Mount) Cold() []block.Digest {
+	var ids []block.Digest
+	for _, l := range m.layers {
+		if l.cold {
+			ids = append(ids, l.stream.ID())
+		}
+	}
+	return ids
 }
 
 // Unmount ends the fill and unmounts the image, waiting until nobody uses it or ctx

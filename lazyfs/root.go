@@ -48,6 +48,9 @@ func (m *Mount) mountRoot(ctx context.Context, image Image, dir string, cfg Moun
 		if err := m.mountTree(ctx, image, dir); err != nil {
 			return err
 		}
+		for i := range m.layers {
+			m.layers[i].cold = true // each tree has a page cache of its own
+		}
 		return m.record(dir, cfg)
 	}
 	metadata, err := m.fs.metadata(image.Layers, m.fs.MetadataPath(image.ID))
@@ -55,8 +58,8 @@ func (m *Mount) mountRoot(ctx context.Context, image Image, dir string, cfg Moun
 		return err
 	}
 	root := kernel.Erofs{Image: metadata, Direct: m.backend == Erofs && m.direct() && m.alignedForDirect()}
-	for _, l := range m.layers {
-		path, err := m.device(ctx, l)
+	for i := range m.layers {
+		path, err := m.device(ctx, &m.layers[i])
 		if err != nil {
 			return err
 		}
@@ -80,7 +83,7 @@ func (m *Mount) mountRoot(ctx context.Context, image Image, dir string, cfg Moun
 }
 
 // device returns the file that holds a layer stream for the kernel.
-func (m *Mount) device(ctx context.Context, l mountedLayer) (string, error) {
+func (m *Mount) device(ctx context.Context, l *mountedLayer) (string, error) {
 	if l.plain != "" {
 		return l.plain, nil
 	}
@@ -90,6 +93,9 @@ func (m *Mount) device(ctx context.Context, l mountedLayer) (string, error) {
 	}
 	m.session = session
 	m.undoFlat(l.stream)
+	// Layer files are those of all mounts, and so are their pages.
+	pages, err := kernel.CachedPages(path)
+	l.cold = err == nil && pages == 0
 	return path, nil
 }
 

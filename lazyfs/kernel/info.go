@@ -97,6 +97,21 @@ func SetReadAhead(dir string, bytes int) error {
 	return nil
 }
 
+// CachedPages returns how many pages of a file are in the page cache, dirty or not. Kernels
+// before 6.5 do not say.
+func CachedPages(path string) (uint64, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, fmt.Errorf("opening %s: %w", path, err)
+	}
+	defer closeFD(fd)
+	var stat unix.Cachestat_t
+	if err := unix.Cachestat(uint(fd), &unix.CachestatRange{}, &stat, 0); err != nil { // a length of 0 is all of it
+		return 0, fmt.Errorf("asking for the cached pages of %s: %w", path, err)
+	}
+	return stat.Cache, nil
+}
+
 // DirectAlign returns the alignment in bytes that reads of a file need when they
 // bypass the page cache, 0 if they cannot.
 func DirectAlign(path string) (uint32, error) {
