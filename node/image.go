@@ -80,11 +80,13 @@ func (n *Node) Find(ctx context.Context, reference string, manifest block.Digest
 	wanted := ref
 	if !manifest.IsZero() {
 		wanted = ref.Context().Digest(manifest.String())
+		n.askPeersForTrace(ctx, manifest)
 	}
 	resolved, err := n.cfg.Registry.Resolve(ctx, wanted, platform)
 	if err != nil {
 		return nil, err
 	}
+	n.askPeersForTrace(ctx, resolved.Digest)
 	resolved.Name = ref // where the accelerated tag is looked for
 	artifact, err := n.cfg.Registry.FindArtifact(ctx, resolved)
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/brisk-project/brisk/image/startup"
 	"github.com/brisk-project/brisk/internal/block"
 	"github.com/brisk-project/brisk/lazyfs"
 )
@@ -117,7 +118,11 @@ func (n *Node) MountImage(ctx context.Context, image *Image, layers int, req Mou
 	if cfg.Note, err = m.note(); err != nil {
 		return nil, err
 	}
-	cfg.Fill.First = n.startupTraces.of(mounted.ID).Blocks()
+	sizes := make(map[block.Digest]int64, len(m.layers))
+	for _, used := range m.layers {
+		sizes[used.StreamID()] = used.StreamSize()
+	}
+	cfg.Fill.First = n.startTrace(mounted.ID, image, sizes).Blocks()
 	if m.mount, err = n.fs.Mount(ctx, mounted, req.Target, cfg); err != nil {
 		return nil, err
 	}
@@ -128,7 +133,9 @@ func (n *Node) MountImage(ctx context.Context, image *Image, layers int, req Mou
 	defer n.mu.Unlock()
 	n.mounts[m] = struct{}{}
 	if taken := n.replaceLocked(m); !taken {
-		n.traceRecorders.begin(m, mounted.ID, m.layers)
+		n.traceRecorders.begin(m, recordedStart{
+			id: mounted.ID, manifest: image.Digest, Sample: startup.Sample{Cold: m.mount.Cold()},
+		}, streams)
 	}
 	return m, nil
 }
@@ -141,7 +148,7 @@ func (m *Mount) Unmount(ctx context.Context) error {
 	if err := m.mount.Unmount(ctx); err != nil {
 		return err
 	}
-	m.node.traceRecorders.end(m)
+	m.node.traceRecorders.end(m, true)
 	m.node.mu.Lock()
 	_, mounted := m.node.mounts[m]
 	delete(m.node.mounts, m)

@@ -91,6 +91,7 @@ type Node struct {
 	trafficCounters *trafficCounters
 	startupTraces   *startupTraces
 	traceRecorders  *traceRecorders
+	peerTraces      peerTraces
 	delays          delays
 
 	proofMetrics *proofMetrics // nil without metrics
@@ -145,6 +146,10 @@ func New(cfg Config) (_ *Node, err error) {
 	}); err != nil {
 		return nil, err
 	}
+	if n.startupTraces, err = openStartupTraces(filepath.Join(cfg.Dir, "traces"), cfg, n.disk); err != nil {
+		return nil, err
+	}
+	n.traceRecorders = newTraceRecorders(n.startupTraces.addTrace)
 	memory, err := cache.NewMemory(cache.MemoryConfig{MaxBytes: cfg.MemoryBytes, Registerer: cfg.Metrics})
 	if err != nil {
 		return nil, err
@@ -156,10 +161,6 @@ func New(cfg Config) (_ *Node, err error) {
 	if n.trafficCounters, err = newTrafficCounters(); err != nil {
 		return nil, err
 	}
-	if n.startupTraces, err = openStartupTraces(filepath.Join(cfg.Dir, "traces"), cfg, n.disk); err != nil {
-		return nil, err
-	}
-	n.traceRecorders = newTraceRecorders(n.startupTraces.addTrace)
 	if err := n.openProofs(); err != nil {
 		return nil, err
 	}
@@ -196,8 +197,11 @@ func (n *Node) joinPeers(held block.Source) error {
 	}
 	n.peers, err = p2p.New(p2p.Config{
 		Key: key, Listen: n.cfg.Listen, Members: members, Layout: n.layerIndexes,
-		Local: held, Objects: newSharedObjects(n.objects, n.cfg.Log), Log: n.cfg.Log, Metrics: n.cfg.Metrics,
+		Local: held, Objects: newSharedObjects(n.objects, n.cfg.Log), Hints: n, Log: n.cfg.Log, Metrics: n.cfg.Metrics,
 	})
+	if err == nil {
+		n.peerTraces = peerTraces{peers: n.peers, answers: make(map[block.Digest]*peerTrace)}
+	}
 	return err
 }
 
@@ -256,6 +260,7 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	err := group.Wait()
 	n.preparations.Wait() // they end with fs
+	n.peerTraces.asking.Wait()
 	n.registry.Close()
 	// Mounts still hold their indexes.
 	return errors.Join(err, n.leave(lasting), n.disk.Close())

@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 
+	"github.com/brisk-project/brisk/internal/block"
 	"github.com/brisk-project/brisk/lazyfs"
 	"github.com/brisk-project/brisk/lazyfs/stream"
 )
@@ -23,7 +24,12 @@ type preparation struct {
 // prepare begins to get an image ready: to load all of it, or only what its start reads. Its
 // indexes have been fetched.
 func (n *Node) prepare(ctx context.Context, image *Image, all bool) {
-	fill := stream.FillConfig{First: n.startupTraces.of(image.id(image.Indexed())).Blocks(), OnlyTrace: !all}
+	layers := image.Layers[:image.Indexed()]
+	sizes := make(map[block.Digest]int64, len(layers))
+	for _, layer := range layers {
+		sizes[layer.Stream] = layer.StreamSize
+	}
+	fill := stream.FillConfig{First: n.startTrace(image.id(len(layers)), image, sizes).Blocks(), OnlyTrace: !all}
 	if !all && len(fill.First) == 0 {
 		return
 	}

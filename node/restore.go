@@ -156,7 +156,7 @@ func (n *Node) leave(ctx context.Context) error {
 	stay := n.fs.Mounts()
 	var errs []error
 	for _, m := range n.mounted() {
-		n.traceRecorders.end(m)
+		n.traceRecorders.end(m, true)
 		if slices.Contains(stay, m.mount) {
 			errs = append(errs, m.releaseLayers())
 		} else {

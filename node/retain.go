@@ -12,7 +12,7 @@ import (
 )
 
 // Retain drops everything on disk that neither the given images nor mounts need:
-// indexes, metadata, traces, blocks. Objects that are kept for other reasons are given too.
+// indexes, metadata, blocks. Traces stay, for the next pull of their images, but pin nothing. Objects that are kept for other reasons are given too.
 func (n *Node) Retain(ctx context.Context, images []*Image, objects ...block.Digest) error {
 	n.stopPreparing(func(image *Image) bool {
 		return slices.ContainsFunc(images, func(other *Image) bool { return other.Digest == image.Digest })
@@ -32,7 +32,8 @@ func (n *Node) Retain(ctx context.Context, images []*Image, objects ...block.Dig
 	}
 	kept := func(digest block.Digest) bool { _, ok := keep[digest]; return ok }
 	_, err := n.objects.Sweep(kept)
-	errs := []error{err, n.fs.Sweep(kept), n.startupTraces.retain(kept), n.proofs.retain(kept)}
+	errs := []error{err, n.fs.Sweep(kept), n.proofs.retain(kept)}
+	n.startupTraces.retain(kept)
 	n.disk.DropStalePins() // those of mounts that were given up would be in the way
 	for _, stream := range n.disk.Layers() {
 		if kept(stream) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -24,38 +25,46 @@ const (
 	// layers, that start-up sets may keep from being evicted. The other half is for what
 	// runs: a cache in which nothing can be evicted is none.
 	pinnedShare = 2
-	// maxStarts bounds the traces that are kept. Beyond it those go whose images were
-	// started longest ago.
-	maxStarts = 1024
+	// maxTraces and maxTraceBytes bound the files of traces. Beyond them those are dropped
+	// whose images were started longest ago, those of removed images first.
+	maxTraces     = 1024
+	maxTraceBytes = 64 << 20
 )
 
-// startupTraces knows the traces of images, in a file for each, and keeps their blocks in the
-// cache: those of the images started last, as long as they fit into their share. An image
-// is named by the ID that its mounts have.
+// startupTraces knows what starts of images have read, in a file for each image, and keeps
+// the blocks in the cache: those of the images started last, as long as they fit into their
+// share. An image is named by the ID that its mounts have. A trace stays when its image is
+// removed, for the next pull; its blocks do not.
 type startupTraces struct {
 	dir       string
 	disk      *cache.Disk
 	maxBlocks int64 // that may be pinned
 	maxLayers int64 // of which blocks may be pinned
+	maxTraces int
+	maxBytes  int64 // of all files
 	log       *slog.Logger
 
 	mu     sync.Mutex // guards what follows, and the files
 	images map[block.Digest]*startupTrace
+	// hints are the IDs of images by the name under which peers ask for their traces.
+	hints map[block.Digest]block.Digest
 }
 
-// startupTrace is what is known of the start of an image.
+// startupTrace is what is known of the start of an image. The trace itself is in the file.
 type startupTrace struct {
-	trace  startup.Trace // never changed, only replaced
-	blocks []block.Range // those of the trace
-	last   time.Time
-	pinned bool
+	hint    block.Digest  // see startupTraces.hints; zero if there is none
+	blocks  []block.Range // those of the trace
+	size    int64         // of the file
+	last    time.Time
+	removed bool // the image is not on this machine
+	pinned  bool
 }
 
 // openStartupTraces reads the traces in a directory. What cannot be read counts as none.
 func openStartupTraces(dir string, cfg Config, disk *cache.Disk) (*startupTraces, error) {
 	s := &startupTraces{
-		dir: dir, disk: disk, log: cfg.Log, images: make(map[block.Digest]*startupTrace),
-		maxBlocks: math.MaxInt64, maxLayers: math.MaxInt64,
+		dir: dir, disk: disk, log: cfg.Log, images: make(map[block.Digest]*startupTrace), hints: make(map[block.Digest]block.Digest),
+		maxBlocks: math.MaxInt64, maxLayers: math.MaxInt64, maxTraces: maxTraces, maxBytes: maxTraceBytes,
 	}
 	if cfg.CacheBytes > 0 {
 		s.maxBlocks = cfg.CacheBytes / pinnedShare / block.Size
@@ -73,7 +82,7 @@ func openStartupTraces(dir string, cfg Config, disk *cache.Disk) (*startupTraces
 	for _, entry := range entries {
 		id, err := block.ParseDigest("sha256:" + entry.Name())
 		if err == nil {
-			err = s.load(id)
+			err = s.loadLocked(id) // nobody else knows of s yet
 		}
 		if err != nil {
 			s.log.Warn("a trace is of no use and is removed", "file", entry.Name(), "error",
@@ -86,68 +95,133 @@ func openStartupTraces(dir string, cfg Config, disk *cache.Disk) (*startupTraces
 	return s, nil
 }
 
-func (s *startupTraces) load(id block.Digest) error {
-	file, err := os.Open(s.path(id))
+func (s *startupTraces) loadLocked(id block.Digest) error {
+	info, err := os.Stat(s.path(id))
 	if err != nil {
-		return fmt.Errorf("opening a trace: %w", err)
-	}
-	content, err := io.ReadAll(io.LimitReader(file, startup.MaxEncoded+1))
-	info, statErr := file.Stat()
-	if err = errors.Join(err, statErr, file.Close()); err != nil {
 		return fmt.Errorf("reading a trace: %w", err)
 	}
-	known, err := startup.Parse(content)
+	image, read, _, err := s.readLocked(id)
 	if err != nil {
 		return err
 	}
-	s.images[id] = &startupTrace{trace: known, blocks: known.Blocks(), last: info.ModTime()}
+	s.setLocked(id, image, read, info.Size(), info.ModTime())
 	return nil
 }
 
-func (s *startupTraces) path(id block.Digest) string { return filepath.Join(s.dir, id.Hex()) }
-
-// of returns the trace of an image, nil if it is not known.
-func (s *startupTraces) of(id block.Digest) startup.Trace {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if known := s.images[id]; known != nil {
-		return known.trace
-	}
-	return nil
-}
-
-// addTrace adds what a start of an image has read. What an earlier one has read stays: a start
-// reads less from here when the kernel still has the rest in memory.
-func (s *startupTraces) addTrace(id block.Digest, read startup.Trace) {
-	if len(read) == 0 {
-		return
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+// setLocked sets what is known of an image.
+func (s *startupTraces) setLocked(id, image block.Digest, read startup.Trace, size int64, last time.Time) {
 	known := s.images[id]
 	if known == nil {
 		known = new(startupTrace)
 		s.images[id] = known
 	}
-	all := known.trace.Union(read)
-	changed := all.Bytes() > known.trace.Bytes()
-	known.trace, known.blocks, known.last = all, all.Blocks(), time.Now()
-	if err := s.saveLocked(id, known, changed); err != nil {
-		s.log.Warn("what a start has read is forgotten with this process", "image", id.Short(), "error", err)
+	known.blocks, known.size, known.last = read.Blocks(), size, last
+	if !image.IsZero() {
+		known.hint = traceHint(image)
+		s.hints[known.hint] = id
 	}
+}
+
+// readLocked reads the file of an image: the digest of its platform manifest, its trace, and
+// the trace in its encoded form.
+func (s *startupTraces) readLocked(id block.Digest) (image block.Digest, read startup.Trace, encoded []byte, err error) {
+	content, err := s.contentLocked(id)
+	if err == nil {
+		image, encoded, err = startup.CutMerged(content)
+	}
+	if err == nil {
+		read, err = startup.Parse(encoded)
+	}
+	return image, read, encoded, err
+}
+
+func (s *startupTraces) contentLocked(id block.Digest) ([]byte, error) {
+	file, err := os.Open(s.path(id))
+	if err != nil {
+		return nil, fmt.Errorf("opening a trace: %w", err)
+	}
+	content, err := io.ReadAll(io.LimitReader(file, int64(startup.MaxHistory)+1))
+	if err = errors.Join(err, file.Close()); err != nil {
+		return nil, fmt.Errorf("reading a trace: %w", err)
+	}
+	return content, nil
+}
+
+func (s *startupTraces) path(id block.Digest) string { return filepath.Join(s.dir, id.Hex()) }
+
+// has reports whether a trace is known of the image with a platform manifest.
+func (s *startupTraces) has(manifest block.Digest) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, known := s.hints[traceHint(manifest)]
+	return known
+}
+
+// of returns the trace of an image that is about to be started, nil if it is not known. An
+// image that has been converted again has another ID, but the same manifest and the same
+// layer streams.
+func (s *startupTraces) of(id, manifest block.Digest) startup.Trace {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	known := s.images[id]
+	if known == nil {
+		id = s.hints[traceHint(manifest)]
+		if known = s.images[id]; known == nil {
+			return nil
+		}
+	}
+	_, read, _, err := s.readLocked(id)
+	if err != nil {
+		s.log.Warn("the trace of an image is lost", "image", id.Short(), "error", errors.Join(err, s.dropLocked(id)))
+		return nil
+	}
+	if known.removed {
+		known.removed = false
+		s.updatePinsLocked()
+	}
+	return read
+}
+
+// addTrace adds what a start of an image has read.
+func (s *startupTraces) addTrace(start recordedStart) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var history startup.History
+	if s.images[start.id] != nil {
+		content, err := s.contentLocked(start.id)
+		if err == nil {
+			history, err = startup.ParseHistory(content)
+		}
+		if err != nil {
+			s.log.Warn("what starts have read before is lost", "image", start.id.Short(), "error", err)
+		}
+	}
+	history, changed := history.Add(start.Sample, start.endedEarly)
+	if len(history.Samples) == 0 {
+		return
+	}
+	history.Image, changed = start.manifest, changed || history.Image != start.manifest
+	if err := s.saveLocked(start.id, history, changed); err != nil {
+		s.log.Warn("what a start has read is lost", "image", start.id.Short(), "error", err)
+		return
+	}
+	known := s.images[start.id]
+	known.removed = false
 	if changed && known.pinned {
-		s.pinLocked(id, known)
+		s.pinLocked(start.id, known)
 	}
 	s.updatePinsLocked()
 }
 
-// saveLocked keeps a trace, or when its image was last started. A file that is cut short by
+// saveLocked keeps a history, or when its image was last started. A file that is cut short by
 // a crash is found out by its digest, so nothing is waited for.
-func (s *startupTraces) saveLocked(id block.Digest, known *startupTrace, changed bool) error {
+func (s *startupTraces) saveLocked(id block.Digest, history startup.History, changed bool) error {
+	now := time.Now()
 	if !changed {
-		return os.Chtimes(s.path(id), known.last, known.last)
+		s.images[id].last = now
+		return os.Chtimes(s.path(id), now, now)
 	}
-	encoded, err := known.trace.Encode()
+	encoded, err := history.Encode()
 	if err != nil {
 		return err
 	}
@@ -159,28 +233,25 @@ func (s *startupTraces) saveLocked(id block.Digest, known *startupTrace, changed
 	if err := os.Rename(next, s.path(id)); err != nil {
 		return fmt.Errorf("writing a trace: %w", err)
 	}
+	s.setLocked(id, history.Image, history.Trace(), int64(len(encoded)), now)
 	return nil
 }
 
-// retain drops the traces of images that keep does not want.
-func (s *startupTraces) retain(keep func(image block.Digest) bool) error {
+// retain unpins the start-up sets of images that keep does not want.
+func (s *startupTraces) retain(keep func(image block.Digest) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var errs []error
-	before := len(s.images)
-	for id := range s.images {
-		if !keep(id) {
-			errs = append(errs, s.dropLocked(id))
-		}
+	for id, known := range s.images {
+		known.removed = !keep(id)
 	}
-	if len(s.images) < before {
-		s.updatePinsLocked()
-	}
-	return errors.Join(errs...)
+	s.updatePinsLocked()
 }
 
 func (s *startupTraces) dropLocked(id block.Digest) error {
 	s.disk.PinSet(setName(id))
+	if known := s.images[id]; s.hints[known.hint] == id {
+		delete(s.hints, known.hint)
+	}
 	delete(s.images, id)
 	if err := os.Remove(s.path(id)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("dropping a trace: %w", err)
@@ -188,24 +259,47 @@ func (s *startupTraces) dropLocked(id block.Digest) error {
 	return nil
 }
 
+// orderLocked returns all images, those that are on this machine first, then by their last
+// start.
+func (s *startupTraces) orderLocked() []block.Digest {
+	ids := slices.Collect(maps.Keys(s.images))
+	slices.SortFunc(ids, func(a, b block.Digest) int {
+		x, y := s.images[a], s.images[b]
+		if x.removed != y.removed {
+			if x.removed {
+				return 1
+			}
+			return -1
+		}
+		return cmp.Or(y.last.Compare(x.last), strings.Compare(a.Hex(), b.Hex()))
+	})
+	return ids
+}
+
+// dropSurplusLocked drops the traces that are too many or too long, and returns the images of
+// the others in their order.
+func (s *startupTraces) dropSurplusLocked() []block.Digest {
+	ids, size := s.orderLocked(), int64(0)
+	for i, id := range ids {
+		size += s.images[id].size
+		if i < s.maxTraces && size <= s.maxBytes {
+			continue
+		}
+		for _, id := range ids[i:] {
+			if err := s.dropLocked(id); err != nil {
+				s.log.Warn("a trace too many is kept", "error", err)
+			}
+		}
+		return ids[:i]
+	}
+	return ids
+}
+
 // updatePinsLocked decides which start-up sets are pinned. Blocks that are in several sets are
 // counted for each.
 func (s *startupTraces) updatePinsLocked() {
-	ids := make([]block.Digest, 0, len(s.images))
-	for id := range s.images {
-		ids = append(ids, id)
-	}
-	slices.SortFunc(ids, func(a, b block.Digest) int {
-		return cmp.Or(s.images[b].last.Compare(s.images[a].last), strings.Compare(a.Hex(), b.Hex()))
-	})
-	for len(ids) > maxStarts {
-		if err := s.dropLocked(ids[len(ids)-1]); err != nil {
-			s.log.Warn("a trace too many is kept", "error", err)
-		}
-		ids = ids[:len(ids)-1]
-	}
 	blocks, layers := int64(0), make(map[block.Digest]struct{})
-	for _, id := range ids {
+	for _, id := range s.dropSurplusLocked() {
 		known := s.images[id]
 		size := int64(0)
 		more := make(map[block.Digest]struct{})
@@ -215,7 +309,7 @@ func (s *startupTraces) updatePinsLocked() {
 				more[r.Layer] = struct{}{}
 			}
 		}
-		fits := blocks+size <= s.maxBlocks && int64(len(layers)+len(more)) <= s.maxLayers
+		fits := !known.removed && blocks+size <= s.maxBlocks && int64(len(layers)+len(more)) <= s.maxLayers
 		if fits {
 			blocks += size
 			for layer := range more {

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -53,7 +54,7 @@ func TestStartShare(t *testing.T) {
 		for i := range layers {
 			read = append(read, startup.Span{Layer: block.Sum([]byte{byte(i)}), Length: int64(blocks) * block.Size})
 		}
-		s.addTrace(imageID(name), read)
+		s.addTrace(recordedStart{id: imageID(name), Sample: startup.Sample{Trace: read}})
 		// Clocks of filesystems are coarse, and this is how old the next process finds it.
 		age -= time.Minute
 		then := time.Now().Add(-age)
@@ -73,21 +74,24 @@ func TestStartShare(t *testing.T) {
 	check(s, "mid", "new")
 	check(open(), "mid", "new")
 	s = open()
-	s.addTrace(imageID("old"), startup.Trace{{Layer: block.Sum([]byte{0}), Length: startup.PageSize}}) // nothing new, but started again
+	s.addTrace(recordedStart{id: imageID("old"), Sample: startup.Sample{Trace: startup.Trace{{Layer: block.Sum([]byte{0}), Length: startup.PageSize}}}}) // nothing new, but started again
 	check(s, "old", "new")
-	if err := s.retain(func(id block.Digest) bool { return id != imageID("new") }); err != nil {
-		t.Fatal(err)
-	}
+	s.retain(func(id block.Digest) bool { return id != imageID("new") })
 	check(s, "old", "mid")
-	check(open(), "old", "mid")
+	if read := s.of(imageID("new"), block.Digest{}); len(read) != 2 { // it is pulled again
+		t.Errorf("the trace of an image that was removed: %v", read)
+	}
+	check(s, "old", "new")
 }
 
 // TestWhenAStartIsOver checks which reads belong to a start.
 func TestWhenAStartIsOver(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		learnt := make(map[block.Digest]startup.Trace)
-		l := newTraceRecorders(func(image block.Digest, read startup.Trace) { learnt[image] = read })
+		learnt, early := make(map[block.Digest]startup.Trace), make(map[block.Digest]bool)
+		l := newTraceRecorders(func(start recordedStart) {
+			learnt[start.id], early[start.id] = start.Trace, start.endedEarly
+		})
 		const page = startup.PageSize
 		read := func(layer string, first, count int64) { l.note(imageID(layer), first*page, count*page) }
 		span := func(layer string, off, n int64) startup.Span {
@@ -98,10 +102,11 @@ func TestWhenAStartIsOver(t *testing.T) {
 			synctest.Wait()
 		}
 		begin := func(m *Mount, image string, layers ...string) {
-			l.begin(m, imageID(image), nil)
-			for _, layer := range layers {
-				l.all[m].layers[imageID(layer)] = struct{}{}
+			ids := make([]block.Digest, len(layers))
+			for i, layer := range layers {
+				ids[i] = imageID(layer)
 			}
+			l.begin(m, recordedStart{id: imageID(image), manifest: imageID(image + " manifest")}, ids)
 		}
 		usual, late, unmounted, long := new(Mount), new(Mount), new(Mount), new(Mount)
 		read("base", 9, 1) // nothing is being started
@@ -112,8 +117,11 @@ func TestWhenAStartIsOver(t *testing.T) {
 		read("usual", 5, 1)
 		read("base", 3, 2)
 		read("another", 0, 1)
-		l.end(unmounted)
-		l.end(unmounted)
+		if current := l.current(traceHint(imageID("usual manifest"))); len(current) != 2 {
+			t.Errorf("what peers are told of a start under way: %v", current)
+		}
+		l.end(unmounted, true)
+		l.end(unmounted, true)
 		wait(20 * time.Second)
 		read("late", 0, 1)
 		read("base", 0, 1)
@@ -131,8 +139,49 @@ func TestWhenAStartIsOver(t *testing.T) {
 		if diff := cmp.Diff(want, learnt); diff != "" {
 			t.Errorf("what was learnt:\n%s", diff)
 		}
+		if diff := cmp.Diff(map[block.Digest]bool{imageID("usual"): false, imageID("late"): false, imageID("unmounted"): true, imageID("long"): false}, early); diff != "" {
+			t.Errorf("which starts ended early:\n%s", diff)
+		}
 		if l.open.Load() != 0 || len(l.all) != 0 {
 			t.Errorf("%d starts are still watched", len(l.all))
 		}
 	})
+}
+
+// TestTracesAreBounded checks which traces go when there are too many.
+func TestTracesAreBounded(t *testing.T) {
+	t.Parallel()
+	disk, err := cache.OpenDisk(cache.DiskConfig{Dir: filepath.Join(t.TempDir(), "cache"), Layout: newLayerIndexes()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer disk.Close() //nolint:errcheck // nothing is in it
+	s, err := openStartupTraces(filepath.Join(t.TempDir(), "traces"), Config{Log: slog.New(slog.DiscardHandler)}, disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	addTrace := func(name string) {
+		s.addTrace(recordedStart{id: imageID(name), manifest: imageID(name), Sample: startup.Sample{Trace: startup.Trace{{Length: startup.PageSize}}}})
+	}
+	check := func(want ...string) {
+		t.Helper()
+		for _, name := range []string{"a", "b", "c", "d"} {
+			kept := slices.Contains(want, name)
+			_, err := os.Stat(s.path(imageID(name)))
+			if s.has(imageID(name)) != kept || (err == nil) != kept || (s.hint(traceHint(imageID(name))) != nil) != kept {
+				t.Errorf("trace %q: known %v, %v, want %v", name, s.has(imageID(name)), err, kept)
+			}
+		}
+	}
+	s.maxTraces = 2
+	addTrace("a")
+	addTrace("b")
+	addTrace("c")
+	check("b", "c")
+	s.retain(func(id block.Digest) bool { return id == imageID("b") })
+	addTrace("d") // c was started later than b, but is not on this machine any more
+	check("b", "d")
+	s.maxTraces, s.maxBytes = 10, s.images[imageID("d")].size
+	addTrace("a")
+	check("a")
 }

@@ -23,7 +23,7 @@ const (
 // traceRecorders records what starts of images read, from the reads that the kernel asks for. Reads
 // of a layer that several images have are taken for those of all that are being started.
 type traceRecorders struct {
-	addTrace func(image block.Digest, read startup.Trace)
+	addTrace func(start recordedStart)
 	open     atomic.Int32 // the number of recorders, so that reads cost nothing without one
 
 	ending sync.Mutex // held while one ends; taken before mu
@@ -32,28 +32,38 @@ type traceRecorders struct {
 	all map[*Mount]*traceRecorder
 }
 
+// recordedStart is what a start of an image has read.
+type recordedStart struct {
+	startup.Sample
+
+	id       block.Digest // of the mount
+	manifest block.Digest // of the image
+	// endedEarly says that the mount ended before the start was over.
+	endedEarly bool
+}
+
 // traceRecorder is a start that is watched.
 type traceRecorder struct {
-	image  block.Digest
+	start  recordedStart // without the trace
 	layers map[block.Digest]struct{}
 	read   startup.Recorder
 	begun  bool
 	over   *time.Timer
 }
 
-func newTraceRecorders(addTrace func(image block.Digest, read startup.Trace)) *traceRecorders {
+func newTraceRecorders(addTrace func(start recordedStart)) *traceRecorders {
 	return &traceRecorders{addTrace: addTrace, all: make(map[*Mount]*traceRecorder)}
 }
 
-// begin begins to watch a mount that has just been made.
-func (l *traceRecorders) begin(m *Mount, image block.Digest, layers []*openLayer) {
-	watched := &traceRecorder{image: image, layers: make(map[block.Digest]struct{}, len(layers))}
+// begin begins to watch a mount that has just been made, with these layer streams.
+func (l *traceRecorders) begin(m *Mount, start recordedStart, layers []block.Digest) {
+	watched := &traceRecorder{start: start, layers: make(map[block.Digest]struct{}, len(layers))}
 	for _, layer := range layers {
-		watched.layers[layer.StreamID()] = struct{}{}
+		watched.layers[layer] = struct{}{}
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	watched.over = time.AfterFunc(startsWithin, func() { l.end(m) })
+	watched.over = time.AfterFunc(startsWithin, func() { l.end(m, false) })
 	l.all[m] = watched
 	l.open.Add(1)
 }
@@ -79,8 +89,9 @@ func (l *traceRecorders) note(layer block.Digest, offset, length int64) {
 	}
 }
 
-// end ends what is watched of a mount, and returns when it is learnt.
-func (l *traceRecorders) end(m *Mount) {
+// end ends what is watched of a mount, and returns when it is learnt. early says that the start
+// was not over.
+func (l *traceRecorders) end(m *Mount, early bool) {
 	l.ending.Lock()
 	defer l.ending.Unlock()
 	l.mu.Lock()
@@ -92,6 +103,25 @@ func (l *traceRecorders) end(m *Mount) {
 	}
 	l.mu.Unlock()
 	if watched != nil {
-		l.addTrace(watched.image, watched.read.Trace())
+		start := watched.start
+		start.Trace, start.endedEarly = watched.read.Trace(), early && !watched.read.Full()
+		l.addTrace(start)
 	}
+}
+
+// current returns what a start of an image under way has read so far: of the one that has read
+// the most. The image is named as peers do.
+func (l *traceRecorders) current(hint block.Digest) startup.Trace {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var longest startup.Trace
+	for _, watched := range l.all {
+		if traceHint(watched.start.manifest) != hint {
+			continue
+		}
+		if read := watched.read.Trace(); read.Bytes() > longest.Bytes() {
+			longest = read
+		}
+	}
+	return longest
 }
