@@ -1,9 +1,9 @@
 package lazyfs_test
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -22,7 +22,7 @@ func TestLayersInMemoryAreNotCold(t *testing.T) {
 		id := func(layer int) block.Digest { return n.fx.Layers()[layer].ID }
 		mountCold := func(want []block.Digest, streams ...[]byte) *lazyfs.Mount {
 			t.Helper()
-			m, err := fs.Mount(t.Context(), image(t, fmt.Sprint(len(streams)), streams...), t.TempDir(), lazyfs.MountConfig{NoFill: true})
+			m, err := fs.Mount(t.Context(), image(t, strconv.Itoa(len(streams)), streams...), t.TempDir(), lazyfs.MountConfig{NoFill: true})
 			if err != nil {
 				t.Fatal(err)
 			}

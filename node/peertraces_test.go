@@ -134,4 +134,3 @@ func TestFalseTraceOfPeer(t *testing.T) {
 		})
 	}
 }
-
