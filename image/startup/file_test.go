@@ -157,3 +157,18 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestJoin(t *testing.T) {
+	t.Parallel()
+	a := startup.File{Trace: startup.Trace{pages("a", 7, 2)}, Command: "app"}
+	b := startup.File{Trace: startup.Trace{pages("a", 8, 2), pages("b", 0, 1)}, Command: "app", Predicted: true}
+	want := startup.File{Trace: startup.Trace{pages("a", 7, 3), pages("b", 0, 1)}, Command: "app", Predicted: true}
+	if diff := cmp.Diff(want, startup.Join([]startup.File{a, b})); diff != "" {
+		t.Error(diff)
+	}
+	b.Command, b.Predicted = "other", false
+	want.Command, want.Predicted = "", false
+	if diff := cmp.Diff(want, startup.Join([]startup.File{a, b})); diff != "" {
+		t.Error(diff)
+	}
+}

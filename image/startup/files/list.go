@@ -1,0 +1,115 @@
+package files
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+
+	"github.com/brisk-project/brisk/image/erofs"
+	"github.com/brisk-project/brisk/image/index"
+	"github.com/brisk-project/brisk/image/startup"
+)
+
+const (
+	// MaxList is the longest list of files in bytes that is read.
+	MaxList = 16 << 20
+	// maxLinks is how many symbolic links one path may lead through, as in Linux.
+	maxLinks = 40
+)
+
+// ErrNoFile says that an image does not have a file.
+var ErrNoFile = errors.New("the image has no such file")
+
+// ParseList reads a list of files: one path a line, or one JSON object a line with the path as
+// its field "path", as the recorder of eStargz writes them. Empty lines and those that begin with
+// # are passed over, and so is what comes twice.
+func ParseList(content []byte) ([]string, error) {
+	if len(content) > MaxList {
+		return nil, fmt.Errorf("reading a list of files: %d bytes, the limit is %d", len(content), MaxList)
+	}
+	var paths []string
+	seen := make(map[string]bool)
+	lines := bufio.NewScanner(bytes.NewReader(content))
+	lines.Buffer(nil, MaxList)
+	for number := 1; lines.Scan(); number++ {
+		line := strings.TrimSpace(lines.Text())
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		if strings.HasPrefix(line, "{") {
+			var entry struct {
+				Path string `json:"path"`
+			}
+			if err := json.Unmarshal([]byte(line), &entry); err != nil {
+				return nil, fmt.Errorf("reading a list of files: line %d: %w", number, err)
+			}
+			line = entry.Path
+		}
+		if clean := path.Clean("/" + line); !seen[clean] {
+			seen[clean] = true
+			paths = append(paths, clean)
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("reading a list of files: %w", err)
+	}
+	return paths, nil
+}
+
+// Trace returns the trace of reading the whole content of files of an image, in the order of the
+// list, and the paths that the image does not have as files. Symbolic links are followed.
+func Trace(paths []string, layers []*index.Layer) (t startup.Trace, missing []string, err error) {
+	tree, err := erofs.Merge(layers)
+	if err != nil {
+		return nil, nil, fmt.Errorf("finding files: %w", err)
+	}
+	var all startup.Recorder
+	for _, p := range paths {
+		node, err := resolve(tree, p)
+		if err != nil || node.Type != index.TypeReg {
+			missing = append(missing, p)
+			continue
+		}
+		for _, s := range node.Segments {
+			all.Add(startup.Span{Layer: layers[node.Layer].StreamID(), Offset: s.StreamOffset, Length: s.Length})
+		}
+	}
+	return all.Trace(), missing, nil
+}
+
+// resolve returns the node that a path leads to.
+func resolve(tree *erofs.Tree, name string) (*erofs.Node, error) {
+	at, left := []*erofs.Node{tree.Root()}, strings.Split(name, "/")
+	links := 0
+	for len(left) > 0 {
+		component := left[0]
+		left = left[1:]
+		switch component {
+		case "", ".":
+			continue
+		case "..":
+			at = at[:max(1, len(at)-1)]
+			continue
+		}
+		next, ok := at[len(at)-1].Lookup(component)
+		if !ok {
+			return nil, ErrNoFile
+		}
+		if next.Type != index.TypeSymlink {
+			at = append(at, next)
+			continue
+		}
+		if links++; links > maxLinks {
+			return nil, fmt.Errorf("%w: too many symbolic links", ErrNoFile)
+		}
+		if path.IsAbs(next.Target) {
+			at = at[:1]
+		}
+		left = append(strings.Split(next.Target, "/"), left...)
+	}
+	return at[len(at)-1], nil
+}
