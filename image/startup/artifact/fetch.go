@@ -62,7 +62,7 @@ func Fetch(ctx context.Context, blobs BlobReader, repo name.Repository, traces [
 			return nil
 		})
 	}
-	_ = group.Wait() // the errors are those of each trace
+	_ = group.Wait() //nolint:errcheck // errs has the errors
 	var got []startup.File
 	for _, f := range files {
 		if f != nil {

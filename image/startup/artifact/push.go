@@ -57,7 +57,7 @@ func carryOver(pushed, previous []registry.TraceBlob) []registry.TraceBlob {
 		replaced := slices.ContainsFunc(pushed, func(t registry.TraceBlob) bool {
 			return t.Digest == old.Digest || t.Command == old.Command && t.Predicted == old.Predicted
 		})
-		if !replaced && !(recorded && old.Predicted) && len(pushed) < registry.MaxTraces {
+		if !replaced && (!recorded || !old.Predicted) && len(pushed) < registry.MaxTraces {
 			pushed = append(pushed, old)
 		}
 	}
