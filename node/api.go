@@ -130,6 +130,7 @@ func (n *Node) serve(ctx context.Context) error {
 		}
 	})
 	n.serveScrub(mux)
+	n.serveTraces(mux)
 	if n.cfg.Extend != nil {
 		n.cfg.Extend(mux)
 	}

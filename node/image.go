@@ -30,6 +30,8 @@ type Image struct {
 	Digest block.Digest `json:"digest"`
 	// Layers are all layers, the bottom one first.
 	Layers []ImageLayer `json:"layers"`
+	// Traces say what starts of the image read: what counts of that in the registry.
+	Traces []ImageTrace `json:"traces,omitempty"`
 }
 
 // ImageLayer is a layer of an [Image].
@@ -57,6 +59,16 @@ func (i *Image) Indexed() int {
 		}
 	}
 	return len(i.Layers)
+}
+
+// streamSizes returns the lengths in bytes of the layer streams that have an index, by stream ID.
+func (i *Image) streamSizes() map[block.Digest]int64 {
+	layers := i.Layers[:i.Indexed()]
+	sizes := make(map[block.Digest]int64, len(layers))
+	for _, layer := range layers {
+		sizes[layer.Stream] = layer.StreamSize
+	}
+	return sizes
 }
 
 // id names the first layers as mounts do.
@@ -92,7 +104,7 @@ func (n *Node) Find(ctx context.Context, reference string, manifest block.Digest
 	if err != nil {
 		return nil, err
 	}
-	found := &Image{Name: reference, Digest: resolved.Digest}
+	found := &Image{Name: reference, Digest: resolved.Digest, Traces: imageTraces(artifact)}
 	for _, layer := range resolved.Layers {
 		entry := ImageLayer{
 			Digest: layer.Digest, DiffID: layer.DiffID, Size: layer.Size, MediaType: layer.MediaType, Foreign: layer.Foreign,
@@ -129,6 +141,7 @@ func (n *Node) Fetch(ctx context.Context, image *Image, prepare func(*Image) boo
 	group.SetLimit(indexFetches)
 	opened := make([]*openLayer, image.Indexed())
 	ranges := n.startRangeCheck(ctx, ref.Context(), image)
+	traces := n.fetchTraces(ctx, ref.Context(), image)
 	for i := range opened {
 		layer := &image.Layers[i]
 		group.Go(func() error {
@@ -142,7 +155,11 @@ func (n *Node) Fetch(ctx context.Context, image *Image, prepare func(*Image) boo
 			return nil
 		})
 	}
-	if err = group.Wait(); err == nil {
+	if err = group.Wait(); err != nil {
+		traces.cancel()
+	}
+	traces.wait()
+	if err == nil {
 		err = n.CheckIndex(image, image.Indexed()) // they may have been read only now
 	}
 	if err == nil && !n.local(image) {

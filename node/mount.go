@@ -70,7 +70,11 @@ func (n *Node) Mount(ctx context.Context, req MountRequest) (*Mount, error) {
 	if err := n.CheckIndex(image, len(image.Layers)); err != nil {
 		return nil, err
 	}
-	m, err := n.MountImage(ctx, image, len(image.Layers), req)
+	ref, err := n.cfg.Registry.ParseReference(image.Name)
+	if err != nil {
+		return nil, err
+	}
+	m, err := n.mountImage(ctx, image, len(image.Layers), req, n.fetchTraces(ctx, ref.Context(), image))
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +87,13 @@ func (n *Node) Mount(ctx context.Context, req MountRequest) (*Mount, error) {
 
 // MountImage mounts the first layers of an image that was found before. Image and
 // Platform of the request are not used. It waits for Run.
-func (n *Node) MountImage(ctx context.Context, image *Image, layers int, req MountRequest) (_ *Mount, err error) {
+func (n *Node) MountImage(ctx context.Context, image *Image, layers int, req MountRequest) (*Mount, error) {
+	return n.mountImage(ctx, image, layers, req, traceFetch{})
+}
+
+// mountImage mounts the first layers of an image, whose traces may be on their way.
+func (n *Node) mountImage(ctx context.Context, image *Image, layers int, req MountRequest, traces traceFetch) (_ *Mount, err error) {
+	defer traces.wait()
 	n.keeping.RLock()
 	defer n.keeping.RUnlock()
 	began := time.Now()
@@ -122,7 +132,10 @@ func (n *Node) MountImage(ctx context.Context, image *Image, layers int, req Mou
 	for _, used := range m.layers {
 		sizes[used.StreamID()] = used.StreamSize()
 	}
-	cfg.Fill.First = n.startTrace(mounted.ID, image, sizes).Blocks()
+	traces.wait()
+	trace, source := n.startTrace(mounted.ID, image, sizes)
+	cfg.Fill.First = trace.Blocks()
+	n.foundTraces.noteTrace(source)
 	if m.mount, err = n.fs.Mount(ctx, mounted, req.Target, cfg); err != nil {
 		return nil, err
 	}

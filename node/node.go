@@ -92,6 +92,7 @@ type Node struct {
 	startupTraces   *startupTraces
 	traceRecorders  *traceRecorders
 	peerTraces      peerTraces
+	foundTraces     foundTraces
 	delays          delays
 
 	proofMetrics *proofMetrics // nil without metrics
@@ -162,6 +163,9 @@ func New(cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	if err := n.openProofs(); err != nil {
+		return nil, err
+	}
+	if err := n.openFoundTraces(); err != nil {
 		return nil, err
 	}
 	upstream := n.upstream(memory)

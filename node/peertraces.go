@@ -134,20 +134,26 @@ func (p *peerTraces) of(manifest block.Digest) startup.Trace {
 	return answer.trace
 }
 
+// known returns the trace that peers have answered with, without waiting.
+func (p *peerTraces) known(manifest block.Digest) startup.Trace {
+	p.mu.Lock()
+	answer := p.answers[manifest]
+	p.mu.Unlock()
+	if answer == nil {
+		return nil
+	}
+	select {
+	case <-answer.done:
+		return answer.trace
+	default:
+		return nil
+	}
+}
+
 // askPeersForTrace asks peers for the trace of an image that is about to be pulled or mounted,
 // unless this node has one.
 func (n *Node) askPeersForTrace(ctx context.Context, manifest block.Digest) {
 	if !n.startupTraces.has(manifest) {
 		n.peerTraces.ask(ctx, manifest)
 	}
-}
-
-// startTrace returns what a start of an image is expected to read, nil if nothing is known: what
-// this node has learnt, or else what peers have. id is that of the mount, and sizes are the
-// lengths of its layer streams in bytes.
-func (n *Node) startTrace(id block.Digest, image *Image, sizes map[block.Digest]int64) startup.Trace {
-	if learnt := n.startupTraces.of(id, image.Digest).Clip(sizes); len(learnt) > 0 {
-		return learnt
-	}
-	return n.peerTraces.of(image.Digest).Clip(sizes)
 }

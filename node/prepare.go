@@ -7,7 +7,6 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 
-	"github.com/brisk-project/brisk/internal/block"
 	"github.com/brisk-project/brisk/lazyfs"
 	"github.com/brisk-project/brisk/lazyfs/stream"
 )
@@ -24,12 +23,8 @@ type preparation struct {
 // prepare begins to get an image ready: to load all of it, or only what its start reads. Its
 // indexes have been fetched.
 func (n *Node) prepare(ctx context.Context, image *Image, all bool) {
-	layers := image.Layers[:image.Indexed()]
-	sizes := make(map[block.Digest]int64, len(layers))
-	for _, layer := range layers {
-		sizes[layer.Stream] = layer.StreamSize
-	}
-	fill := stream.FillConfig{First: n.startTrace(image.id(len(layers)), image, sizes).Blocks(), OnlyTrace: !all}
+	trace, _ := n.startTrace(image.id(image.Indexed()), image, image.streamSizes())
+	fill := stream.FillConfig{First: trace.Blocks(), OnlyTrace: !all}
 	if !all && len(fill.First) == 0 {
 		return
 	}

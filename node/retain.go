@@ -24,6 +24,9 @@ func (n *Node) Retain(ctx context.Context, images []*Image, objects ...block.Dig
 		keep[object] = struct{}{}
 	}
 	for _, image := range images {
+		for _, t := range image.Traces {
+			keep[t.Digest] = struct{}{}
+		}
 		for i, layer := range image.Layers[:image.Indexed()] {
 			keep[layer.Index] = struct{}{}
 			keep[layer.Stream] = struct{}{}

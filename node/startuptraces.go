@@ -341,31 +341,34 @@ type StartStatus struct {
 	MissingBytes int64 `json:"missingBytes"`
 	// Pinned says that what is there of it is not evicted.
 	Pinned bool `json:"pinned"`
+	// Source says where it is known from.
+	Source TraceSource `json:"source"`
 }
 
-// status tells of the start-up set of an image with the given layers, nil if it is not
-// known.
-func (s *startupTraces) status(id block.Digest, layers []ImageLayer) *StartStatus {
+// count counts the bytes of blocks of layer streams, whose lengths are given by stream ID.
+func (s *StartStatus) count(blocks []block.Range, sizes map[block.Digest]int64, disk *cache.Disk) {
+	for _, r := range blocks {
+		for i := range r.Count {
+			n := int64(block.Length(sizes[r.Layer], r.First+i))
+			s.Bytes += n
+			if !disk.Has(r.Key(i)) {
+				s.MissingBytes += n
+			}
+		}
+	}
+}
+
+// status tells of the start-up set of an image whose layer streams have the given lengths, nil
+// if it is not learnt.
+func (s *startupTraces) status(id block.Digest, sizes map[block.Digest]int64) *StartStatus {
 	s.mu.Lock()
 	known := s.images[id]
 	if known == nil {
 		s.mu.Unlock()
 		return nil
 	}
-	read, status := known.blocks, &StartStatus{Pinned: known.pinned}
+	read, status := known.blocks, &StartStatus{Pinned: known.pinned, Source: TraceLearnt}
 	s.mu.Unlock()
-	sizes := make(map[block.Digest]int64, len(layers))
-	for _, layer := range layers {
-		sizes[layer.Stream] = layer.StreamSize
-	}
-	for _, r := range read {
-		for i := range r.Count {
-			n := int64(block.Length(sizes[r.Layer], r.First+i))
-			status.Bytes += n
-			if !s.disk.Has(r.Key(i)) {
-				status.MissingBytes += n
-			}
-		}
-	}
+	status.count(read, sizes, s.disk)
 	return status
 }

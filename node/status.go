@@ -51,7 +51,7 @@ type ImageStatus struct {
 	// ProvenLayers of the lazy layers have been read to their end, and their indexes are
 	// true.
 	ProvenLayers int `json:"provenLayers"`
-	// Start tells of the blocks that its start reads, nil as long as none has been seen.
+	// Start tells of the blocks that its start reads, nil as long as they are not known.
 	Start *StartStatus `json:"start,omitempty"`
 }
 
@@ -79,7 +79,7 @@ func (n *Node) ImageStatus(image *Image) ImageStatus {
 			status.ProvenLayers++
 		}
 	}
-	status.Start = n.startupTraces.status(image.id(lazy), image.Layers[:lazy])
+	status.Start = n.startStatus(image)
 	status.Direct = true
 	for _, m := range n.mounted() {
 		if m.image.Digest == image.Digest {
