@@ -103,6 +103,10 @@ func (o *options) addTo(cmd *cobra.Command) {
 		text[duration](f, "how long a pull may wait, as a `duration`, for an index that is there"))
 	field(o, "async-remove", func(c *config) *bool { return &c.Snapshotter.AsyncRemove },
 		truth(f, "leave the files of removed snapshots to the next clean-up of containerd"))
+	field(o, "idle-mounts", func(c *config) *int64 { return &c.Snapshotter.IdleMounts },
+		number(f, "how many `images` stay mounted without a container, for the next one; 0 for none"))
+	field(o, "idle-time", func(c *config) *duration { return &c.Snapshotter.IdleTime },
+		text[duration](f, "how long each of them does, as a `duration`"))
 	field(o, "plain-http", func(c *config) *[]string { return &c.Registry.PlainHTTP },
 		list(f, "speak http instead of https to this registry, given as host:port (always done on loopback)"))
 	o.addCredentialsTo(f)

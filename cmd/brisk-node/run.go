@@ -16,10 +16,12 @@ import (
 
 	"github.com/brisk-project/brisk/lazyfs"
 	"github.com/brisk-project/brisk/lazyfs/keeper"
+	"github.com/brisk-project/brisk/lazyfs/snapshotter"
 	"github.com/brisk-project/brisk/node"
 	"github.com/brisk-project/brisk/node/agent"
 	nodeconfig "github.com/brisk-project/brisk/node/config"
 	"github.com/brisk-project/brisk/node/ops"
+	"github.com/brisk-project/brisk/node/pressure"
 	"github.com/brisk-project/brisk/p2p"
 )
 
@@ -132,6 +134,7 @@ func run(ctx context.Context, cfg nodeconfig.Config, stderr io.Writer) error {
 		Mode: agent.Mode(cfg.Snapshotter.Mode), WriteIndexes: cfg.Snapshotter.WriteIndexes,
 		Socket: cfg.Socket, LookupTimeout: time.Duration(cfg.Snapshotter.LookupTimeout),
 		FetchTimeout: time.Duration(cfg.Snapshotter.FetchTimeout), AsyncRemove: cfg.Snapshotter.AsyncRemove,
+		Idle: snapshotter.IdleMounts{Max: int(cfg.Snapshotter.IdleMounts), For: time.Duration(cfg.Snapshotter.IdleTime)}, Pressure: pressure.Config{Logger: log}.Watch,
 		Containerd: cfg.Containerd.Address, MinFree: int64(cfg.Cache.MinFree),
 		Credentials: known.names, Repositories: known.store.Status,
 	})

@@ -52,6 +52,9 @@ func printStatus(w io.Writer, status agent.Status) error {
 		fmt.Fprintln(&text, "not ready:   ", reason)
 	}
 	fmt.Fprintln(&text, "mounted with:", status.Backend)
+	if status.MaxIdleMounts > 0 {
+		fmt.Fprintf(&text, "idle mounts:  %d of at most %d, for the next containers of their images\n", status.IdleMounts, status.MaxIdleMounts)
+	}
 	if status.PeerID != "" {
 		fmt.Fprintln(&text, "peer:        ", status.PeerID)
 	}

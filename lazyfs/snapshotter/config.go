@@ -53,6 +53,11 @@ type Config struct {
 	// RetryAfter is how long an image that has no index is not looked up again; zero
 	// means 30 s.
 	RetryAfter time.Duration
+	// Idle bounds the mounts that are kept when no snapshot uses them any more. The zero value
+	// keeps none.
+	Idle IdleMounts
+	// Now is the clock of idle mounts; nil means [time.Now].
+	Now func() time.Time
 	// AsyncRemove leaves the files of removed snapshots to the next Cleanup, be it
 	// containerd's or one of Run.
 	AsyncRemove bool
@@ -76,6 +81,9 @@ func New(ctx context.Context, cfg Config) (*Snapshotter, error) {
 	cfg.LookupTimeout = orDefault(cfg.LookupTimeout, defaultLookupTimeout)
 	cfg.FetchTimeout = orDefault(cfg.FetchTimeout, defaultFetchTimeout)
 	cfg.RetryAfter = orDefault(cfg.RetryAfter, defaultRetryAfter)
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}

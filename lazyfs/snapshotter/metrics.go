@@ -12,6 +12,10 @@ type metrics struct {
 	pulls  *prometheus.CounterVec
 	lookup prometheus.Histogram
 	mounts prometheus.Gauge
+
+	idleMounts prometheus.Gauge
+	reusedIdle prometheus.Counter
+	gaveUp     *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -28,10 +32,20 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Buckets: prometheus.ExponentialBuckets(0.01, 2, 12),
 		}),
 		mounts: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "brisk_snapshotter_mounts", Help: "Mounts of images that snapshots use, or used a moment ago.",
+			Name: "brisk_snapshotter_mounts", Help: "Mounts of images, those that no snapshot uses included.",
 		}),
+		idleMounts: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "brisk_snapshotter_idle_mounts", Help: "Mounts of images that no snapshot uses, kept for the next container.",
+		}),
+		reusedIdle: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "brisk_snapshotter_idle_mounts_reused_total", Help: "Idle mounts that a snapshot was made on.",
+		}),
+		gaveUp: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "brisk_snapshotter_idle_mounts_unmounted_total",
+			Help: "Idle mounts that were unmounted, by reason: number, age, pressure, removed, false-index.",
+		}, []string{"reason"}),
 	}
-	for _, c := range []prometheus.Collector{m.pulls, m.lookup, m.mounts} {
+	for _, c := range []prometheus.Collector{m.pulls, m.lookup, m.mounts, m.idleMounts, m.reusedIdle, m.gaveUp} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("registering the metrics of snapshots: %w", err)
 		}
@@ -62,4 +76,25 @@ func (m *metrics) mounted(delta int) {
 		return
 	}
 	m.mounts.Add(float64(delta))
+}
+
+func (m *metrics) idle(n int) {
+	if m == nil {
+		return
+	}
+	m.idleMounts.Set(float64(n))
+}
+
+func (m *metrics) reused() {
+	if m == nil {
+		return
+	}
+	m.reusedIdle.Inc()
+}
+
+func (m *metrics) unmounted(reason string) {
+	if m == nil || reason == "" {
+		return
+	}
+	m.gaveUp.WithLabelValues(reason).Inc()
 }

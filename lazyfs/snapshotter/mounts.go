@@ -2,7 +2,6 @@ package snapshotter
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -24,26 +23,35 @@ const unmountTimeout = 5 * time.Second
 // them can be forgotten.
 const keptGone = 64
 
-// mountTable holds the mounts of lazy snapshots, each made for its first user and
-// undone after its last one. Users are snapshots, by number.
+// mountTable holds the mounts of lazy snapshots, each made for its first user. After its
+// last one it is idle: [mountTable.tidy] undoes it, at once or some time later. Users are
+// snapshots, by number.
 type mountTable struct {
 	root    string
 	images  Images
+	idle    IdleMounts
+	check   func(id string, layers int) error // nil if nothing is ever wrong
+	now     func() time.Time
 	log     *slog.Logger
 	metrics *metrics
 	nudge   func() // asks for tidy
 
 	adopted chan struct{} // closed when the mounts of a process before are known
 
-	mu     sync.Mutex // guards the maps, and the users in them
+	mu     sync.Mutex // guards the map, and of its values what says so
 	mounts map[string]*lazyMount
 }
 
 // lazyMount is the mount of one lazy snapshot.
 type lazyMount struct {
-	ref   lazyRef
-	users map[string]struct{}
-	gone  map[string]struct{} // users before; an overlay of theirs may still be mounted
+	ref lazyRef
+
+	// The lock of the table guards these.
+	users     map[string]struct{}
+	gone      map[string]struct{} // users before; an overlay of theirs may still be mounted
+	live      bool                // whether it is mounted
+	idleSince time.Time           // when the last user went, if there are none
+	unwanted  string              // why an idle mount is not kept, empty if nothing speaks against it
 
 	mu      sync.Mutex // held while mounting and unmounting; taken before the table's
 	mounted Mounted    // nil if it is not
@@ -51,14 +59,15 @@ type lazyMount struct {
 
 func newMountTable(cfg Config, m *metrics, nudge func()) *mountTable {
 	return &mountTable{
-		root: cfg.Root, images: cfg.Images, log: cfg.Logger, metrics: m, nudge: nudge,
+		root: cfg.Root, images: cfg.Images, idle: cfg.Idle, check: cfg.Check, now: cfg.Now,
+		log: cfg.Logger, metrics: m, nudge: nudge,
 		mounts: make(map[string]*lazyMount), adopted: make(chan struct{}),
 	}
 }
 
-// adopt goes on with the mounts of a process before this one. Those that no snapshot
-// uses any more are for tidy.
-func (t *mountTable) adopt(restored map[string]Mounted) {
+// adopt goes on with the mounts of a process before this one. Those without users are idle
+// since the process before has said so; refs are the lazy snapshots that there are, by number.
+func (t *mountTable) adopt(restored map[string]Mounted, refs map[string]lazyRef) {
 	t.mu.Lock()
 	for target, mounted := range restored {
 		snapshot := filepath.Base(filepath.Dir(target))
@@ -67,14 +76,23 @@ func (t *mountTable) adopt(restored map[string]Mounted) {
 		}
 		m := t.mounts[snapshot]
 		if m == nil {
-			m = &lazyMount{ref: lazyRef{snapshot: snapshot}, users: make(map[string]struct{}), gone: make(map[string]struct{})}
+			m = newLazyMount(lazyRef{snapshot: snapshot})
+			m.idleSince = t.readIdleSince(snapshot)
 			t.mounts[snapshot] = m
 		}
-		m.mounted = mounted // nobody mounts before adopted is closed
+		if ref, ok := refs[snapshot]; ok {
+			m.ref = ref
+		}
+		m.mounted, m.live = mounted, true // nobody mounts before adopted is closed
 		t.metrics.mounted(1)
 	}
+	t.countIdleLocked()
 	t.mu.Unlock()
 	close(t.adopted)
+}
+
+func newLazyMount(ref lazyRef) *lazyMount {
+	return &lazyMount{ref: ref, users: make(map[string]struct{}), gone: make(map[string]struct{})}
 }
 
 // use adds a user without mounting anything.
@@ -83,14 +101,19 @@ func (t *mountTable) use(ref lazyRef, user string) *lazyMount {
 	defer t.mu.Unlock()
 	m := t.mounts[ref.snapshot]
 	if m == nil {
-		m = &lazyMount{ref: ref, users: make(map[string]struct{}), gone: make(map[string]struct{})}
+		m = newLazyMount(ref)
 		t.mounts[ref.snapshot] = m
 	}
 	if m.ref.image == "" {
 		m.ref = ref // it was adopted
 	}
+	if m.live && len(m.users) == 0 {
+		t.metrics.reused()
+	}
 	m.users[user] = struct{}{}
+	m.unwanted = ""
 	delete(m.gone, user)
+	t.countIdleLocked()
 	return m
 }
 
@@ -125,8 +148,22 @@ func (t *mountTable) mount(ctx context.Context, m *lazyMount) error {
 		return fmt.Errorf("mounting %d layers of image %s: %w", m.ref.layers, m.ref.image, err)
 	}
 	m.mounted = mounted
-	t.metrics.mounted(1)
+	t.setLive(m, true)
 	return nil
+}
+
+// setLive notes whether a mount is mounted. The caller holds the lock of the mount.
+func (t *mountTable) setLive(m *lazyMount, live bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	m.live = live
+	if live {
+		t.metrics.mounted(1)
+	} else {
+		t.metrics.mounted(-1)
+		t.metrics.unmounted(m.unwanted)
+	}
+	t.countIdleLocked()
 }
 
 // swap makes one user of another.
@@ -139,16 +176,19 @@ func (t *mountTable) swap(snapshot, before, after string) {
 	}
 }
 
-// release removes a user. The mount is undone with the last one, unless somebody still
-// has it mounted; then [mountTable.tidy] does it later.
+// release removes a user. If idle mounts are not kept the mount is undone with the last
+// one, unless somebody still has it mounted; then [mountTable.tidy] does it later.
 func (t *mountTable) release(ctx context.Context, snapshot, user string) {
 	t.mu.Lock()
 	m := t.mounts[snapshot]
-	crowded := false
+	crowded, idle := false, false
 	if m != nil {
 		delete(m.users, user)
 		m.gone[user] = struct{}{}
 		crowded = len(m.gone) > keptGone
+		idle = m.live && len(m.users) == 0 && t.idle.Max > 0
+		m.idleSince = t.now()
+		t.countIdleLocked()
 	}
 	t.mu.Unlock()
 	if m == nil {
@@ -156,6 +196,11 @@ func (t *mountTable) release(ctx context.Context, snapshot, user string) {
 	}
 	if crowded {
 		t.forgetGone(ctx, m)
+	}
+	if idle {
+		t.writeIdleSince(ctx, m)
+		t.nudge()
+		return
 	}
 	done, err := t.unmount(ctx, m)
 	if err != nil {
@@ -198,11 +243,11 @@ func (t *mountTable) drop(ctx context.Context, user string) {
 	}
 }
 
-// unmount unmounts what has no users. It reports whether there is nothing left to do.
+// unmount unmounts what has no users and is not kept. It reports whether there is nothing left to do.
 func (t *mountTable) unmount(ctx context.Context, m *lazyMount) (bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if t.used(m) {
+	if t.wanted(m) {
 		return true, nil
 	}
 	if m.mounted != nil {
@@ -216,7 +261,7 @@ func (t *mountTable) unmount(ctx context.Context, m *lazyMount) (bool, error) {
 			return false, err
 		}
 		m.mounted = nil
-		t.metrics.mounted(-1)
+		t.setLive(m, false)
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -226,10 +271,11 @@ func (t *mountTable) unmount(ctx context.Context, m *lazyMount) (bool, error) {
 	return true, nil
 }
 
-func (t *mountTable) used(m *lazyMount) bool {
+// wanted reports whether a mount has users or is kept without.
+func (t *mountTable) wanted(m *lazyMount) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return len(m.users) > 0
+	return len(m.users) > 0 || m.live && m.unwanted == "" && t.idle.Max > 0
 }
 
 // busy reports whether something on top of the mount is still mounted. The kernel would
@@ -291,25 +337,4 @@ func (t *mountTable) mounted(snapshot string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.mounts[snapshot] != nil
-}
-
-// tidy unmounts what was busy when its last user went. It reports whether something
-// still is.
-func (t *mountTable) tidy(ctx context.Context) (bool, error) {
-	t.mu.Lock()
-	all := make([]*lazyMount, 0, len(t.mounts))
-	for _, m := range t.mounts {
-		if len(m.users) == 0 {
-			all = append(all, m)
-		}
-	}
-	t.mu.Unlock()
-	var errs []error
-	left := false
-	for _, m := range all {
-		done, err := t.unmount(ctx, m)
-		left = left || !done
-		errs = append(errs, err)
-	}
-	return left, errors.Join(errs...)
 }

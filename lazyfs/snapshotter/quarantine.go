@@ -80,6 +80,7 @@ func (s *Snapshotter) Quarantine(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("hiding quarantined layers from pulls: %w", err)
 	}
+	s.nudge() // idle mounts of them are given up
 	return nil
 }
 

@@ -22,8 +22,8 @@ const doomedPrefix = "removed-"
 // tidyInterval is how long what could not be cleaned up is left alone.
 const tidyInterval = 2 * time.Second
 
-// Run cleans up until ctx ends: what a process before left, mounts that were busy when
-// their last user went, images without snapshots. It must be called once. Pulls that
+// Run cleans up until ctx ends: what a process before left, mounts that nobody uses and that
+// are not to be kept, images without snapshots. It must be called once. Pulls that
 // wait for a look-up when it ends fail.
 func (s *Snapshotter) Run(ctx context.Context) error {
 	s.adopt(ctx)
@@ -42,8 +42,8 @@ func (s *Snapshotter) Run(ctx context.Context) error {
 		case <-timer.C:
 		}
 		timer.Stop()
-		if again := s.tidy(ctx); again {
-			timer.Reset(tidyInterval)
+		if next := s.tidy(ctx); next > 0 {
+			timer.Reset(next)
 		}
 	}
 }
@@ -56,7 +56,28 @@ func (s *Snapshotter) adopt(ctx context.Context) {
 			s.log.WarnContext(ctx, "mounts of the process before are lost", "error", err)
 		}
 	}
-	s.mounts.adopt(restored)
+	refs := make(map[string]lazyRef)
+	err := s.walk(ctx, func(_ context.Context, id string, info snapshots.Info) error {
+		if ref, lazy, err := refOf(id, info); err == nil && lazy {
+			refs[id] = ref
+		}
+		return nil
+	})
+	if err != nil {
+		s.log.WarnContext(ctx, "images of mounts of the process before are not known", "error", err)
+	}
+	s.mounts.adopt(restored, refs)
+}
+
+// IdleMounts returns the mounts that no snapshot uses, those that were used last first.
+func (s *Snapshotter) IdleMounts() []IdleStatus { return s.mounts.status() }
+
+// Relieve gives up half of the idle mounts, at least one if there is any: the machine is short
+// of memory. Run unmounts them.
+func (s *Snapshotter) Relieve() {
+	if s.mounts.relieve() {
+		s.nudge()
+	}
 }
 
 // nudge gives Run something to do.
@@ -67,9 +88,10 @@ func (s *Snapshotter) nudge() {
 	}
 }
 
-// tidy does what Run is there for. It reports whether there is something left to do.
-func (s *Snapshotter) tidy(ctx context.Context) (again bool) {
-	busy, err := s.mounts.tidy(ctx)
+// tidy does what Run is there for. It returns after what time there is more to do, zero if
+// there is nothing.
+func (s *Snapshotter) tidy(ctx context.Context) (next time.Duration) {
+	busy, next, err := s.mounts.tidy(ctx, s.numbers)
 	if err != nil {
 		s.log.WarnContext(ctx, "images that no snapshot uses stay mounted until they can be unmounted", "error", err)
 	}
@@ -80,7 +102,25 @@ func (s *Snapshotter) tidy(ctx context.Context) (again bool) {
 	if err != nil {
 		s.log.WarnContext(ctx, "images without snapshots are not dropped", "error", err)
 	}
-	return busy || !done
+	if (busy || !done) && (next == 0 || next > tidyInterval) {
+		return tidyInterval
+	}
+	return next
+}
+
+// numbers returns the names of all snapshots by number.
+func (s *Snapshotter) numbers(ctx context.Context) (ids map[string]string, err error) {
+	err = s.store.WithTransaction(ctx, false, func(ctx context.Context) error {
+		ids, err = storage.IDMap(ctx)
+		return err
+	})
+	if errdefs.IsNotFound(err) { // there is no bucket in a new database
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listing snapshots: %w", err)
+	}
+	return ids, nil
 }
 
 // retain says which images have snapshots, unless one is being looked up.

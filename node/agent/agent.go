@@ -49,6 +49,11 @@ type Config struct {
 	// FetchTimeout and AsyncRemove are those of the snapshotter.
 	FetchTimeout time.Duration
 	AsyncRemove  bool
+	// Idle and Now are those of the snapshotter. Pressure, if set, calls its argument whenever
+	// the machine is short of memory, until ctx ends: idle mounts are given up then.
+	Idle     snapshotter.IdleMounts
+	Now      func() time.Time
+	Pressure func(ctx context.Context, short func()) error
 	// Containerd is the socket of containerd; empty leaves it out of what makes the
 	// agent ready. MinFree is how many bytes of the disk have to be free for that.
 	Containerd string
@@ -88,6 +93,7 @@ func New(ctx context.Context, cfg Config) (*Agent, error) {
 	snapshots, err := snapshotter.New(ctx, snapshotter.Config{
 		Root: filepath.Join(cfg.Node.Dir, "snapshotter"), Images: known, Restored: known.restored, Unpacked: onUnpacked, Check: known.check,
 		LookupTimeout: cfg.LookupTimeout, FetchTimeout: cfg.FetchTimeout, AsyncRemove: cfg.AsyncRemove,
+		Idle: cfg.Idle, Now: cfg.Now,
 		Logger: cfg.Node.Log, Registerer: cfg.Node.Metrics,
 	})
 	if err != nil {
@@ -162,10 +168,20 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		if a.indexer != nil {
 			inner.Go(func() error { a.indexer.run(ctx); return nil })
 		}
+		if a.cfg.Pressure != nil && a.cfg.Idle.Max > 0 {
+			inner.Go(func() error { a.watchMemory(ctx); return nil })
+		}
 		inner.Go(func() error { defer cancel(); return a.serve(ctx, listener) })
 		return errors.Join(inner.Wait(), a.snapshots.Close())
 	})
 	return group.Wait()
+}
+
+// watchMemory gives idle mounts up while memory is short. An agent works without that.
+func (a *Agent) watchMemory(ctx context.Context) {
+	if err := a.cfg.Pressure(ctx, a.snapshots.Relieve); err != nil && ctx.Err() == nil {
+		a.log.WarnContext(ctx, "idle mounts are not given up when memory is short", "error", err)
+	}
 }
 
 // listen makes the socket. The directory of the node is locked, so a socket of that name

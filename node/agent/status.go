@@ -28,6 +28,10 @@ type Status struct {
 	Credentials []string `json:"credentials"`
 	// Repositories are those whose credentials are known, and where these come from.
 	Repositories []credential.Status `json:"repositories"`
+	// IdleMounts is how many images are mounted without a container, MaxIdleMounts how many
+	// there may be.
+	IdleMounts    int `json:"idleMounts"`
+	MaxIdleMounts int `json:"maxIdleMounts"`
 	// Images are those that are loaded lazily, and those pulled last that are not.
 	Images []ImageStatus `json:"images"`
 }
@@ -43,6 +47,10 @@ type ImageStatus struct {
 	Detail string `json:"detail,omitempty"`
 	// Pulled is when the image was pulled, zero if that is not known any more.
 	Pulled time.Time `json:"pulled,omitzero"`
+
+	// IdleSince is when the last container was removed, if the image is still mounted for the
+	// next one.
+	IdleSince time.Time `json:"idleSince,omitzero"`
 
 	// Of an image that is not lazy the agent knows no more.
 	*node.ImageStatus
@@ -74,13 +82,15 @@ func (a *Agent) Status(ctx context.Context) (Status, error) {
 	for _, err := range a.NotReady(ctx) {
 		status.NotReady = append(status.NotReady, err.Error())
 	}
+	idle := a.snapshots.IdleMounts()
+	status.IdleMounts, status.MaxIdleMounts = len(idle), a.cfg.Idle.Max
 	var err error
-	status.Images, err = a.images(ctx)
+	status.Images, err = a.images(ctx, idle)
 	return status, err
 }
 
 // images tells of all images.
-func (a *Agent) images(ctx context.Context) ([]ImageStatus, error) {
+func (a *Agent) images(ctx context.Context, idle []snapshotter.IdleStatus) ([]ImageStatus, error) {
 	pulls := make(map[[2]string]snapshotter.PullStatus)
 	for _, pull := range a.snapshots.Pulls() {
 		pulls[[2]string{pull.Image, pull.Manifest}] = pull
@@ -100,6 +110,9 @@ func (a *Agent) images(ctx context.Context) ([]ImageStatus, error) {
 		}
 		held := a.node.ImageStatus(opened)
 		status := ImageStatus{Image: opened.Name, Manifest: opened.Digest.String(), Lazy: true, ImageStatus: &held}
+		if i := slices.IndexFunc(idle, func(m snapshotter.IdleStatus) bool { return m.Image == id }); i >= 0 {
+			status.IdleSince = idle[i].Since
+		}
 		key := [2]string{status.Image, status.Manifest}
 		if pull, ok := pulls[key]; ok {
 			status.Reason, status.Detail, status.Pulled = string(pull.Reason), pull.Detail, pull.Started

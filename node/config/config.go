@@ -91,6 +91,10 @@ type Snapshotter struct {
 	FetchTimeout  Duration `yaml:"fetchTimeout"`
 	// AsyncRemove leaves the files of removed snapshots to the next clean-up.
 	AsyncRemove bool `yaml:"asyncRemove"`
+	// IdleMounts is how many images stay mounted without a container, IdleTime how long
+	// each of them does.
+	IdleMounts int64    `yaml:"idleMounts"`
+	IdleTime   Duration `yaml:"idleTime"`
 }
 
 // Registry says how registries are talked to.
@@ -209,6 +213,7 @@ func Default() Config {
 		Snapshotter: Snapshotter{
 			Mode: "auto", WriteIndexes: true,
 			LookupTimeout: Duration(time.Second), FetchTimeout: Duration(20 * time.Second),
+			IdleMounts: 16, IdleTime: Duration(time.Hour),
 		},
 		Registry:   Registry{PlainHTTP: []string{}, ConfigPath: DefaultConfigPath},
 		Peers:      Peers{Listen: []string{}, Members: []string{}},

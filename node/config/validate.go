@@ -22,6 +22,8 @@ const (
 	maxSocket = 107
 	// maxTimeout is longer than anybody waits.
 	maxTimeout = time.Hour
+	// maxIdle is more mounts than nodes have images.
+	maxIdle = 10_000
 	// minScrub is how long it takes at least to read a whole cache.
 	minScrub = time.Hour
 )
@@ -71,13 +73,11 @@ func (c *Config) Validate() error {
 	p.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	p.oneOf("log.format", c.Log.Format, "text", "json")
 	c.Cache.validate(&p)
-	p.oneOf("snapshotter.mode", c.Snapshotter.Mode, "auto", "lazy", "fill", "plain")
+	c.Snapshotter.validate(&p)
 	if c.Mount.Backend != "" {
 		p.oneOf("mount.backend", c.Mount.Backend, "erofs", "loop", "tree")
 	}
 	p.timeout("mount.readTimeout", c.Mount.ReadTimeout)
-	p.timeout("snapshotter.lookupTimeout", c.Snapshotter.LookupTimeout)
-	p.timeout("snapshotter.fetchTimeout", c.Snapshotter.FetchTimeout)
 	for i, host := range c.Registry.PlainHTTP {
 		if host == "" || strings.ContainsAny(host, "/ ") {
 			p.add(fmt.Sprintf("registry.plainHTTP[%d]", i), "%q is not host:port", host)
@@ -106,6 +106,18 @@ func (c *Config) Validate() error {
 		p.add("process.memoryLimit", "%s is less than %s", FormatSize(limit), FormatSize(minLimit))
 	}
 	return errors.Join(p.errs...)
+}
+
+func (s *Snapshotter) validate(p *problems) {
+	p.oneOf("snapshotter.mode", s.Mode, "auto", "lazy", "fill", "plain")
+	p.timeout("snapshotter.lookupTimeout", s.LookupTimeout)
+	p.timeout("snapshotter.fetchTimeout", s.FetchTimeout)
+	if s.IdleMounts < 0 || s.IdleMounts > maxIdle {
+		p.add("snapshotter.idleMounts", "%d is not between 0 and %d", s.IdleMounts, maxIdle)
+	}
+	if s.IdleTime < 0 {
+		p.add("snapshotter.idleTime", "%s is less than 0", FormatDuration(s.IdleTime))
+	}
 }
 
 func (c *Cache) validate(p *problems) {

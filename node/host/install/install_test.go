@@ -20,6 +20,7 @@ import (
 
 	"github.com/brisk-project/brisk/image/convert"
 	"github.com/brisk-project/brisk/image/registry"
+	"github.com/brisk-project/brisk/lazyfs/snapshotter"
 	"github.com/brisk-project/brisk/node"
 	"github.com/brisk-project/brisk/node/agent"
 	containerdapi "github.com/brisk-project/brisk/node/containerd"
@@ -186,6 +187,7 @@ func (s *site) serve() {
 			Log: slog.New(slog.NewTextHandler(s.t.Output(), nil)),
 		},
 		Socket: s.cfg.Target.Socket, LookupTimeout: 20 * time.Second,
+		Idle: snapshotter.IdleMounts{Max: 16, For: time.Hour},
 	})
 	if err != nil {
 		s.t.Fatal(err)

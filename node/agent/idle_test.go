@@ -1,0 +1,246 @@
+package agent_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/brisk-project/brisk/lazyfs"
+	"github.com/brisk-project/brisk/lazyfs/snapshotter"
+	"github.com/brisk-project/brisk/node/agent"
+	"github.com/brisk-project/brisk/test/containerdtest"
+	"github.com/brisk-project/brisk/test/registrytest"
+	"github.com/brisk-project/brisk/test/require"
+)
+
+// clock is a clock that only moves when it is told to.
+type clock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func (c *clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *clock) advance(by time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(by)
+}
+
+// idleNode is an agent that keeps idle mounts, and images for it.
+type idleNode struct {
+	*running
+	t      *testing.T
+	clock  *clock
+	images []pushed
+	log    *lockedBuffer
+	short  chan struct{} // has something in it when memory is short
+}
+
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) count(text string) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return strings.Count(b.buf.String(), text)
+}
+
+// newIdleNode starts an agent that keeps as many idle mounts for an hour, and pulls as many
+// images.
+func newIdleNode(t *testing.T, keep, images int, backend lazyfs.Backend) *idleNode {
+	t.Helper()
+	require.FUSE(t)
+	n := &idleNode{t: t, clock: &clock{now: time.Now()}, log: &lockedBuffer{}, short: make(chan struct{})}
+	reg := registrytest.New(t, registrytest.Config{})
+	for i := range images {
+		layers := fileLayers(t, 1, 600<<10+i)
+		n.images = append(n.images, push(t, reg, fmt.Sprintf("app%d:v1", i), true, layers...))
+	}
+	n.running = start(t, filepath.Join(t.TempDir(), "brisk"), func(cfg *agent.Config) {
+		cfg.Node.Backend = backend
+		cfg.Node.Log = slog.New(slog.NewTextHandler(io.MultiWriter(testLog{t}, n.log), nil))
+		cfg.Idle, cfg.Now = snapshotter.IdleMounts{Max: keep, For: time.Hour}, n.clock.Now
+		cfg.Pressure = func(ctx context.Context, short func()) error {
+			for {
+				select {
+				case <-n.short:
+					short()
+				case <-ctx.Done():
+					return nil
+				}
+			}
+		}
+	})
+	for _, image := range n.images {
+		n.pull(t, image)
+	}
+	return n
+}
+
+// use makes a snapshot of an image, reads it, removes the snapshot, and returns the number of the
+// mount.
+func (n *idleNode) use(image int) uint64 {
+	n.t.Helper()
+	mounts, err := n.Prepare(n.t.Context(), "used", n.images[image].chain[0].String())
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	dir, undo := mountOn(n.t, mounts)
+	requireFiles(n.t, dir, n.images[image].layers, 1)
+	undo()
+	var lower string
+	for _, option := range mounts[0].Options {
+		if path, ok := strings.CutPrefix(option, "lowerdir="); ok {
+			lower = path
+		}
+	}
+	var stat unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, lower, 0, unix.STATX_MNT_ID, &stat); err != nil {
+		n.t.Fatal(err)
+	}
+	remove(n.t, n, "used")
+	return stat.Mnt_id
+}
+
+// requireIdle waits until just these images are mounted and idle, the first one used last.
+func (n *idleNode) requireIdle(images ...int) {
+	n.t.Helper()
+	want := make([]string, 0, len(images))
+	for _, image := range images {
+		info, err := n.Stat(n.t.Context(), n.images[image].chain[0].String())
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		want = append(want, info.Labels[snapshotter.LabelImage])
+	}
+	containerdtest.Await(n.t, fmt.Sprintf("the images %v being idle", images), containerdtest.Patience, func() bool {
+		var got []string
+		for _, idle := range n.agent.Snapshots().IdleMounts() {
+			got = append(got, idle.Image)
+		}
+		return strings.Join(got, " ") == strings.Join(want, " ")
+	})
+	containerdtest.Await(n.t, "others being unmounted", containerdtest.Patience, func() bool {
+		roots := 0
+		for _, point := range mountsBelow(n.t, n.dir) {
+			if strings.HasSuffix(point, "/fs") {
+				roots++
+			}
+		}
+		return roots == len(images)
+	})
+}
+
+func TestIdleMountIsReused(t *testing.T) {
+	for _, backend := range lazyfs.Backends() {
+		t.Run(string(backend), func(t *testing.T) {
+			n := newIdleNode(t, 2, 1, backend)
+			first := n.use(0)
+			n.requireIdle(0)
+			status, err := n.agent.Status(t.Context())
+			if err != nil || status.IdleMounts != 1 || len(status.Images) != 1 || !status.Images[0].IdleSince.Equal(n.clock.Now()) {
+				t.Errorf("status %+v, %v", status, err)
+			}
+			if second := n.use(0); second != first {
+				t.Errorf("the second snapshot is on mount %d, the first one was on %d", second, first)
+			}
+			if made := n.log.count("msg=mounted"); made != 1 {
+				t.Errorf("the image was mounted %d times", made)
+			}
+		})
+	}
+}
+
+func TestIdleMountsAreBoundedInNumber(t *testing.T) {
+	n := newIdleNode(t, 2, 3, "")
+	for image := range 3 {
+		n.use(image)
+		n.clock.advance(time.Minute)
+	}
+	n.requireIdle(2, 1)
+	n.use(1)
+	n.clock.advance(time.Minute)
+	n.use(0)
+	n.requireIdle(0, 1)
+}
+
+func TestIdleMountsAreBoundedInTime(t *testing.T) {
+	n := newIdleNode(t, 5, 2, "")
+	n.use(0)
+	n.clock.advance(59 * time.Minute)
+	n.use(1)
+	n.requireIdle(1, 0)
+	n.clock.advance(2 * time.Minute)
+	n.use(1)
+	n.requireIdle(1)
+}
+
+// TestIdleMountGoesWithItsImage removes images whose mounts are idle, as containerd does.
+func TestIdleMountGoesWithItsImage(t *testing.T) {
+	n := newIdleNode(t, 5, 2, "")
+	n.use(0)
+	n.use(1)
+	n.requireIdle(1, 0)
+	remove(t, n, n.images[0].chain[0].String())
+	n.requireIdle(1)
+	remove(t, n, n.images[1].chain[0].String())
+	requireNothing(t, n.dir)
+	n.pull(t, n.images[0])
+	n.use(0)
+	n.requireIdle(0)
+}
+
+// TestFailedSnapshotLeavesNoIdleMount removes an image while a snapshot of it is made that
+// fails.
+func TestFailedSnapshotLeavesNoIdleMount(t *testing.T) {
+	n := newIdleNode(t, 5, 1, "")
+	parent := n.images[0].chain[0].String()
+	if _, err := n.Prepare(t.Context(), "taken", ""); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.Prepare(t.Context(), "taken", parent); !errdefs.IsAlreadyExists(err) {
+		t.Errorf("a snapshot with a name that is taken: %v", err)
+	}
+	remove(t, n, "taken", parent)
+	requireNothing(t, n.dir)
+}
+
+func TestMemoryPressureGivesIdleMountsUp(t *testing.T) {
+	n := newIdleNode(t, 5, 3, "")
+	for image := range 3 {
+		n.use(image)
+		n.clock.advance(time.Minute)
+	}
+	n.requireIdle(2, 1, 0)
+	n.short <- struct{}{}
+	n.requireIdle(2)
+	n.use(1)
+	n.requireIdle(1, 2)
+	n.short <- struct{}{}
+	n.requireIdle(1)
+	n.short <- struct{}{}
+	n.requireIdle()
+}
