@@ -21,8 +21,12 @@ import (
 	"github.com/brisk-project/brisk/test/require"
 )
 
-// maxIndexShare is the most that an index may take of the image it belongs to.
-const maxIndexShare = 0.025
+const (
+	// maxIndexShare is the most that an index may take of the image it belongs to.
+	maxIndexShare = 0.025
+	// maxHeadShare is the most of an index that a mount may need.
+	maxHeadShare = 0.3
+)
 
 // images are the images to convert: large files and many, small files and very many.
 func images(tb testing.TB) map[string]func(context.Context, string) (v1.Image, error) {
@@ -92,7 +96,7 @@ func push(tb testing.TB, kind string, build func(context.Context, string) (v1.Im
 }
 
 // converted is what a conversion of all layers of an image amounts to, in bytes.
-type converted struct{ stream, stored, indexes int64 }
+type converted struct{ stream, stored, indexes, heads int64 }
 
 // convert runs brisk convert. The state of the ended process tells its CPU time.
 func convertImage(tb testing.TB, brisk, ref string) (converted, *os.ProcessState) {
@@ -104,14 +108,14 @@ func convertImage(tb testing.TB, brisk, ref string) (converted, *os.ProcessState
 		tb.Fatalf("brisk convert: %v", err)
 	}
 	var result struct {
-		Layers []struct{ StreamSize, BlobSize, IndexSize int64 }
+		Layers []struct{ StreamSize, BlobSize, IndexSize, HeadSize int64 }
 	}
 	if err := json.Unmarshal(out, &result); err != nil {
 		tb.Fatalf("reading what brisk convert printed: %v", err)
 	}
 	var c converted
 	for _, l := range result.Layers {
-		c.stream, c.stored, c.indexes = c.stream+l.StreamSize, c.stored+l.BlobSize, c.indexes+l.IndexSize
+		c.stream, c.stored, c.indexes, c.heads = c.stream+l.StreamSize, c.stored+l.BlobSize, c.indexes+l.IndexSize, c.heads+l.HeadSize
 	}
 	if c.stream == 0 || c.indexes == 0 {
 		tb.Fatalf("brisk convert tells of no layers: %s", out)
@@ -125,7 +129,12 @@ func TestIndexShare(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			c, _ := convertImage(t, brisk, push(t, kind, build))
 			share := float64(c.indexes) / float64(c.stored)
-			t.Logf("%.1f MB, %.1f MB compressed, indexes %.2f MB: %.2f %%", float64(c.stream)/1e6, float64(c.stored)/1e6, float64(c.indexes)/1e6, 100*share)
+			heads := float64(c.heads) / float64(c.indexes)
+			t.Logf("%.1f MB, %.1f MB compressed, indexes %.2f MB: %.2f %%, of these heads %.0f %%",
+				float64(c.stream)/1e6, float64(c.stored)/1e6, float64(c.indexes)/1e6, 100*share, 100*heads)
+			if c.heads == 0 || heads > maxHeadShare {
+				t.Errorf("a mount needs %.0f %% of the indexes, want at most %.0f %%", 100*heads, 100*maxHeadShare)
+			}
 			if share > maxIndexShare {
 				t.Errorf("the indexes take %.2f %% of the image, want at most %.1f %%", 100*share, 100*maxIndexShare)
 			}

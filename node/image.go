@@ -4,15 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/brisk-project/brisk/image/index"
 	"github.com/brisk-project/brisk/image/registry"
 	"github.com/brisk-project/brisk/internal/block"
 	"github.com/brisk-project/brisk/lazyfs"
@@ -45,6 +44,8 @@ type ImageLayer struct {
 	// length in bytes.
 	Index     block.Digest `json:"index,omitzero"`
 	IndexSize int64        `json:"indexSize,omitempty"`
+	// Head is what a mount needs of the index, zero for all.
+	Head index.Head `json:"head,omitzero"`
 	// Stream is the stream ID, and StreamSize the length of the layer stream in bytes,
 	// known once the index has been fetched.
 	Stream     block.Digest `json:"stream,omitzero"`
@@ -110,7 +111,7 @@ func (n *Node) Find(ctx context.Context, reference string, manifest block.Digest
 			Digest: layer.Digest, DiffID: layer.DiffID, Size: layer.Size, MediaType: layer.MediaType, Foreign: layer.Foreign,
 		}
 		if indexed, ok := artifact.Index(layer.Digest); ok {
-			entry.Index, entry.IndexSize = indexed.Digest, indexed.Size
+			entry.Index, entry.IndexSize, entry.Head = indexed.Digest, indexed.Size, indexed.Head
 		}
 		found.Layers = append(found.Layers, entry)
 	}
@@ -206,73 +207,4 @@ func (n *Node) newlyFetchedLocked() []*Image {
 		images[i] = f.image
 	}
 	return images
-}
-
-// openIndex opens the index of a layer, fetching it if it is not local.
-func (n *Node) openIndex(ctx context.Context, repo name.Repository, layer ImageLayer) (*openLayer, error) {
-	if layer.Index.IsZero() {
-		return nil, fmt.Errorf("%w for it", registry.ErrNoArtifact)
-	}
-	if open, ok := n.layerIndexes.join(layer); ok {
-		return open, nil
-	}
-	file, err := n.indexFile(ctx, repo, layer)
-	if err != nil {
-		return nil, err
-	}
-	open, err := n.openIndexFile(layer, file)
-	if err != nil {
-		return nil, errors.Join(err, file.Close())
-	}
-	return open, nil
-}
-
-func (n *Node) openIndexFile(layer ImageLayer, file *os.File) (*openLayer, error) {
-	info, err := file.Stat()
-	if err != nil {
-		return nil, fmt.Errorf("opening index of layer %s: %w", layer.Digest.Short(), err)
-	}
-	opened, err := registry.OpenIndex(registry.Layer{
-		Digest: layer.Digest, DiffID: layer.DiffID, Size: layer.Size, MediaType: layer.MediaType, Foreign: layer.Foreign,
-	}, file, info.Size())
-	if err != nil {
-		return nil, err
-	}
-	return n.layerIndexes.acquire(layer.Index, opened, file)
-}
-
-// indexFile returns the layer index as a file of the object store, fetched from a
-// peer or else from the registry if it is not there yet.
-func (n *Node) indexFile(ctx context.Context, repo name.Repository, layer ImageLayer) (*os.File, error) {
-	_, err := n.objects.Get(layer.Index, registry.MaxIndexBlob)
-	if errors.Is(err, block.ErrNotFound) {
-		content, err := n.fetchObject(ctx, repo, layer)
-		if err != nil {
-			return nil, err
-		}
-		if err := n.objects.Put(layer.Index, content); err != nil {
-			return nil, err
-		}
-	} else if err != nil {
-		return nil, err
-	}
-	file, err := os.Open(n.objects.Path(layer.Index))
-	if err != nil {
-		return nil, fmt.Errorf("opening layer index: %w", err)
-	}
-	return file, nil
-}
-
-func (n *Node) fetchObject(ctx context.Context, repo name.Repository, layer ImageLayer) ([]byte, error) {
-	if n.peers != nil {
-		content, err := n.peers.Object(ctx, layer.Index, layer.IndexSize)
-		if err == nil {
-			return content, nil
-		}
-		if ctx.Err() != nil {
-			return nil, err
-		}
-		n.log.Debug("peers have no layer index", "digest", layer.Index, "error", err)
-	}
-	return n.cfg.Registry.ReadBlob(ctx, repo, layer.Index, layer.IndexSize, registry.MaxIndexBlob)
 }

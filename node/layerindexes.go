@@ -165,6 +165,9 @@ func (l *layerIndexes) digests() map[block.Digest]struct{} {
 	for digest, open := range l.layers {
 		if open.users > open.lent {
 			all[digest], all[open.StreamID()] = struct{}{}, struct{}{}
+			for piece := range open.PieceDigests() {
+				all[piece] = struct{}{}
+			}
 		}
 	}
 	return all

@@ -143,7 +143,7 @@ func New(cfg Config) (_ *Node, err error) {
 		}
 	}()
 	if n.registry, err = registry.NewSource(cfg.Registry, registry.SourceConfig{
-		Cache: streamCache{n}, Streamed: n.noteStreamed, Registerer: cfg.Metrics,
+		Cache: streamCache{n}, Parts: indexParts{n}, Streamed: n.noteStreamed, Registerer: cfg.Metrics,
 	}); err != nil {
 		return nil, err
 	}

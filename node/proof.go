@@ -1,7 +1,6 @@
 package node
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,7 +12,6 @@ import (
 
 	"github.com/brisk-project/brisk/image/index"
 	"github.com/brisk-project/brisk/image/proof"
-	"github.com/brisk-project/brisk/image/registry"
 	"github.com/brisk-project/brisk/internal/block"
 	"github.com/brisk-project/brisk/lazyfs/scrub"
 )
@@ -111,15 +109,18 @@ func (n *Node) proven(ctx context.Context, stream block.Digest, truth proof.Trut
 // judge compares the index of a layer with what is true of its stream. It reads the index
 // from the object store, which compares the digest: bit rot is no lie.
 func (n *Node) judge(v *verdict, c candidate, check func(*index.Layer) error) error {
-	content, err := n.objects.Get(c.layer.Index, registry.MaxIndexBlob)
+	file, err := n.storedIndex(c.layer)
 	if err != nil {
 		return fmt.Errorf("reading the index of layer %s of %s: %w", c.layer.Digest.Short(), c.image.Name, err)
 	}
-	claimed, err := index.Open(bytes.NewReader(content), int64(len(content)))
+	claimed, err := file.open(c.layer)
 	if err != nil {
-		return fmt.Errorf("opening the index of layer %s of %s: %w", c.layer.Digest.Short(), c.image.Name, err)
+		return errors.Join(fmt.Errorf("judging the index of layer %s of %s: %w", c.layer.Digest.Short(), c.image.Name, err), file.Close())
 	}
 	err = check(claimed)
+	if closeErr := file.Close(); closeErr != nil {
+		return fmt.Errorf("closing the index of layer %s of %s: %w", c.layer.Digest.Short(), c.image.Name, closeErr)
+	}
 	switch {
 	case err == nil:
 		v.right = append(v.right, c.layer.Index)

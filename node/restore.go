@@ -6,11 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 
 	"github.com/brisk-project/brisk/image/index"
-	"github.com/brisk-project/brisk/image/registry"
 	"github.com/brisk-project/brisk/lazyfs"
 )
 
@@ -81,19 +79,11 @@ func (n *Node) reopen(_ context.Context, mount *lazyfs.Mount) (_ []*index.Layer,
 }
 
 func (n *Node) reopenLayer(layer ImageLayer) (*openLayer, error) {
-	// The file is used in place, but has to be right.
-	if _, err := n.objects.Get(layer.Index, registry.MaxIndexBlob); err != nil {
+	file, err := n.storedIndex(layer)
+	if err != nil {
 		return nil, err
 	}
-	file, err := os.Open(n.objects.Path(layer.Index))
-	if err != nil {
-		return nil, fmt.Errorf("opening layer index: %w", err)
-	}
-	open, err := n.openIndexFile(layer, file)
-	if err != nil {
-		return nil, errors.Join(err, file.Close())
-	}
-	return open, nil
+	return n.shareIndex(layer, file)
 }
 
 // takeOver makes the mounts of a process before this one that have been gone on with

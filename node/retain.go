@@ -29,6 +29,7 @@ func (n *Node) Retain(ctx context.Context, images []*Image, objects ...block.Dig
 		}
 		for i, layer := range image.Layers[:image.Indexed()] {
 			keep[layer.Index] = struct{}{}
+			keep[layer.Head.Digest] = struct{}{}
 			keep[layer.Stream] = struct{}{}
 			keep[image.id(i+1)] = struct{}{}
 		}
@@ -76,7 +77,7 @@ func (n *Node) LayerBytes(image *Image, layer int) (size, inodes int64) {
 	if usage, ok := n.disk.LayerUsage(image.Layers[layer].Stream); ok {
 		size, inodes = usage.Bytes, cacheFiles
 	}
-	for _, path := range []string{n.objects.Path(image.Layers[layer].Index), n.fs.MetadataPath(image.id(layer + 1))} {
+	for _, path := range []string{n.objects.Path(image.Layers[layer].Index), n.objects.Path(image.Layers[layer].Head.Digest), n.fs.MetadataPath(image.id(layer + 1))} {
 		if info, err := os.Stat(path); err == nil {
 			size += info.Size()
 			inodes++

@@ -23,6 +23,8 @@ type Layer struct {
 	DiffID    block.Digest `json:"diffID"`
 	BlobSize  int64        `json:"blobSize"`
 	IndexSize int64        `json:"indexSize"`
+	// HeadSize is the length in bytes of what a mount needs of the index, zero for all.
+	HeadSize int64 `json:"headSize,omitempty"`
 	// Reused is set when the index was there already. What follows is then not
 	// known.
 	Reused     bool          `json:"reused"`
@@ -72,8 +74,9 @@ func (c *conversion) indexLayer(ctx context.Context, w *work) error {
 	}
 	w.index = registry.IndexBlob{
 		Layer: w.layer.Digest, DiffID: w.layer.DiffID, Digest: block.Sum(built.Encoded), Size: int64(len(built.Encoded)),
+		Head: built.Head,
 	}
-	w.done.IndexSize, w.done.StreamSize = w.index.Size, built.StreamSize
+	w.done.IndexSize, w.done.HeadSize, w.done.StreamSize = w.index.Size, w.index.Head.Size, built.StreamSize
 	w.done.Entries, w.done.Frames = built.Entries, built.Frames
 	w.done.Elapsed = time.Since(began)
 	c.report.event(Event{Kind: Indexed, Layer: w.layer.Digest, Read: w.layer.Size, Total: w.layer.Size})
@@ -112,7 +115,7 @@ func (c *conversion) reuse(ctx context.Context, w *work, f found) error {
 		}
 	}
 	w.index = f.index
-	w.done.Reused, w.done.IndexSize = true, f.index.Size
+	w.done.Reused, w.done.IndexSize, w.done.HeadSize = true, f.index.Size, f.index.Head.Size
 	c.report.event(Event{Kind: Reused, Layer: w.layer.Digest, Total: w.layer.Size})
 	return nil
 }

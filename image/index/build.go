@@ -32,6 +32,8 @@ type BuildConfig struct {
 type Result struct {
 	// Encoded is the index, ready for [Open].
 	Encoded []byte
+	// Head describes the part of it that [OpenHead] needs, zero if that is all.
+	Head Head
 	// DiffID and StreamSize are digest and length in bytes of the layer stream.
 	DiffID     block.Digest
 	StreamSize int64
@@ -180,12 +182,15 @@ func (b *builder) result(p *tarParser) (*Result, error) {
 		table := appendFrames(nil, b.frames, res.StreamSize, b.compression)
 		sections = append(sections, p.out.pack(sectionFrames, table))
 	}
-	if b.compression == CompressionGzip {
-		sections = append(sections, plain(sectionWindows, windows))
-	}
 	sections = append(sections, p.out.pack(sectionChunks, appendChunkTable(nil, p.out.rows)),
 		plain(sectionEntries, p.out.packed))
+	if b.compression == CompressionGzip {
+		parts := plain(sectionParts, appendParts(nil, windows))
+		parts.extra = true
+		sections = append(sections, parts, plain(sectionWindows, windows))
+	}
 	res.Encoded = assemble(sections)
+	res.Head = headOf(res.Encoded, sections)
 	for _, s := range sections {
 		res.Sections = append(res.Sections, s.section())
 	}

@@ -17,7 +17,20 @@ import (
 // [Layer.BlockDigest].
 //
 // The result is for one goroutine and must be closed. Closing it leaves blob open.
+// The window of the first frame has to be local; [Layer.DecodeFrom] takes one that is not.
 func (l *Layer) Decode(first, count int, blob io.Reader) (io.ReadCloser, error) {
+	if first < 0 || first >= l.FrameCount() {
+		return nil, fmt.Errorf("decoding from frame %d on of a layer with %d", first, l.FrameCount())
+	}
+	window, err := l.Window(first)
+	if err != nil {
+		return nil, err
+	}
+	return l.DecodeFrom(window, first, count, blob)
+}
+
+// DecodeFrom is [Layer.Decode] with the window of the first frame, nil where it has none.
+func (l *Layer) DecodeFrom(window []byte, first, count int, blob io.Reader) (io.ReadCloser, error) {
 	if first < 0 || count <= 0 || count > l.FrameCount()-first {
 		return nil, fmt.Errorf("decoding %d frames from frame %d on of a layer with %d", count, first, l.FrameCount())
 	}
@@ -36,7 +49,7 @@ func (l *Layer) Decode(first, count int, blob io.Reader) (io.ReadCloser, error) 
 	}
 	switch l.info.compression {
 	case CompressionGzip:
-		d.out, err = l.resumeGzip(first, d.in)
+		d.out, err = l.resumeGzip(first, window, d.in)
 	case CompressionZstd:
 		d.out, err = l.resumeZstd(d.in)
 	default:

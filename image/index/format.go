@@ -83,6 +83,7 @@ const (
 	sectionDigests = "DGST"
 	sectionFrames  = "FRAM"
 	sectionWindows = "WNDW"
+	sectionParts   = "WPRT"
 	sectionChunks  = "ENTI"
 	sectionEntries = "ENTS"
 )
@@ -175,7 +176,7 @@ func parseTable(r io.ReaderAt, size int64) ([]Section, error) {
 
 func known(s Section) bool {
 	switch s.Name {
-	case sectionInfo, sectionDigests, sectionFrames, sectionWindows, sectionChunks, sectionEntries:
+	case sectionInfo, sectionDigests, sectionFrames, sectionWindows, sectionParts, sectionChunks, sectionEntries:
 		return s.Version == knownVersion
 	default:
 		return false
@@ -270,7 +271,7 @@ func unpack(dec *zstd.Decoder, stored []byte, raw int, section string) ([]byte, 
 // newPacker returns the compressor of sections and chunks. The same input gives
 // the same output: one goroutine, a fixed level and window.
 func newPacker() (*zstd.Encoder, error) {
-	enc, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedBetterCompression),
+	enc, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedBestCompression),
 		zstd.WithEncoderCRC(false), zstd.WithSingleSegment(true), zstd.WithWindowSize(1<<20))
 	if err != nil {
 		return nil, fmt.Errorf("making a zstd encoder: %w", err)
@@ -284,6 +285,7 @@ type payload struct {
 	stored []byte
 	raw    int
 	packed bool
+	extra  bool // readers that do not know it may pass over it
 }
 
 // plain is a section that is stored as it is.
@@ -292,7 +294,7 @@ func plain(name string, b []byte) payload { return payload{name: name, stored: b
 // section describes the payload to whoever built it.
 func (p payload) section() Section {
 	return Section{
-		Name: p.name, Version: knownVersion, Required: true,
+		Name: p.name, Version: knownVersion, Required: !p.extra,
 		Stored: int64(len(p.stored)), Raw: int64(p.raw), packed: p.packed,
 	}
 }
@@ -310,7 +312,10 @@ func assemble(sections []payload) []byte {
 	out = binary.LittleEndian.AppendUint16(out, uint16(len(sections)))
 	out = binary.LittleEndian.AppendUint32(out, 0)
 	for _, s := range sections {
-		flags := uint16(flagRequired)
+		flags := uint16(0)
+		if !s.extra {
+			flags |= flagRequired
+		}
 		if s.packed {
 			flags |= flagZstd
 		}

@@ -51,13 +51,9 @@ func gzipFrames(cps []gzran.Checkpoint, inputSize, streamSize int64) (rows []fra
 	return rows, windows, nil
 }
 
-// resumeGzip decodes from frame i on. blob stands at the start of the frame.
-func (l *Layer) resumeGzip(i int, blob io.Reader) (io.ReadCloser, error) {
+// resumeGzip decodes from frame i on, with its window. blob stands at the start of the frame.
+func (l *Layer) resumeGzip(i int, window []byte, blob io.Reader) (io.ReadCloser, error) {
 	row := l.frames[i]
-	window := make([]byte, row.windowLength)
-	if err := readAt(l.r, window, l.windows+row.windowOffset, sectionWindows); err != nil {
-		return nil, err
-	}
 	cp := gzran.Checkpoint{In: row.blob, Out: row.stream, Bit: row.place & placeBit, Window: window}
 	if row.place&placeBlock != 0 {
 		cp.Kind = gzran.KindBlock

@@ -47,6 +47,11 @@ type Layer struct {
 	windows  int64 // where section WNDW starts
 	chunks   []chunkRow
 
+	// Of an index of which only the head is local; else zero.
+	head, index block.Digest
+	indexSize   int64
+	partDigests []byte
+
 	gzip gzran.Decoder // both keep the buffers of decoders for the next ones
 	zstd sync.Pool     // of *zstd.Decoder
 }

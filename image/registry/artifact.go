@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
+	"github.com/brisk-project/brisk/image/index"
 	"github.com/brisk-project/brisk/internal/block"
 )
 
@@ -24,6 +26,10 @@ const (
 	AnnotationDiffID = "dev.brisk.layer.diffid"
 	// AnnotationLayer names, on a layer index, the stored blob it was made from.
 	AnnotationLayer = "dev.brisk.layer.digest"
+	// AnnotationHeadSize and AnnotationHeadDigest give, on a layer index, length in bytes and digest
+	// of its head: all but the windows of its checkpoints. They are there together or not at all.
+	AnnotationHeadSize   = "dev.brisk.layer.head.size"
+	AnnotationHeadDigest = "dev.brisk.layer.head.digest"
 	// AnnotationSubject names, on an artifact listed in an image index, the
 	// platform manifest that the artifact belongs to.
 	AnnotationSubject = "dev.brisk.subject"
@@ -49,6 +55,7 @@ type IndexBlob struct {
 	DiffID block.Digest // digest of its layer stream
 	Digest block.Digest // digest of the index
 	Size   int64        // of the index, in bytes
+	Head   index.Head   // what a mount needs of it, zero for all
 }
 
 // Artifact is an index artifact.
@@ -99,11 +106,16 @@ func EncodeArtifact(subject v1.Descriptor, indexes []IndexBlob) ([]byte, error) 
 			continue
 		}
 		seen[b.Layer] = true
+		annotations := map[string]string{AnnotationDiffID: b.DiffID.String(), AnnotationLayer: b.Layer.String()}
+		if b.Head.Size > 0 {
+			annotations[AnnotationHeadSize] = strconv.FormatInt(b.Head.Size, 10)
+			annotations[AnnotationHeadDigest] = b.Head.Digest.String()
+		}
 		manifest.Layers = append(manifest.Layers, v1.Descriptor{
 			MediaType:   LayerMediaType,
 			Size:        b.Size,
 			Digest:      hash(b.Digest),
-			Annotations: map[string]string{AnnotationDiffID: b.DiffID.String(), AnnotationLayer: b.Layer.String()},
+			Annotations: annotations,
 		})
 	}
 	return encodeManifest(manifest)
@@ -157,7 +169,29 @@ func parseIndexBlob(d v1.Descriptor) (IndexBlob, error) {
 	if d.Size <= 0 || d.Size > MaxIndexBlob {
 		return IndexBlob{}, fmt.Errorf("index of %d bytes, the limit is %d", d.Size, MaxIndexBlob)
 	}
-	return IndexBlob{Layer: layer, DiffID: diffID, Digest: digest, Size: d.Size}, nil
+	head, err := parseHead(d)
+	if err != nil {
+		return IndexBlob{}, err
+	}
+	return IndexBlob{Layer: layer, DiffID: diffID, Digest: digest, Size: d.Size, Head: head}, nil
+}
+
+// parseHead reads the annotations of the head of an index, which need not be there.
+func parseHead(d v1.Descriptor) (index.Head, error) {
+	size, sized := d.Annotations[AnnotationHeadSize]
+	digest, named := d.Annotations[AnnotationHeadDigest]
+	if !sized && !named {
+		return index.Head{}, nil
+	}
+	var head index.Head
+	var err error
+	if head.Size, err = strconv.ParseInt(size, 10, 64); err != nil || head.Size <= 0 || head.Size >= d.Size {
+		return index.Head{}, fmt.Errorf("annotation %s: %.40q of an index of %d bytes", AnnotationHeadSize, size, d.Size)
+	}
+	if head.Digest, err = block.ParseDigest(digest); err != nil {
+		return index.Head{}, fmt.Errorf("annotation %s: %w", AnnotationHeadDigest, err)
+	}
+	return head, nil
 }
 
 // EncodeAccelerated returns the manifest of the image index that lists images and
@@ -165,17 +199,17 @@ func parseIndexBlob(d v1.Descriptor) (IndexBlob, error) {
 // artifacts resolves the image index as it would the original. Artifacts have
 // the platform unknown/unknown, as attestations do: no runtime picks that.
 func EncodeAccelerated(images []*Image, artifacts []Descriptor) ([]byte, error) {
-	index := v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: []v1.Descriptor{}}
+	listed := v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: []v1.Descriptor{}}
 	for _, image := range images {
 		platform := image.Platform()
 		d := image.Descriptor
 		d.Platform = &platform
-		index.Manifests = append(index.Manifests, d)
+		listed.Manifests = append(listed.Manifests, d)
 	}
 	for _, a := range artifacts {
-		index.Manifests = append(index.Manifests, a.entry())
+		listed.Manifests = append(listed.Manifests, a.entry())
 	}
-	return encodeManifest(index)
+	return encodeManifest(listed)
 }
 
 // Descriptor names an artifact from an image index.

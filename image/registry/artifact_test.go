@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
+	"github.com/brisk-project/brisk/image/index"
 	"github.com/brisk-project/brisk/image/registry"
 	"github.com/brisk-project/brisk/internal/block"
 	"github.com/brisk-project/brisk/test/registrytest"
@@ -35,7 +36,9 @@ func indexBlob(name string) registry.IndexBlob {
 }
 
 func TestArtifactRoundTrip(t *testing.T) {
-	manifest, err := registry.EncodeArtifact(subject(), []registry.IndexBlob{indexBlob("a"), indexBlob("bb"), indexBlob("a")})
+	headed := indexBlob("headed")
+	headed.Head = index.Head{Size: 3, Digest: block.Sum([]byte("hea"))}
+	manifest, err := registry.EncodeArtifact(subject(), []registry.IndexBlob{indexBlob("a"), indexBlob("bb"), indexBlob("a"), headed})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +48,7 @@ func TestArtifactRoundTrip(t *testing.T) {
 	}
 	want := &registry.Artifact{
 		Digest: block.Sum(manifest), Subject: block.Sum([]byte("subject")),
-		Indexes: []registry.IndexBlob{indexBlob("a"), indexBlob("bb")},
+		Indexes: []registry.IndexBlob{indexBlob("a"), indexBlob("bb"), headed},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -92,25 +95,33 @@ func TestArtifactManifest(t *testing.T) {
 }
 
 func TestParseArtifactRefuses(t *testing.T) {
-	valid, err := registry.EncodeArtifact(subject(), []registry.IndexBlob{indexBlob("a")})
+	headed := indexBlob("a")
+	headed.Size, headed.Head = 9, index.Head{Size: 8, Digest: block.Sum([]byte("head"))}
+	valid, err := registry.EncodeArtifact(subject(), []registry.IndexBlob{headed})
 	if err != nil {
 		t.Fatal(err)
 	}
 	replace := func(old, with string) []byte { return bytes.Replace(valid, []byte(old), []byte(with), 1) }
 	for name, manifest := range map[string][]byte{
-		"nothing":         nil,
-		"no JSON":         []byte("{"),
-		"an array":        []byte("[]"),
-		"two values":      append(bytes.Clone(valid), '1'),
-		"another type":    replace(registry.ArtifactType, "application/vnd.other"),
-		"no subject":      replace(`"subject"`, `"object"`),
-		"no diffID":       replace(registry.AnnotationDiffID, "other"),
-		"no layer":        replace(registry.AnnotationLayer, "other"),
-		"a bad digest":    replace(indexBlob("a").Digest.Hex(), strings.Repeat("z", 64)),
-		"another hash":    replace(indexBlob("a").Layer.String(), "sha512:"+strings.Repeat("0", 128)),
-		"size of nothing": replace(`"size":1,`, `"size":0,`),
-		"size below zero": replace(`"size":1,`, `"size":-1,`),
-		"too long":        bytes.Repeat([]byte(" "), registry.MaxManifest+1),
+		"nothing":                nil,
+		"no JSON":                []byte("{"),
+		"an array":               []byte("[]"),
+		"two values":             append(bytes.Clone(valid), '1'),
+		"another type":           replace(registry.ArtifactType, "application/vnd.other"),
+		"no subject":             replace(`"subject"`, `"object"`),
+		"no diffID":              replace(registry.AnnotationDiffID, "other"),
+		"no layer":               replace(registry.AnnotationLayer, "other"),
+		"a bad digest":           replace(indexBlob("a").Digest.Hex(), strings.Repeat("z", 64)),
+		"another hash":           replace(indexBlob("a").Layer.String(), "sha512:"+strings.Repeat("0", 128)),
+		"size of nothing":        replace(`"size":9,`, `"size":0,`),
+		"size below zero":        replace(`"size":9,`, `"size":-1,`),
+		"no digest of the head":  replace(registry.AnnotationHeadDigest, "other"),
+		"no size of the head":    replace(registry.AnnotationHeadSize, "other"),
+		"a head of everything":   replace(`"size":9,`, `"size":8,`),
+		"a head of nothing":      replace(`"8"`, `"0"`),
+		"a head of many":         replace(`"8"`, `"eight"`),
+		"a bad digest of a head": replace(headed.Head.Digest.Hex(), strings.Repeat("z", 64)),
+		"too long":               bytes.Repeat([]byte(" "), registry.MaxManifest+1),
 	} {
 		if _, err := registry.ParseArtifact(manifest); !errors.Is(err, registry.ErrInvalid) {
 			t.Errorf("%s: %v", name, err)

@@ -10,8 +10,12 @@ import (
 // OpenIndex opens the index of a layer and checks that it describes that layer.
 // The reader must hold verified bytes and stay valid while the index is used.
 func OpenIndex(layer Layer, r io.ReaderAt, size int64) (*index.Layer, error) {
+	return openIndex(layer, func() (*index.Layer, error) { return index.Open(r, size) })
+}
+
+func openIndex(layer Layer, open func() (*index.Layer, error)) (*index.Layer, error) {
 	doing := "opening the index of layer " + layer.Digest.Short()
-	opened, err := index.Open(r, size)
+	opened, err := open()
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", doing, err)
 	}

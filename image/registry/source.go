@@ -36,6 +36,8 @@ type SourceConfig struct {
 	// stream ends when nobody waits for it, and is begun anew for a block that it has
 	// passed.
 	Cache block.Store
+	// Parts, if not nil, keeps parts of indexes of which only the head is local.
+	Parts Objects
 	// Streamed, if not nil, is told of the blocks that went to the cache only, with their
 	// lengths. It must not block.
 	Streamed func(k block.Key, n int)
@@ -67,6 +69,7 @@ type Source struct {
 	metrics *sourceMetrics
 	buffers sync.Pool // of *[block.Size]byte
 	parts   *parts
+	windows *windows
 	running sync.WaitGroup // passes
 
 	mu       sync.Mutex
@@ -95,8 +98,13 @@ func NewSource(client *Client, cfg SourceConfig) (*Source, error) {
 	if err != nil {
 		return nil, fmt.Errorf("registry source: %w", err)
 	}
+	windows, err := newWindows(client, cfg.Parts)
+	if err != nil {
+		return nil, fmt.Errorf("registry source: %w", err)
+	}
 	return &Source{
 		cfg:      cfg,
+		windows:  windows,
 		client:   client,
 		permits:  newPermits(cfg.Requests),
 		streams:  newPermits(maxStreams),
@@ -334,6 +342,9 @@ func (s *Source) fetchPiece(
 	defer s.permits.release()
 	s.metrics.request(class)
 	defer func() { s.metrics.finished(err) }()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	window := s.windows.begin(ctx, loc, p.first)
 	body, err := s.client.getBlob(ctx, loc.repo, loc.layer.BlobDigest(), p.blob(loc.layer))
 	if err != nil {
 		return err
@@ -345,7 +356,11 @@ func (s *Source) fetchPiece(
 			s.client.log.DebugContext(ctx, "closing a blob", "error", closeErr)
 		}
 	}()
-	decoded, err := loc.layer.Decode(p.first, p.count, body)
+	history, err := window()
+	if err != nil {
+		return err
+	}
+	decoded, err := loc.layer.DecodeFrom(history, p.first, p.count, body)
 	if err != nil {
 		return decodeError(body, err)
 	}

@@ -283,7 +283,11 @@ func (s *Source) runBlob(ctx context.Context, p *pass, blob *blobReader) error {
 	if err := blob.skip(first.BlobOffset); err != nil {
 		return err
 	}
-	decoded, err := layer.Decode(0, layer.FrameCount(), blob)
+	window, err := s.windows.of(ctx, p.loc, 0)
+	if err != nil {
+		return err
+	}
+	decoded, err := layer.DecodeFrom(window, 0, layer.FrameCount(), blob)
 	if err != nil {
 		return blob.decodeError(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"strconv"
 	"testing"
 	"time"
 
@@ -89,6 +90,21 @@ func compressible(rng *rand.Rand, size int) []byte {
 		data = append(data, data[start:]...)
 	}
 	return data[:size]
+}
+
+// Prose returns size bytes of words of a small vocabulary: gzip refers far back in it, so that the
+// checkpoints of an index have large windows. The same seed gives the same bytes.
+func Prose(seed uint64, size int) []byte {
+	rng := rand.New(rand.NewPCG(seed, seed)) //nolint:gosec // test data must be the same in every run
+	words := make([]string, 4000)
+	for i := range words {
+		words[i] = strconv.FormatUint(rng.Uint64()>>(rng.Uint64()%40), 16) + " "
+	}
+	text := make([]byte, 0, size+64)
+	for len(text) < size {
+		text = append(text, words[rng.Uint64()%uint64(len(words))]...)
+	}
+	return text[:size]
 }
 
 // Compress returns the stored form of a layer.

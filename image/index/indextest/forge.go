@@ -68,6 +68,7 @@ func Push(tb testing.TB, client *registry.Client, image name.Reference, encoded 
 		}
 		blobs = append(blobs, registry.IndexBlob{
 			Layer: layer.BlobDigest(), DiffID: layer.DiffID(), Digest: block.Sum(content), Size: int64(len(content)),
+			Head: headOf(content),
 		})
 	}
 	subject, err := remote.Head(image, remote.WithContext(tb.Context()))
@@ -81,6 +82,16 @@ func Push(tb testing.TB, client *registry.Client, image name.Reference, encoded 
 	if err := client.PushArtifact(tb.Context(), image.Context(), manifest); err != nil {
 		tb.Fatal(err)
 	}
+}
+
+// headOf returns the head of an index, as a writer names it.
+func headOf(encoded []byte) index.Head {
+	windows := len(split(encoded)["WNDW"].stored)
+	if windows == 0 {
+		return index.Head{}
+	}
+	head := encoded[:len(encoded)-windows]
+	return index.Head{Size: int64(len(head)), Digest: block.Sum(head)}
 }
 
 // section is a section with its row of the section table.
@@ -98,7 +109,7 @@ func split(encoded []byte) map[string]section {
 
 func assemble(sections map[string]section) []byte {
 	var table, content []byte
-	order := []string{"INFO", "DGST", "FRAM", "WNDW", "ENTI", "ENTS"}
+	order := []string{"INFO", "DGST", "FRAM", "ENTI", "ENTS", "WPRT", "WNDW"}
 	offset := headerSize + rowSize*len(sections)
 	for _, kind := range order {
 		s, ok := sections[kind]
