@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/brisk-project/brisk/internal/block"
 )
@@ -23,6 +24,10 @@ func (d *Disk) evict(target int64) bool {
 	defer d.evictMu.Unlock()
 	excess := d.bytes.Load() - target
 	if excess <= 0 {
+		return true
+	}
+	shed := d.shed(excess, shedIdle)
+	if excess -= shed; excess <= 0 {
 		return true
 	}
 	var victims []victim
@@ -51,7 +56,22 @@ func (d *Disk) evict(target int64) bool {
 		dropped += d.drop(l, extents[l], l.evictableLocked)
 	}
 	d.metrics.evicted.Add(float64(dropped))
-	return dropped > 0
+	if excess > 0 {
+		shed += d.shed(excess, 0)
+	}
+	return dropped > 0 || shed > 0
+}
+
+// shedIdle is how long what others keep in the room of the cache has to be idle to go before
+// any block does: as long as what is no start any more.
+const shedIdle = time.Minute
+
+// shed lets others give up room.
+func (d *Disk) shed(n int64, idle time.Duration) int64 {
+	if d.cfg.Shed == nil {
+		return 0
+	}
+	return d.cfg.Shed(n, idle)
 }
 
 // appendVictims adds the extents of the layer of which blocks may be evicted.

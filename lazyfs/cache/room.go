@@ -76,6 +76,22 @@ func (d *Disk) reserve(n int64) error {
 	return nil
 }
 
+// Reserve makes room for n bytes that somebody keeps beside the blocks, evicting if it has
+// to. They count like blocks until Release. More than half of the cache is refused.
+// [DiskConfig.Shed] may be called meanwhile.
+func (d *Disk) Reserve(n int64) error {
+	if d.cfg.MaxBytes > 0 && n > d.cfg.MaxBytes/2 {
+		return fmt.Errorf("reserving %d bytes of the cache: %w", n, errFull)
+	}
+	if err := d.reserve(n); err != nil {
+		return fmt.Errorf("reserving %d bytes of the cache: %w", n, err)
+	}
+	return nil
+}
+
+// Release gives back what Reserve has taken.
+func (d *Disk) Release(n int64) { d.bytes.Add(-n) }
+
 func (d *Disk) tryReserve(n int64) bool {
 	for {
 		bytes := d.bytes.Load()

@@ -9,7 +9,7 @@ import (
 
 // Usage says how full a cache is.
 type Usage struct {
-	Bytes    int64 // of all blocks
+	Bytes    int64 // of all blocks, and of what is kept beside them
 	MaxBytes int64 // the bound, 0 for none
 	Layers   int   // of which there are blocks or were
 	MaxFiles int64 // the bound of their inodes, [LayerFiles] each, 0 for none
@@ -66,7 +66,7 @@ type diskMetrics struct {
 func newDiskMetrics(reg prometheus.Registerer, d *Disk) diskMetrics {
 	metrics := promauto.With(reg)
 	metrics.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "brisk_cache_disk_bytes", Help: "Bytes of the blocks in the disk cache.",
+		Name: "brisk_cache_disk_bytes", Help: "Bytes in the disk cache: of blocks and of bundles.",
 	}, func() float64 { return float64(d.bytes.Load()) })
 	metrics.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "brisk_cache_disk_layers", Help: "Layers in the disk cache.",
