@@ -4,13 +4,14 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/brisk-project/brisk/image/startup"
 	"github.com/brisk-project/brisk/internal/block"
 )
 
 const (
 	// PageSize is what offsets and lengths of spans are multiples of, but for the end of a
-	// layer stream: the kernel reads nothing smaller.
-	PageSize = 4096
+	// layer stream.
+	PageSize = startup.PageSize
 	// MaxTable is the greatest length in bytes of an encoded table.
 	MaxTable = 8 << 20
 	// MaxBytes is the greatest length of the content: more is work, not a start.
@@ -25,12 +26,8 @@ const (
 	MaxFrameSize = 4 << 20
 )
 
-// Span is a run of bytes of a layer stream. Offset and Length are multiples of [PageSize],
-// but for the end of the stream.
-type Span struct {
-	Layer          block.Digest
-	Offset, Length int64
-}
+// Span is a run of pages of a layer stream, as traces have them.
+type Span = startup.Span
 
 // Layer is a layer stream that spans refer to.
 type Layer struct {
