@@ -86,6 +86,9 @@ type Config struct {
 	// may be used. After an error the mount is given up, unless it needs no process.
 	// Nil means that nothing has to be told of layers; then trees are given up.
 	Reopen func(ctx context.Context, m *Mount) ([]*index.Layer, error)
+	// Pages returns parts of layers that an image has beside blocks, nil if it has none any
+	// more. It is called while a mount is made or restored, and must not wait.
+	Pages func(id block.Digest) stream.Pages
 	// Logger may be nil.
 	Logger *slog.Logger
 	// Registerer receives the metrics; nil means none.
@@ -122,6 +125,8 @@ type Image struct {
 	ID block.Digest
 	// Layers are the layers of the image, the bottom one first.
 	Layers []*index.Layer
+	// Pages names what [Config.Pages] has of the image, zero for nothing.
+	Pages block.Digest
 }
 
 // Overlay puts a writable layer on top of a mount. Both directories must exist, on

@@ -13,7 +13,7 @@ import (
 	"github.com/brisk-project/brisk/internal/block"
 	"github.com/brisk-project/brisk/lazyfs/flat"
 	"github.com/brisk-project/brisk/lazyfs/fusefs"
-	"github.com/brisk-project/brisk/lazyfs/stream"
+	"github.com/brisk-project/brisk/lazyfs/kernel"
 )
 
 // readAheadWindow is the readahead window of the FUSE filesystems in bytes, the most
@@ -21,6 +21,11 @@ import (
 // reader wait. Random reads are not widened by it: the kernel opens the window only
 // where reads follow one another.
 const readAheadWindow = 1 << 20
+
+// pagesReadAhead is the same window for images whose pages are there before their blocks
+// (see [Config.Pages]): none. EROFS asks for what it wants to have of a file; whatever else
+// came with that would have to wait for blocks that the start does not read.
+const pagesReadAhead = 4 << 10
 
 // flatMount keeps the filesystem of layer files mounted while it has any.
 type flatMount struct {
@@ -44,7 +49,7 @@ func (f *flatMount) options() fusefs.Options {
 }
 
 // add shows a layer, and returns the path of its file and the name of the session.
-func (f *flatMount) add(ctx context.Context, l *stream.Layer) (path, session string, err error) {
+func (f *flatMount) add(ctx context.Context, l mountedLayer) (path, session string, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.server == nil {
@@ -57,22 +62,37 @@ func (f *flatMount) add(ctx context.Context, l *stream.Layer) (path, session str
 		f.fs, f.reads, f.server = fs, reads, server
 		f.session = f.sessions.begin(ctx, server, f.dir)
 	}
-	name, err := f.fs.Add(l)
+	name, err := f.fs.Add(l.key.file(), l.stream)
 	if err != nil {
 		return "", "", err
 	}
 	return filepath.Join(f.dir, name), f.session, nil
 }
 
+// open calls mount, which opens files of the filesystem for the kernel, with a readahead window: a
+// file keeps the window that the filesystem had when it was opened.
+func (f *flatMount) open(window int, mount func() error) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.server == nil || window == readAheadWindow {
+		return mount()
+	}
+	if err := kernel.SetReadAhead(f.dir, window); err != nil {
+		return err
+	}
+	err := mount()
+	return errors.Join(err, kernel.SetReadAhead(f.dir, readAheadWindow))
+}
+
 // prepare adds a layer that is to be shown once the filesystem is served again.
-func (f *flatMount) prepare(l *stream.Layer) error {
+func (f *flatMount) prepare(l mountedLayer) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.fs == nil {
 		f.reads = fusefs.NewReads()
 		f.fs = flat.New(f.reads, f.ops)
 	}
-	_, err := f.fs.Add(l)
+	_, err := f.fs.Add(l.key.file(), l.stream)
 	return err
 }
 
@@ -108,9 +128,23 @@ func (f *flatMount) unmounted(ctx context.Context) error {
 	return f.sessions.end(ctx, session)
 }
 
-// dropPages makes the kernel forget what it has cached of the file of a layer, if there is one.
+// dropPages makes the kernel forget what it has cached of the files of a layer.
 func (f *flatMount) dropPages(id block.Digest) error {
-	fd, err := unix.Open(filepath.Join(f.dir, id.Hex()), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	f.mu.Lock()
+	var names []string
+	if f.fs != nil {
+		names = f.fs.Names(id)
+	}
+	f.mu.Unlock()
+	var errs []error
+	for _, name := range names {
+		errs = append(errs, f.dropFile(name, id))
+	}
+	return errors.Join(errs...)
+}
+
+func (f *flatMount) dropFile(name string, id block.Digest) error {
+	fd, err := unix.Open(filepath.Join(f.dir, name), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ENOENT) {
 		return nil
 	}
@@ -127,10 +161,10 @@ func (f *flatMount) dropPages(id block.Digest) error {
 
 // remove takes back one add. With the last one the filesystem is unmounted, even if
 // something that has been detached still uses it.
-func (f *flatMount) remove(ctx context.Context, id block.Digest, detach bool) error {
+func (f *flatMount) remove(ctx context.Context, file block.Digest, detach bool) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.fs.Remove(id)
+	f.fs.Remove(file)
 	if f.fs.Len() > 0 {
 		return nil
 	}

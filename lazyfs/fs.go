@@ -52,10 +52,24 @@ type FS struct {
 	mu       sync.Mutex // guards what follows
 	backend  Backend
 	mounts   map[*Mount]struct{}
-	layers   map[block.Digest]*sharedLayer
+	layers   map[layerKey]*sharedLayer
 	prepared map[block.Digest]*Preparation // by image, those that no mount has taken
 	numbers  uint64                        // of the mount points made so far
 	closing  bool                          // no mount may be added any more
+}
+
+// layerKey names a layer stream as mounts share it: images that have pages do not share
+// theirs, since no block digest covers those.
+type layerKey struct {
+	stream, pages block.Digest
+}
+
+// file names the file that shows the stream.
+func (k layerKey) file() block.Digest {
+	if k.pages.IsZero() {
+		return k.stream
+	}
+	return block.Sum(append(k.stream[:], k.pages[:]...))
 }
 
 // sharedLayer is a layer stream and the number of mounts that use it.
@@ -82,7 +96,7 @@ func New(cfg Config) (*FS, error) {
 	fs := &FS{
 		cfg: cfg, reader: reader,
 		ready: make(chan struct{}), stopped: make(chan struct{}), spawn: make(chan func(context.Context)),
-		mounts: make(map[*Mount]struct{}), layers: make(map[block.Digest]*sharedLayer),
+		mounts: make(map[*Mount]struct{}), layers: make(map[layerKey]*sharedLayer),
 		prepared: make(map[block.Digest]*Preparation),
 	}
 	fs.records = &records{dir: filepath.Join(cfg.StateDir, "records")}
@@ -332,27 +346,37 @@ func (fs *FS) claim(image block.Digest, target string, cfg MountConfig) *Mount {
 // themselves have cached of their files stays.
 func (fs *FS) DropPages(layer block.Digest) error { return fs.flat.dropPages(layer) }
 
+// hasPages reports whether there are parts of the image's layers beside blocks.
+func (fs *FS) hasPages(image Image) bool { return fs.pagesOf(image.Pages) != nil }
+
+func (fs *FS) pagesOf(id block.Digest) stream.Pages {
+	if fs.cfg.Pages == nil || id.IsZero() {
+		return nil
+	}
+	return fs.cfg.Pages(id)
+}
+
 // acquire returns the stream of a layer, shared by all mounts that use it.
-func (fs *FS) acquire(id block.Digest, size int64) *stream.Layer {
+func (fs *FS) acquire(key layerKey, size int64) *stream.Layer {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	s := fs.layers[id]
+	s := fs.layers[key]
 	if s == nil || s.layer.Size() != size {
-		s = &sharedLayer{layer: fs.reader.Open(id, size)}
-		fs.layers[id] = s
+		s = &sharedLayer{layer: fs.reader.Open(key.stream, size, fs.pagesOf(key.pages))}
+		fs.layers[key] = s
 	}
 	s.users++
 	return s.layer
 }
 
-func (fs *FS) release(l *stream.Layer) {
+func (fs *FS) release(key layerKey, l *stream.Layer) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
-	s := fs.layers[l.ID()]
+	s := fs.layers[key]
 	if s == nil || s.layer != l {
 		return
 	}
 	if s.users--; s.users == 0 {
-		delete(fs.layers, l.ID())
+		delete(fs.layers, key)
 	}
 }

@@ -11,7 +11,6 @@ import (
 	"sync"
 
 	"github.com/brisk-project/brisk/image/erofs"
-	"github.com/brisk-project/brisk/image/index"
 	"github.com/brisk-project/brisk/internal/block"
 	"github.com/brisk-project/brisk/lazyfs/fusefs"
 	"github.com/brisk-project/brisk/lazyfs/kernel"
@@ -47,6 +46,7 @@ type Mount struct {
 // mountedLayer is one layer of a mount.
 type mountedLayer struct {
 	stream *stream.Layer
+	key    layerKey
 	plain  string // the file of the cache if it is used directly, else empty
 	cold   bool   // see Mount.Cold
 }
@@ -124,7 +124,7 @@ func (m *Mount) build(ctx context.Context, image Image, cfg MountConfig) error {
 	if len(cfg.Note) > MaxNote {
 		return fmt.Errorf("the note has %d bytes, more than %d", len(cfg.Note), MaxNote)
 	}
-	m.openLayers(image.Layers)
+	m.openLayers(image)
 	lower := m.target
 	if cfg.Overlay != nil {
 		dir, err := m.mountPoint()
@@ -147,11 +147,11 @@ func (m *Mount) build(ctx context.Context, image Image, cfg MountConfig) error {
 }
 
 // record notes what another process has to know to go on with the mount.
-func (m *Mount) record(root string, cfg MountConfig) error {
+func (m *Mount) record(root string, image Image, cfg MountConfig) error {
 	r := &mountRecord{
 		envelope: m.fs.records.envelope(), Name: m.name, ID: m.id, Backend: m.backend, Target: m.target, Root: root,
 		Merge:   erofs.MergeVersion,
-		Session: m.session, NoFill: cfg.NoFill, Fill: cfg.Fill, Note: m.note,
+		Session: m.session, NoFill: cfg.NoFill, Fill: cfg.Fill, Note: m.note, Pages: image.Pages,
 	}
 	for _, l := range m.layers {
 		r.Layers = append(r.Layers, layerRecord{Stream: l.stream.ID(), Size: l.stream.Size(), Plain: l.plain})
@@ -167,10 +167,11 @@ func (m *Mount) undoRecord(name string) {
 
 // openLayers opens the streams of the layers and pins those that are complete, if
 // they can be used directly.
-func (m *Mount) openLayers(layers []*index.Layer) {
+func (m *Mount) openLayers(image Image) {
 	pinner, pins := m.fs.cfg.Local.(Pinner)
-	for _, l := range layers {
-		opened := mountedLayer{stream: m.openStream(l.StreamID(), l.StreamSize())}
+	for _, l := range image.Layers {
+		key := layerKey{l.StreamID(), image.Pages}
+		opened := mountedLayer{key: key, stream: m.openStream(key, l.StreamSize())}
 		// A file that ends within a block of the metadata would give a short read.
 		if pins && m.backend != Tree && l.StreamSize() > 0 && l.StreamSize()%metadataBlock == 0 {
 			if path, unpin, err := pinner.Pin(l.StreamID()); err == nil {
@@ -186,10 +187,10 @@ func (m *Mount) openLayers(layers []*index.Layer) {
 }
 
 // openStream opens the stream of a layer.
-func (m *Mount) openStream(id block.Digest, size int64) *stream.Layer {
-	opened := m.fs.acquire(id, size)
+func (m *Mount) openStream(key layerKey, size int64) *stream.Layer {
+	opened := m.fs.acquire(key, size)
 	m.undo.push(func(context.Context, bool) error {
-		m.fs.release(opened)
+		m.fs.release(key, opened)
 		return nil
 	})
 	return opened

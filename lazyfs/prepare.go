@@ -29,15 +29,18 @@ func (fs *FS) Prepare(ctx context.Context, image Image, cfg stream.FillConfig) (
 		return nil, fmt.Errorf("preparing %s: %w", image.Name, err)
 	}
 	var layers []*stream.Layer
+	var keys []layerKey
 	for _, l := range image.Layers {
-		layers = append(layers, fs.acquire(l.StreamID(), l.StreamSize()))
+		key := layerKey{l.StreamID(), image.Pages}
+		keys = append(keys, key)
+		layers = append(layers, fs.acquire(key, l.StreamSize()))
 	}
 	stopped, stop := context.WithCancel(context.WithoutCancel(ctx))
 	p := &Preparation{id: image.ID, filler: fs.reader.NewFiller(layers, cfg), stop: stop, done: make(chan struct{})}
 	finish := func() {
 		stop()
-		for _, l := range layers {
-			fs.release(l)
+		for i, l := range layers {
+			fs.release(keys[i], l)
 		}
 		fs.mu.Lock()
 		if fs.prepared[p.id] == p {

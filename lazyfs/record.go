@@ -55,6 +55,7 @@ type mountRecord struct {
 	NoFill  bool              `json:"noFill,omitempty"`
 	Fill    stream.FillConfig `json:"fill"`
 	Note    json.RawMessage   `json:"note,omitempty"`
+	Pages   block.Digest      `json:"pages,omitzero"`
 }
 
 // layerRecord is one layer of a mount.

@@ -246,7 +246,8 @@ func (r *restorer) revive(ctx context.Context, file string) (*revival, error) {
 func (r *restorer) resume(ctx context.Context, m *revival, layers []*index.Layer) error {
 	// In the order in which mounts are made, for the sake of what undoes it.
 	for _, l := range m.record.Layers {
-		opened := mountedLayer{stream: m.openStream(l.Stream, l.Size), plain: l.Plain}
+		key := layerKey{l.Stream, m.record.Pages}
+		opened := mountedLayer{key: key, stream: m.openStream(key, l.Size), plain: l.Plain}
 		if l.Plain != "" {
 			m.repin(ctx, l.Stream)
 		}
@@ -265,10 +266,10 @@ func (r *restorer) resume(ctx context.Context, m *revival, layers []*index.Layer
 			if l.plain != "" {
 				continue
 			}
-			if err := r.fs.flat.prepare(l.stream); err != nil {
+			if err := r.fs.flat.prepare(l); err != nil {
 				return err
 			}
-			m.undoFlat(l.stream)
+			m.undoFlat(l)
 			r.flat = m.session
 		}
 		m.undoRecord(m.file)

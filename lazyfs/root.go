@@ -51,7 +51,7 @@ func (m *Mount) mountRoot(ctx context.Context, image Image, dir string, cfg Moun
 		for i := range m.layers {
 			m.layers[i].cold = true // each tree has a page cache of its own
 		}
-		return m.record(dir, cfg)
+		return m.record(dir, image, cfg)
 	}
 	metadata, err := m.fs.metadata(image.Layers, m.fs.MetadataPath(image.ID))
 	if err != nil {
@@ -65,9 +65,23 @@ func (m *Mount) mountRoot(ctx context.Context, image Image, dir string, cfg Moun
 		}
 		root.Devices = append(root.Devices, path)
 	}
-	if err := m.record(dir, cfg); err != nil {
+	if err := m.record(dir, image, cfg); err != nil {
 		return err
 	}
+	window := readAheadWindow
+	if m.fs.hasPages(image) {
+		window = pagesReadAhead
+	}
+	err = m.fs.flat.open(window, func() error { return m.mountDevices(root, dir) })
+	if err != nil {
+		return err
+	}
+	m.undoMount(dir)
+	return nil
+}
+
+// mountDevices mounts the root once the files it consists of are there.
+func (m *Mount) mountDevices(root kernel.Erofs, dir string) error {
 	if m.backend == Loop {
 		release, err := attachLoops(&root, m.layers)
 		defer release()
@@ -75,11 +89,7 @@ func (m *Mount) mountRoot(ctx context.Context, image Image, dir string, cfg Moun
 			return err
 		}
 	}
-	if err := kernel.MountErofs(root, dir); err != nil {
-		return err
-	}
-	m.undoMount(dir)
-	return nil
+	return kernel.MountErofs(root, dir)
 }
 
 // device returns the file that holds a layer stream for the kernel.
@@ -87,20 +97,20 @@ func (m *Mount) device(ctx context.Context, l *mountedLayer) (string, error) {
 	if l.plain != "" {
 		return l.plain, nil
 	}
-	path, session, err := m.fs.flat.add(ctx, l.stream)
+	path, session, err := m.fs.flat.add(ctx, *l)
 	if err != nil {
 		return "", err
 	}
 	m.session = session
-	m.undoFlat(l.stream)
+	m.undoFlat(*l)
 	// Layer files are those of all mounts, and so are their pages.
 	pages, err := kernel.CachedPages(path)
 	l.cold = err == nil && pages == 0
 	return path, nil
 }
 
-func (m *Mount) undoFlat(l *stream.Layer) {
-	m.undo.push(func(ctx context.Context, detach bool) error { return m.fs.flat.remove(ctx, l.ID(), detach) })
+func (m *Mount) undoFlat(l mountedLayer) {
+	m.undo.push(func(ctx context.Context, detach bool) error { return m.fs.flat.remove(ctx, l.key.file(), detach) })
 }
 
 // alignedForDirect reports whether the files of all layers can be read at every block

@@ -1,12 +1,12 @@
 // Package flat is a FUSE filesystem that shows every layer stream as one file, named
-// by the stream ID in hex. It is what EROFS mounts and loop devices read: a handful of
+// by the stream ID in hex, or by another name if an image has it for itself. It is what EROFS mounts and loop devices read: a handful of
 // inodes that never change, no directories, no handles. So the only requests that
 // matter are reads of bytes the kernel has not cached.
 //
 // Files end at a multiple of 512 bytes, the block of the metadata: past the end of
 // the layer stream come zeros, which belong to no file of the image.
 //
-// Node numbers come from the stream ID, so they are the same in every process.
+// Node numbers come from the names, so they are the same in every process.
 package flat
 
 import (
@@ -42,6 +42,7 @@ type FS struct {
 
 // file is a layer stream and how many images use it.
 type file struct {
+	name  block.Digest
 	layer *stream.Layer
 	users int
 }
@@ -54,34 +55,47 @@ func New(reads *fusefs.Reads, ops *fusefs.Ops) *FS {
 	}
 }
 
-// Add shows a layer, once more if it is there already, and returns the layer that is
-// read and the name of its file.
-func (f *FS) Add(l *stream.Layer) (string, error) {
+// Add shows a layer in a file, once more if it is there already, and returns the name of
+// the file.
+func (f *FS) Add(name block.Digest, l *stream.Layer) (string, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	node := nodeOf(l.ID())
+	node := nodeOf(name)
 	if have := f.files[node]; have != nil {
-		if have.layer.ID() != l.ID() || have.layer.Size() != l.Size() {
+		if have.name != name || have.layer.ID() != l.ID() || have.layer.Size() != l.Size() {
 			return "", fmt.Errorf("layers %s (%d bytes) and %s (%d bytes) cannot be shown together",
 				have.layer.ID().Short(), have.layer.Size(), l.ID().Short(), l.Size())
 		}
 		have.users++
-		return l.ID().Hex(), nil
+		return name.Hex(), nil
 	}
-	f.files[node] = &file{layer: l, users: 1}
-	return l.ID().Hex(), nil
+	f.files[node] = &file{name: name, layer: l, users: 1}
+	return name.Hex(), nil
 }
 
 // Remove takes back one Add.
-func (f *FS) Remove(id block.Digest) {
+func (f *FS) Remove(name block.Digest) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	node := nodeOf(id)
+	node := nodeOf(name)
 	if have := f.files[node]; have != nil {
 		if have.users--; have.users == 0 {
 			delete(f.files, node)
 		}
 	}
+}
+
+// Names returns the names of the files that show a layer.
+func (f *FS) Names(layer block.Digest) []string {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	var names []string
+	for _, shown := range f.files {
+		if shown.layer.ID() == layer {
+			names = append(names, shown.name.Hex())
+		}
+	}
+	return names
 }
 
 // Len returns the number of files.
@@ -101,14 +115,14 @@ func (f *FS) Lookup(_ <-chan struct{}, header *fuse.InHeader, name string, out *
 	if err != nil || header.NodeId != fuse.FUSE_ROOT_ID {
 		return fuse.ENOENT
 	}
-	l := f.layer(nodeOf(id))
-	if l == nil || l.ID() != id {
+	shown := f.file(nodeOf(id))
+	if shown == nil || shown.name != id {
 		return fuse.ENOENT
 	}
 	out.NodeId = nodeOf(id)
 	out.SetEntryTimeout(valid)
 	out.SetAttrTimeout(valid)
-	fileAttr(&out.Attr, l)
+	shown.attr(&out.Attr)
 	return fuse.OK
 }
 
@@ -120,11 +134,11 @@ func (f *FS) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) f
 		out.Attr = fuse.Attr{Ino: fuse.FUSE_ROOT_ID, Mode: unix.S_IFDIR | 0o500, Nlink: 2}
 		return fuse.OK
 	}
-	l := f.layer(in.NodeId)
-	if l == nil {
+	shown := f.file(in.NodeId)
+	if shown == nil {
 		return fuse.Status(unix.ESTALE)
 	}
-	fileAttr(&out.Attr, l)
+	shown.attr(&out.Attr)
 	return fuse.OK
 }
 
@@ -149,10 +163,11 @@ func (f *FS) Flush(<-chan struct{}, *fuse.FlushIn) fuse.Status { return fuse.ENO
 // short answer inside a file could become zeros in some kernels.
 func (f *FS) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
 	f.ops.Count(fusefs.OpRead)
-	l := f.layer(in.NodeId)
-	if l == nil {
+	shown := f.file(in.NodeId)
+	if shown == nil {
 		return nil, fuse.EIO
 	}
+	l := shown.layer
 	off := int64(in.Offset)
 	if off < 0 {
 		return nil, fuse.EINVAL
@@ -175,27 +190,24 @@ func (f *FS) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) fu
 	return fuse.OK
 }
 
-func (f *FS) layer(node uint64) *stream.Layer {
+func (f *FS) file(node uint64) *file {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
-	if have := f.files[node]; have != nil {
-		return have.layer
-	}
-	return nil
+	return f.files[node]
 }
 
-func fileAttr(out *fuse.Attr, l *stream.Layer) {
-	size := uint64(roundUp(l.Size()))
+func (f *file) attr(out *fuse.Attr) {
+	size := uint64(roundUp(f.layer.Size()))
 	*out = fuse.Attr{
-		Ino: nodeOf(l.ID()), Mode: unix.S_IFREG | 0o400, Nlink: 1,
+		Ino: nodeOf(f.name), Mode: unix.S_IFREG | 0o400, Nlink: 1,
 		Size: size, Blocks: size / sector, Blksize: block.Size,
 	}
 }
 
 func roundUp(size int64) int64 { return (size + sector - 1) / sector * sector }
 
-// nodeOf returns the node number of a layer. The highest bit is cleared and the next
+// nodeOf returns the node number of a file. The highest bit is cleared and the next
 // one set, which keeps it clear of the root and of numbers go-fuse uses.
-func nodeOf(id block.Digest) uint64 {
-	return binary.BigEndian.Uint64(id[:])&^(1<<63) | 1<<62
+func nodeOf(name block.Digest) uint64 {
+	return binary.BigEndian.Uint64(name[:])&^(1<<63) | 1<<62
 }

@@ -40,7 +40,7 @@ func mount(t *testing.T, fx *blocktest.Fixture, src block.Source, timeout time.D
 		<-server.Served()
 	})
 	for _, l := range fx.Layers() {
-		name, err := fs.Add(r.Open(l.ID, int64(len(l.Data))))
+		name, err := fs.Add(l.ID, r.Open(l.ID, int64(len(l.Data)), nil))
 		if err != nil {
 			t.Fatal(err)
 		}

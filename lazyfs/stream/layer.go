@@ -18,6 +18,7 @@ type Layer struct {
 	reader *Reader
 	id     block.Digest
 	size   int64
+	pages  Pages // nil if there are none
 
 	mu          sync.Mutex
 	seq         sequence  // guarded by mu
@@ -43,7 +44,7 @@ func (l *Layer) ReadLocal(p []byte, off int64) bool {
 	}
 	l.advance(off, len(p))
 	start := time.Now()
-	if !l.readLocal(p, off) {
+	if !l.readLocal(p, off) && (l.pages == nil || !l.readPieces(p, off)) {
 		return false
 	}
 	l.reader.metrics.read(resultLocal, len(p), time.Since(start))
@@ -87,7 +88,11 @@ func (l *Layer) Fetch(ctx context.Context, p []byte, off int64) error {
 	r.waiting.begin()
 	r.metrics.waiting(1)
 	ctx, cancel := l.withDeadline(ctx, timeout)
-	err := l.fetchUntilDone(ctx, p, off)
+	fetch := l.fetchUntilDone
+	if l.pages != nil {
+		fetch = l.fetchPieces
+	}
+	err := fetch(ctx, p, off)
 	cancel()
 	r.metrics.waiting(-1)
 	r.waiting.end()
@@ -159,6 +164,7 @@ func (l *Layer) fetchUntilDone(ctx context.Context, p []byte, off int64) error {
 
 func (l *Layer) fetchOnce(ctx context.Context, p []byte, off int64) error {
 	want := block.Covering(l.id, off, int64(len(p)))
+	start := time.Now()
 	copied := 0
 	err := l.reader.cfg.Source.Fetch(ctx, block.Request{Range: want, Class: block.ClassRead},
 		func(k block.Key, data []byte) error {
@@ -176,6 +182,9 @@ func (l *Layer) fetchOnce(ctx context.Context, p []byte, off int64) error {
 		})
 	if err == nil && copied != len(p) {
 		err = errIncomplete
+	}
+	if err == nil {
+		l.reader.noteFetch(time.Since(start))
 	}
 	return err
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -79,6 +80,8 @@ type Reader struct {
 	ahead   chan block.Range
 	metrics *metrics
 
+	fetchNanos atomic.Int64 // see fetchTime
+
 	pagesOnce sync.Once // the first failure to release pages is logged, the others are the same
 }
 
@@ -129,9 +132,10 @@ func (r *Reader) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// Open returns a layer stream of size bytes.
-func (r *Reader) Open(id block.Digest, size int64) *Layer {
-	return &Layer{reader: r, id: id, size: size}
+// Open returns a layer stream of size bytes. Pages may have parts of it beside the local
+// cache; nil if there are none.
+func (r *Reader) Open(id block.Digest, size int64, pages Pages) *Layer {
+	return &Layer{reader: r, id: id, size: size, pages: pages}
 }
 
 // Waiting returns how many reads wait for blocks now.

@@ -72,7 +72,7 @@ func newReader(t *testing.T, cfg stream.Config) *stream.Reader {
 }
 
 func open(r *stream.Reader, l *blocktest.Layer) *stream.Layer {
-	return r.Open(l.ID, int64(len(l.Data)))
+	return r.Open(l.ID, int64(len(l.Data)), nil)
 }
 
 func TestFetchAnyRange(t *testing.T) {
@@ -182,12 +182,12 @@ func (s liar) Fetch(_ context.Context, req block.Request, sink block.Sink) error
 func TestShortBlockIsNeverZeros(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{0, 1, block.Size - 1} {
-		l := newReader(t, stream.Config{Source: liar{n}, Timeout: time.Millisecond}).Open(block.Digest{1}, 10*block.Size)
+		l := newReader(t, stream.Config{Source: liar{n}, Timeout: time.Millisecond}).Open(block.Digest{1}, 10*block.Size, nil)
 		if err := l.Fetch(t.Context(), make([]byte, 10), 0); err == nil {
 			t.Errorf("a block of %d bytes was accepted", n)
 		}
 	}
-	l := newReader(t, stream.Config{Source: liar{block.Size}}).Open(block.Digest{1}, 10*block.Size)
+	l := newReader(t, stream.Config{Source: liar{block.Size}}).Open(block.Digest{1}, 10*block.Size, nil)
 	if err := l.Fetch(t.Context(), make([]byte, 10), block.Size-5); err == nil {
 		t.Error("one block was accepted where two were asked for")
 	}
