@@ -72,6 +72,9 @@ type Config struct {
 	// ReadAhead is the most bytes fetched ahead of a sequential reader; zero means
 	// 16 MiB, a negative value none.
 	ReadAhead int64
+	// Along returns which blocks come along at no cost when those of a range are fetched, such
+	// as the rest of their frames; nil means that none do.
+	Along func(block.Range) block.Range
 	// Keeper keeps mounts that need this process for the next one; nil if there is
 	// nothing that could. Then they end with the process.
 	Keeper keeper.Store

@@ -179,7 +179,7 @@ func New(cfg Config) (_ *Node, err error) {
 		source.Link{Name: "upstream", Source: upstream})
 	n.fs, err = lazyfs.New(lazyfs.Config{
 		StateDir: filepath.Join(cfg.Dir, stateName), Source: timed{blocks, n.trafficCounters, &n.delays}, Local: countedDisk{n.disk, n.trafficCounters}, Backend: cfg.Backend,
-		OnRead: n.traceRecorders.note, Streaming: n.registry.Streaming,
+		Along: n.along, OnRead: n.traceRecorders.note, Streaming: n.registry.Streaming,
 		ReadTimeout: cfg.ReadTimeout, Logger: cfg.Log, Registerer: cfg.Metrics,
 		Keeper: cfg.Keeper, Reopen: n.reopen,
 	})
@@ -227,7 +227,7 @@ func (n *Node) upstream(memory block.Store) block.Source {
 		source.RetryConfig{Name: "registry", Registerer: cfg.Metrics})
 	far = source.NewSingleFlight(far, source.SingleFlightConfig{
 		Name: "registry", Registerer: cfg.Metrics,
-		Along: func(r block.Range) block.Range { return n.layerIndexes.along(r, n.disk.Has) },
+		Along: n.along,
 	})
 	if n.peers != nil {
 		far = source.Chain(
@@ -239,6 +239,9 @@ func (n *Node) upstream(memory block.Store) block.Source {
 		source.FillConfig{Name: "memory", PassFill: true, Logger: cfg.Log, Registerer: cfg.Metrics})
 	return source.NewSingleFlight(kept, source.SingleFlightConfig{Name: "node", Registerer: cfg.Metrics})
 }
+
+// along returns a range with what the registry sends along and is not held yet.
+func (n *Node) along(r block.Range) block.Range { return n.layerIndexes.along(r, n.disk.Has) }
 
 // Run makes the node work until ctx ends, then unmounts what does not outlive the
 // process and closes the cache. It must be called once.

@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	defaultRequests = 8
+	defaultRequests = 24
 	// fetchPieces is how many requests one Fetch has in flight.
 	fetchPieces = 4
 	// rounds is how often a Fetch looks at what is missing: once for itself, then
@@ -29,7 +29,7 @@ const (
 // SourceConfig configures a [Source]. The zero value has the defaults.
 type SourceConfig struct {
 	// Requests is how many requests for ranges are in flight at most. A quarter of them is
-	// kept for reads that a program waits for. Default 8.
+	// kept for reads that a program waits for. Default 24.
 	Requests int
 	// Cache gets every block of a layer that is streamed, and has to refuse wrong ones with
 	// [block.ErrCorrupt]. It is asked for blocks that the stream has passed. With nil, a

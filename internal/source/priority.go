@@ -11,11 +11,11 @@ import (
 
 // PriorityConfig configures [NewPriority]. The zero value has the defaults.
 type PriorityConfig struct {
-	// Permits is how many fetches run at a time. Default 8.
+	// Permits is how many fetches run at a time. Default 24: what is sent ahead of reads is
+	// bounded by who sends it, by the bytes that are worth having in flight. A quarter of the
+	// permits is kept for reads and [block.ClassHead], so that they always find one soon.
 	Permits int
-	// FillPermits is how many of them may be of [block.ClassFill] or
-	// [block.ClassTail], so that a read always finds a permit soon. Default half of
-	// Permits, at least 1.
+	// FillPermits is how many of them may be of [block.ClassFill]. Default 4.
 	FillPermits int
 	// Pause is how long a fill is held up at most after each block it delivers while
 	// reads run. Default 500 ms.
@@ -54,10 +54,10 @@ type ticket struct {
 // NewPriority returns a Priority in front of src.
 func NewPriority(src block.Source, cfg PriorityConfig) *Priority {
 	if cfg.Permits <= 0 {
-		cfg.Permits = 8
+		cfg.Permits = 24
 	}
 	if cfg.FillPermits <= 0 {
-		cfg.FillPermits = max(1, cfg.Permits/2)
+		cfg.FillPermits = 4
 	}
 	if cfg.Pause <= 0 {
 		cfg.Pause = 500 * time.Millisecond
@@ -205,19 +205,18 @@ func (p *Priority) scheduleLocked() {
 // mayRunLocked reports whether a request of the class, first in the queue, may
 // start now.
 func (p *Priority) mayRunLocked(class block.Class) bool {
-	urgent := p.running[block.ClassRead] + p.running[block.ClassHead]
-	slow := 0
-	for c, n := range p.running {
-		if c > block.ClassHead {
-			slow += n
-		}
+	all := 0
+	for _, n := range p.running {
+		all += n
 	}
 	switch {
-	case urgent+slow >= p.cfg.Permits:
+	case all >= p.cfg.Permits:
 		return false
 	case class <= block.ClassHead:
 		return true
+	case class >= block.ClassFill && p.running[class] >= p.cfg.FillPermits:
+		return false
 	default:
-		return slow < p.cfg.FillPermits
+		return p.running[block.ClassTail]+p.running[block.ClassFill] < max(1, p.cfg.Permits-max(1, p.cfg.Permits/4))
 	}
 }

@@ -68,13 +68,15 @@ func TestPriorityOrder(t *testing.T) {
 			}
 		}
 		ask(fill, fill, tail)
-		check("one permit for fills", fill)
+		check("one permit for fills, one kept for the urgent", fill, tail)
+		ask(tail)
+		check("a permit kept for the urgent")
 		ask(read, head)
-		check("permits kept for the urgent", read, head)
+		check("the permit kept for the urgent", read)
 		ask(fill, head, read, tail, read)
 		check("all permits taken")
 		// The fetches end in the order they started.
-		for i, want := range [][]block.Class{{read}, {read}, {head}, {tail}, nil, nil, {tail}, {fill}, {fill}, nil} {
+		for i, want := range [][]block.Class{{read}, {read}, {head}, {head}, {tail}, {tail}, nil, {fill}, nil, {fill}, nil} {
 			g.tokens <- struct{}{}
 			check(fmt.Sprintf("token %d", i), want...)
 		}

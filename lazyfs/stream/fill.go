@@ -2,7 +2,7 @@ package stream
 
 import (
 	"context"
-	"slices"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,7 +24,7 @@ const (
 
 // FillConfig configures a [Filler].
 type FillConfig struct {
-	// Parallel is the number of requests in flight, each of an extent; zero means 4.
+	// Parallel is the number of requests of the fill in flight, each of an extent; zero means 4.
 	Parallel int
 	// BytesPerSecond limits the rate; zero means no limit.
 	BytesPerSecond int64
@@ -34,10 +34,6 @@ type FillConfig struct {
 	// OnlyTrace stops the filler after First.
 	OnlyTrace bool `json:"-"`
 }
-
-// headBlocks is how many blocks at the start of [FillConfig.First] have class
-// block.ClassHead: 8 MiB, which a program reads before it does anything that takes time.
-const headBlocks = 32
 
 // Filler fetches the missing blocks of a set of layers in the background. It requests each
 // extent once, in this order:
@@ -57,12 +53,13 @@ type Filler struct {
 	layers  []*Layer
 	cfg     FillConfig
 	limiter *rate.Limiter
+	lane    *lane
 	done    atomic.Int64
 
-	mu            sync.Mutex      // guards the fields below
-	prefetchQueue []block.Request // requests of the trace that are still to be sent
-	unrequested   [][]bool        // by layer and extent: not requested yet
-	layer, extent int             // where the next search starts
+	mu            sync.Mutex     // guards the fields below
+	prefetchQueue *prefetchQueue // what is still to be requested of the trace
+	unrequested   [][]bool       // by layer and extent: not requested yet
+	layer, extent int            // where the next search starts
 }
 
 // NewFiller returns a filler of layers, all of this reader, the bottom one first.
@@ -70,7 +67,7 @@ func (r *Reader) NewFiller(layers []*Layer, cfg FillConfig) *Filler {
 	if cfg.Parallel <= 0 {
 		cfg.Parallel = fillParallel
 	}
-	f := &Filler{reader: r, layers: layers, cfg: cfg, layer: max(0, len(layers)-1)}
+	f := &Filler{reader: r, layers: layers, cfg: cfg, lane: &lane{flows: r.flows}, layer: max(0, len(layers)-1)}
 	for _, l := range layers {
 		extents := make([]bool, (block.Count(l.size)+block.ExtentBlocks-1)/block.ExtentBlocks)
 		for i := range extents {
@@ -78,7 +75,7 @@ func (r *Reader) NewFiller(layers []*Layer, cfg FillConfig) *Filler {
 		}
 		f.unrequested = append(f.unrequested, extents)
 	}
-	f.prefetchQueue = f.requests(cfg.First)
+	f.prefetchQueue = newPrefetchQueue(cfg.First, layers, r.cfg.Along, r.has())
 	if cfg.BytesPerSecond > 0 {
 		f.limiter = rate.NewLimiter(rate.Limit(cfg.BytesPerSecond), block.ExtentSize)
 	}
@@ -88,86 +85,37 @@ func (r *Reader) NewFiller(layers []*Layer, cfg FillConfig) *Filler {
 // Run fetches until every request has succeeded and returns nil, or until ctx ends and
 // returns its error.
 func (f *Filler) Run(ctx context.Context) error {
+	if err := f.Prefetch(ctx); err != nil {
+		return err
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	for range f.cfg.Parallel {
-		g.Go(func() error { return f.RunWorker(ctx) })
+		g.Go(func() error { return f.fill(ctx) })
 	}
 	return g.Wait()
 }
 
-// RunWorker is Run with a single request in flight. It may run at the same time as Run: each
+// RunWorker is Run with a single request of the fill in flight. It may run at the same time as Run: each
 // returns when its own requests have succeeded and no request is left.
 func (f *Filler) RunWorker(ctx context.Context) error {
-	if err := f.prefetch(ctx); err != nil {
+	if err := f.Prefetch(ctx); err != nil {
 		return err
 	}
+	return f.fill(ctx)
+}
+
+// fill fetches one extent after the other until none is left.
+func (f *Filler) fill(ctx context.Context) error {
 	for {
 		want, ok := f.next()
 		if !ok {
 			return nil
 		}
-		if err := f.fetch(ctx, block.Request{Range: want, Class: block.ClassFill}); err != nil {
+		if err := f.fetch(ctx, block.Request{Range: want, Class: block.ClassFill}, math.MaxInt, func(int) {}); err != nil {
 			return err
 		}
 		f.done.Add(int64(want.Count))
 	}
-}
-
-// Prefetch fetches the ranges of [FillConfig.First], with FillConfig.Parallel requests in
-// flight, and returns when they are local. It may run at the same time as Run and RunWorker.
-func (f *Filler) Prefetch(ctx context.Context) error {
-	g, ctx := errgroup.WithContext(ctx)
-	for range f.cfg.Parallel {
-		g.Go(func() error { return f.prefetch(ctx) })
-	}
-	return g.Wait()
-}
-
-func (f *Filler) prefetch(ctx context.Context) error {
-	for {
-		req, ok := f.nextPrefetch()
-		if !ok {
-			return nil
-		}
-		if err := f.fetch(ctx, req); err != nil {
-			return err
-		}
-	}
-}
-
-// requests splits ranges into requests of at most an extent, and drops ranges of layers that
-// the filler does not have.
-func (f *Filler) requests(ranges []block.Range) []block.Request {
-	var all []block.Request
-	blocks := uint32(0)
-	for _, r := range ranges {
-		i := slices.IndexFunc(f.layers, func(l *Layer) bool { return l.id == r.Layer })
-		if i < 0 {
-			continue
-		}
-		for end := min(r.End(), block.Count(f.layers[i].size)); r.First < end; {
-			req := block.Request{Range: block.Range{Layer: r.Layer, First: r.First}, Class: block.ClassTail}
-			if req.Count = min(end-r.First, block.ExtentBlocks); blocks < headBlocks {
-				req.Class, req.Count = block.ClassHead, min(req.Count, headBlocks-blocks)
-			}
-			all = append(all, req)
-			blocks += req.Count
-			r.First += req.Count
-		}
-	}
-	return all
-}
-
-// nextPrefetch returns the next request of the trace.
-func (f *Filler) nextPrefetch() (block.Request, bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if len(f.prefetchQueue) == 0 {
-		return block.Request{}, false
-	}
-	req := f.prefetchQueue[0]
-	f.prefetchQueue = f.prefetchQueue[1:]
-	return req, true
 }
 
 // Blocks returns how many blocks have been fetched by requests of the fill, and how many the
@@ -179,8 +127,9 @@ func (f *Filler) Blocks() (done, total int64) {
 	return f.done.Load(), total
 }
 
-// fetch sends a request, and repeats it until it succeeds or ctx ends.
-func (f *Filler) fetch(ctx context.Context, req block.Request) error {
+// fetch sends a request, and repeats it until it succeeds, it was sent as often as attempts
+// says, or ctx ends. It tells arrived of the bytes that have come.
+func (f *Filler) fetch(ctx context.Context, req block.Request, attempts int, arrived func(n int)) error {
 	for pause := firstFillPause; ; pause = min(2*pause, lastFillPause) {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -191,8 +140,8 @@ func (f *Filler) fetch(ctx context.Context, req block.Request) error {
 				return err
 			}
 		}
-		if f.reader.background(ctx, req) {
-			return nil
+		if attempts--; f.reader.background(ctx, req, arrived) || attempts == 0 {
+			return ctx.Err()
 		}
 		timer := time.NewTimer(pause)
 		select {

@@ -62,6 +62,9 @@ type Config struct {
 	// ReadAhead is the most bytes that read-ahead keeps on their way for one
 	// sequential reader; zero means 16 MiB, a negative value none.
 	ReadAhead int64
+	// Along returns which blocks come along at no cost when those of a range are fetched, such
+	// as the rest of their frames; the range is among them. Nil means that none do.
+	Along func(block.Range) block.Range
 	// OnRead is called with the bytes of every read that the kernel asks for, in that order,
 	// wherever they come from; nil if nobody wants to know. It must not wait.
 	OnRead func(layer block.Digest, offset, length int64)
@@ -77,6 +80,7 @@ type Reader struct {
 	holder  block.Holder // cfg.Local if it is one, else nil
 	pages   PageReleaser // cfg.Local if it is one, else nil
 	waiting waitCounter
+	flows   *flows
 	ahead   chan block.Range
 	metrics *metrics
 
@@ -99,7 +103,7 @@ func New(cfg Config) (*Reader, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	r := &Reader{cfg: cfg, ahead: make(chan block.Range, 2*aheadWorkers)}
+	r := &Reader{cfg: cfg, flows: newFlows(), ahead: make(chan block.Range, 2*aheadWorkers)}
 	if h, ok := cfg.Local.(block.Holder); ok {
 		r.holder = h
 	}
@@ -124,7 +128,7 @@ func (r *Reader) Run(ctx context.Context) error {
 				case <-ctx.Done():
 					return nil
 				case want := <-r.ahead:
-					r.background(ctx, block.Request{Range: want, Class: block.ClassHead})
+					r.background(ctx, block.Request{Range: want, Class: block.ClassHead}, func(int) {})
 				}
 			}
 		})
@@ -142,15 +146,16 @@ func (r *Reader) Open(id block.Digest, size int64, pages Pages) *Layer {
 func (r *Reader) Waiting() int { return r.waiting.count() }
 
 // background fetches what is missing of req and reports whether it succeeded.
-func (r *Reader) background(ctx context.Context, req block.Request) bool {
+func (r *Reader) background(ctx context.Context, req block.Request, arrived func(n int)) bool {
 	for part := range r.missing(req.Range) {
 		fetched := 0
-		err := r.cfg.Source.Fetch(ctx, block.Request{Range: part, Class: req.Class}, func(k block.Key, data []byte) error {
+		err := r.cfg.Source.Fetch(ctx, block.Request{Range: part, Class: req.Class}, r.flows.measure(func(k block.Key, data []byte) error {
 			if part.Contains(k) {
 				fetched += len(data)
+				arrived(len(data))
 			}
 			return nil
-		})
+		}))
 		r.metrics.background(req.Class, fetched)
 		if err != nil {
 			if ctx.Err() == nil {
@@ -160,6 +165,14 @@ func (r *Reader) background(ctx context.Context, req block.Request) bool {
 		}
 	}
 	return true
+}
+
+// has returns how to ask whether the local cache holds a block, nil if it cannot be asked.
+func (r *Reader) has() func(block.Key) bool {
+	if r.holder == nil {
+		return nil
+	}
+	return r.holder.Has
 }
 
 // missing yields the parts of a range that the local cache does not hold.
