@@ -39,10 +39,17 @@ type site struct {
 	before string
 }
 
-// deploy brings the chart into a cluster, with the agents loading images in a mode.
+// deploy brings the chart into a new cluster, with the agents loading images in a mode.
 func deploy(t *testing.T, nodes int, mode string) *site {
 	t.Helper()
-	s := &site{helm: require.Tool(t, "helm"), Cluster: cluster.Start(t, cluster.Config{Nodes: nodes}), t: t}
+	return deployTo(t, cluster.Start(t, cluster.Config{Nodes: nodes}), mode)
+}
+
+// deployTo is deploy for a cluster that runs.
+func deployTo(t *testing.T, c *cluster.Cluster, mode string) *site {
+	t.Helper()
+	s := &site{helm: require.Tool(t, "helm"), Cluster: c, t: t}
+	nodes := len(c.Nodes)
 	s.before = s.containerdConfig(s.Nodes[0])
 	s.PushProgram("brisk-node:test", "cmd/brisk-node")
 	s.PushProgram("brisk-scheduler:test", "cmd/brisk-scheduler")
