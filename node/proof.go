@@ -58,7 +58,11 @@ func (n *Node) observe(ctx context.Context, stream block.Digest) scrub.Observer 
 	if _, ok := n.proofs.facts(stream); ok {
 		return nil
 	}
-	return &proving{ctx: ctx, node: n, stream: stream, prover: proof.New(ctx)}
+	// The scrubber verifies every block that it hands on.
+	known := func(i uint32) (block.Digest, bool) {
+		return n.layerIndexes.BlockDigest(block.Key{Layer: stream, Index: i})
+	}
+	return &proving{ctx: ctx, node: n, stream: stream, prover: proof.New(ctx, known)}
 }
 
 // proving proves one layer.
@@ -177,7 +181,7 @@ func (n *Node) judgeKnown(ctx context.Context, c candidate, used *openLayer) {
 	facts, ok := n.proofs.facts(stream)
 	if !ok && used.StreamSize() == 0 {
 		// There is no block whose arrival would make it complete.
-		truth, err := proof.New(ctx).Finish()
+		truth, err := proof.New(ctx, nil).Finish()
 		facts, ok = truth.Facts, err == nil
 	}
 	if !ok {

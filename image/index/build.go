@@ -26,6 +26,10 @@ type BuildConfig struct {
 	// Uncompressed says that the blob is the layer stream itself, whatever its first
 	// bytes look like.
 	Uncompressed bool
+	// BlockDigest returns the digest of block i of the layer stream, if the caller has
+	// verified the block against it: it is then not computed again. Nil means that no digest
+	// is known.
+	BlockDigest func(i uint32) (block.Digest, bool)
 }
 
 // Result is a finished layer index and what was learned on the way.
@@ -82,7 +86,7 @@ func Build(ctx context.Context, blob io.Reader, cfg BuildConfig) (*Result, error
 		g.Go(func() error { return transfer(br, blobPipe) })
 		g.Go(func() error { return b.decompress(blobPipe, streamPipe) })
 	}
-	parser := &tarParser{in: newStream(streamPipe), out: out}
+	parser := &tarParser{in: newStream(streamPipe, cfg.BlockDigest), out: out}
 	g.Go(parser.run)
 	if err := g.Wait(); err != nil {
 		return nil, err

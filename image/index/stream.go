@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"hash"
 	"io"
+
+	"github.com/brisk-project/brisk/internal/block"
 )
 
 // maxHeaders is the longest run of header blocks in bytes that may stand before
@@ -13,7 +15,7 @@ import (
 // name, a long link and a sparse map of as much each, and the headers of these.
 const maxHeaders = 5 << 20
 
-// stream is the layer stream as the tar parser reads it. It hashes every block
+// stream is the layer stream as the tar parser reads it. It hashes every byte
 // as it passes, keeps the header blocks that archive/tar does not show, and
 // copies out the few file bytes that become literals. File data is skipped
 // without being copied: archive/tar seeks over it.
@@ -22,6 +24,7 @@ type stream struct {
 
 	pos     int64 // offset in the stream of the next byte
 	diffID  hash.Hash
+	known   func(i uint32) (block.Digest, bool) // as in BuildConfig, may be nil
 	digests []byte
 
 	headers     []byte // the bytes read from headerStart on
@@ -35,8 +38,8 @@ type tap struct {
 	dst []byte
 }
 
-func newStream(p *pipe) *stream {
-	s := &stream{diffID: sha256.New()}
+func newStream(p *pipe, known func(i uint32) (block.Digest, bool)) *stream {
+	s := &stream{diffID: sha256.New(), known: known}
 	s.pipeReader = pipeReader{pipe: p, onBuffer: s.hash}
 	return s
 }
@@ -48,9 +51,19 @@ func (s *stream) hash(b []byte) error {
 	if _, err := s.diffID.Write(b); err != nil {
 		return fmt.Errorf("hashing the layer stream: %w", err)
 	}
-	sum := sha256.Sum256(b)
+	sum := s.digest(b)
 	s.digests = append(s.digests, sum[:]...)
 	return nil
+}
+
+// digest returns the digest of the next block.
+func (s *stream) digest(b []byte) block.Digest {
+	if s.known != nil {
+		if sum, ok := s.known(uint32(len(s.digests) / sha256.Size)); ok {
+			return sum
+		}
+	}
+	return block.Sum(b)
 }
 
 // Read implements [io.Reader].

@@ -45,12 +45,14 @@ type build struct {
 }
 
 // New returns a Prover. It must be ended with Finish or Discard, also after the end of ctx.
-func New(ctx context.Context) *Prover {
+// BlockDigest, if not nil, returns the digest of block i of the stream if the block was
+// verified against it before it is written: that spares hashing the block again.
+func New(ctx context.Context, blockDigest func(i uint32) (block.Digest, bool)) *Prover {
 	ctx, cancel := context.WithCancel(ctx)
 	out, in := io.Pipe()
 	p := &Prover{in: in, ctx: ctx, cancel: cancel, built: make(chan build, 1)}
 	go func() {
-		result, err := index.Build(ctx, out, index.BuildConfig{Uncompressed: true})
+		result, err := index.Build(ctx, out, index.BuildConfig{Uncompressed: true, BlockDigest: blockDigest})
 		// Nobody reads any more; the writer must not wait.
 		_ = out.CloseWithError(errDone)
 		p.built <- build{result, err}

@@ -61,7 +61,7 @@ func tarOf(t *testing.T, all []member) []byte {
 // prove gives a stream to a Prover block by block.
 func prove(t *testing.T, stream []byte) proof.Truth {
 	t.Helper()
-	p := proof.New(t.Context())
+	p := proof.New(t.Context(), nil)
 	for off := 0; off < len(stream); off += block.Size {
 		p.Write(stream[off:min(off+block.Size, len(stream))])
 	}
@@ -249,7 +249,7 @@ func TestEmptyStream(t *testing.T) {
 func TestContextEnds(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
-	p := proof.New(ctx)
+	p := proof.New(ctx, nil)
 	p.Write(tarOf(t, members())[:block.Size])
 	cancel()
 	if truth, err := p.Finish(); !errors.Is(err, context.Canceled) {
@@ -260,7 +260,32 @@ func TestContextEnds(t *testing.T) {
 // A Prover that is not given everything ends.
 func TestDiscard(t *testing.T) {
 	t.Parallel()
-	p := proof.New(t.Context())
+	p := proof.New(t.Context(), nil)
 	p.Write(tarOf(t, members())[:block.Size])
 	p.Discard()
+}
+
+// Digests of blocks that are known are taken as they are, others are computed; the facts are the
+// same, and no block is hashed by itself that need not be.
+func TestKnownBlockDigests(t *testing.T) {
+	t.Parallel()
+	stream := tarOf(t, members())
+	want := prove(t, stream)
+	var asked []uint32
+	p := proof.New(t.Context(), func(i uint32) (block.Digest, bool) {
+		asked = append(asked, i)
+		at := stream[int64(i)*block.Size:]
+		return block.Sum(at[:min(block.Size, len(at))]), i%2 == 0
+	})
+	p.Write(stream)
+	truth, err := p.Finish()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if truth.Facts != want.Facts || len(asked) != int(block.Count(int64(len(stream)))) {
+		t.Errorf("the facts are %+v, want %+v; asked for %d", truth.Facts, want.Facts, asked)
+	}
+	if err := truth.Check(open(t, indextest.Build(t, stream).Encoded)); err != nil {
+		t.Error(err)
+	}
 }

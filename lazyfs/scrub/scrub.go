@@ -21,8 +21,8 @@ const (
 	passShare   = 0.01
 	urgentShare = 0.10
 	// observedCost is how many times the CPU time of a check an observed block takes in all:
-	// it is hashed once to check it, and twice by who proves the layer.
-	observedCost = 3
+	// it is hashed once to check it, and once by who proves the layer.
+	observedCost = 2
 	// spread is the part of the interval that a pass is spread over.
 	spread = 0.9
 	// longestPause bounds the time between two steps of a pass.
