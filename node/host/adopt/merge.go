@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	copying "github.com/containerd/continuity/fs"
 	"github.com/containerd/continuity/sysx"
@@ -25,38 +24,40 @@ func (t target) merge(from string) error {
 	if err := errors.Join(unix.Lstat(from, &source), unix.Lstat(t.dir, &dest)); err != nil {
 		return fmt.Errorf("looking at directories of snapshots: %w", err)
 	}
-	var err error
-	switch {
-	case source.Dev == dest.Dev:
-		err = t.mergeDir(from, t.dir)
-	case t.layered:
-		err = copying.CopyDir(t.dir, from)
-	default:
-		err = fmt.Errorf("%s is on another disk", from)
+	m := merger{target: t}
+	if source.Dev != dest.Dev {
+		m.copied = make(map[uint64]string)
 	}
-	if err != nil {
+	if err := m.mergeDir(from, t.dir); err != nil {
 		return fmt.Errorf("taking over files: %w", err)
 	}
 	return nil
 }
 
+// merger merges one directory into a target.
+type merger struct {
+	target
+
+	copied map[uint64]string // copies by the inode of what they are of; nil to link
+}
+
 // mergeDir merges a directory into another one, which is there.
-func (t target) mergeDir(from, to string) error {
+func (m *merger) mergeDir(from, to string) error {
 	entries, err := os.ReadDir(from)
 	if err != nil {
 		return err
 	}
 	for _, entry := range entries {
-		if err := t.mergeEntry(filepath.Join(from, entry.Name()), filepath.Join(to, entry.Name())); err != nil {
+		if err := m.mergeEntry(filepath.Join(from, entry.Name()), filepath.Join(to, entry.Name())); err != nil {
 			return err
 		}
 	}
-	return t.copyAttributes(from, to)
+	return m.copyAttributes(from, to)
 }
 
 // mergeEntry merges anything. Nothing that is read here is followed if it is a link, and
 // nobody else writes to the directory.
-func (t target) mergeEntry(from, to string) error {
+func (m *merger) mergeEntry(from, to string) error {
 	var stat, old unix.Stat_t
 	if err := unix.Lstat(from, &stat); err != nil {
 		return &fs.PathError{Op: "lstat", Path: from, Err: err}
@@ -71,16 +72,16 @@ func (t target) mergeEntry(from, to string) error {
 		there = false
 	}
 	switch {
-	case whiteout && !t.layered:
+	case whiteout && !m.layered:
 		return nil
 	case !isDir:
-		return os.Link(from, to)
+		return m.place(from, to, &stat)
 	case !there:
 		if err := os.Mkdir(to, 0o700); err != nil {
 			return err
 		}
 	}
-	return t.mergeDir(from, to)
+	return m.mergeDir(from, to)
 }
 
 // opaque reports whether a directory hides those below it.
@@ -91,8 +92,39 @@ func opaque(dir string) bool {
 	})
 }
 
-// copyAttributes gives a directory the attributes of another one.
-func (t target) copyAttributes(from, to string) error {
+// place puts a file where nothing is.
+func (m *merger) place(from, to string, stat *unix.Stat_t) error {
+	if m.copied == nil {
+		return os.Link(from, to)
+	}
+	if copied, ok := m.copied[stat.Ino]; ok {
+		return os.Link(copied, to)
+	}
+	if stat.Nlink > 1 {
+		m.copied[stat.Ino] = to
+	}
+	var err error
+	switch stat.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		err = copying.CopyFile(to, from)
+	case unix.S_IFLNK:
+		var link string
+		if link, err = os.Readlink(from); err == nil {
+			err = os.Symlink(link, to)
+		}
+	default:
+		if err = unix.Mknod(to, stat.Mode, int(stat.Rdev)); err != nil {
+			err = &fs.PathError{Op: "mknod", Path: to, Err: err}
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return m.copyAttributes(from, to)
+}
+
+// copyAttributes gives a file or a directory the attributes of another one.
+func (m *merger) copyAttributes(from, to string) error {
 	var stat unix.Stat_t
 	if err := unix.Lstat(from, &stat); err != nil {
 		return &fs.PathError{Op: "lstat", Path: from, Err: err}
@@ -100,17 +132,22 @@ func (t target) copyAttributes(from, to string) error {
 	if err := os.Lchown(to, int(stat.Uid), int(stat.Gid)); err != nil {
 		return err
 	}
-	if err := unix.Chmod(to, stat.Mode&^unix.S_IFMT); err != nil {
-		return &fs.PathError{Op: "chmod", Path: to, Err: err}
+	if stat.Mode&unix.S_IFMT != unix.S_IFLNK {
+		if err := unix.Chmod(to, stat.Mode&^unix.S_IFMT); err != nil {
+			return &fs.PathError{Op: "chmod", Path: to, Err: err}
+		}
 	}
-	if err := t.replaceXattrs(from, to); err != nil {
+	if err := m.replaceXattrs(from, to); err != nil {
 		return err
 	}
-	return os.Chtimes(to, time.Unix(stat.Atim.Unix()), time.Unix(stat.Mtim.Unix()))
+	if err := unix.UtimesNanoAt(unix.AT_FDCWD, to, []unix.Timespec{stat.Atim, stat.Mtim}, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return &fs.PathError{Op: "utimensat", Path: to, Err: err}
+	}
+	return nil
 }
 
-// replaceXattrs makes a directory have the extended attributes of another one, and no others.
-func (t target) replaceXattrs(from, to string) error {
+// replaceXattrs makes a file or a directory have the extended attributes of another one, and no others.
+func (m *merger) replaceXattrs(from, to string) error {
 	wanted, err := sysx.LListxattr(from)
 	if err != nil {
 		return &fs.PathError{Op: "listxattr", Path: from, Err: err}
@@ -127,7 +164,7 @@ func (t target) replaceXattrs(from, to string) error {
 		}
 	}
 	for _, name := range wanted {
-		if !t.layered && slices.ContainsFunc(overlayAttributes(), func(prefix string) bool { return strings.HasPrefix(name, prefix) }) {
+		if !m.layered && slices.ContainsFunc(overlayAttributes(), func(prefix string) bool { return strings.HasPrefix(name, prefix) }) {
 			continue
 		}
 		value, err := sysx.LGetxattr(from, name)

@@ -68,13 +68,21 @@ func requireSame(t *testing.T, want, got string) {
 }
 
 // TestMerge takes over what an overlay has written, both as overlayfs keeps it and for a
-// snapshotter that keeps whole trees. The oracle is the overlay.
+// snapshotter that keeps whole trees, on the same disk and on another one. The oracle is the
+// overlay.
 func TestMerge(t *testing.T) {
 	require.Root(t)
-	dir := fstree.TempDir(t)
+	dir, disk := fstree.TempDir(t), t.TempDir()
+	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(disk, 0); err != nil {
+			t.Error(err)
+		}
+	})
 	lower, upper := filepath.Join(dir, "lower"), filepath.Join(dir, "upper")
-	layered, whole := filepath.Join(dir, "layered"), filepath.Join(dir, "whole")
-	for _, made := range []string{lower, upper, layered} {
+	for _, made := range []string{lower, upper} {
 		if err := os.MkdirAll(made, 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -88,9 +96,6 @@ func TestMerge(t *testing.T) {
 		}
 	}
 	run(lower, "echo a >gone; mkdir -p removed/deep again becomes-file kept; echo b >again/old; echo c >becomes-dir; ln -s /tmp link-to-dir; echo d >kept/changed; echo e >kept/stays")
-	if err := copying.CopyDir(whole, lower); err != nil {
-		t.Fatal(err)
-	}
 	merged := overlayOf(t, lower, upper)
 	run(merged, change)
 	for name, value := range map[string]string{"user.a": "b", "trusted.c": "d"} {
@@ -98,14 +103,26 @@ func TestMerge(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := (target{dir: layered, layered: true}).merge(upper); err != nil {
-		t.Fatal(err)
+	// Links that the second one makes would show in the first one's oracle.
+	for _, to := range []string{disk, dir} {
+		t.Run(fmt.Sprintf("same disk %t", to == dir), func(t *testing.T) {
+			layered, whole := filepath.Join(to, "layered"), filepath.Join(to, "whole")
+			if err := os.Mkdir(layered, 0o750); err != nil {
+				t.Fatal(err)
+			}
+			if err := copying.CopyDir(whole, lower); err != nil {
+				t.Fatal(err)
+			}
+			if err := (target{dir: layered, layered: true}).merge(upper); err != nil {
+				t.Fatal(err)
+			}
+			requireSame(t, merged, overlayOf(t, lower, layered))
+			if err := (target{dir: whole}).merge(upper); err != nil {
+				t.Fatal(err)
+			}
+			requireSame(t, merged, whole)
+		})
 	}
-	requireSame(t, merged, overlayOf(t, lower, layered))
-	if err := (target{dir: whole}).merge(upper); err != nil {
-		t.Fatal(err)
-	}
-	requireSame(t, merged, whole)
 }
 
 // TestUnpackIncomplete checks that a layer is only taken for what its name says it is.

@@ -90,13 +90,21 @@ func (s *liveSite) awaitComplete(image registrytest.Image) {
 // former snapshotter, and again with the agent when it comes back.
 func TestGiveBack(t *testing.T) {
 	for _, former := range []string{"overlayfs", "native"} {
-		t.Run(former, func(t *testing.T) { giveBack(t, former) })
+		t.Run(former, func(t *testing.T) { giveBack(t, liveConfig{snapshotter: former, discard: true}) })
 	}
 }
 
-func giveBack(t *testing.T, former string) {
+// TestGiveBackToAnotherDisk does that where files cannot be linked, because the agent is on
+// another filesystem.
+func TestGiveBackToAnotherDisk(t *testing.T) {
+	for _, former := range []string{"overlayfs", "native"} {
+		t.Run(former, func(t *testing.T) { giveBack(t, liveConfig{snapshotter: former, discard: true, disk: true}) })
+	}
+}
+
+func giveBack(t *testing.T, cfg liveConfig) {
 	t.Helper()
-	s := newLiveSite(t, liveConfig{snapshotter: former, discard: true})
+	s, former := newLiveSite(t, cfg), cfg.snapshotter
 	s.layers = map[string]int{"pause": 1, "adopted": 3}
 	s.pushAll()
 	s.serve()

@@ -112,8 +112,13 @@ func newSite(t *testing.T) *site {
 
 func newSiteWith(t *testing.T, cfg containerdtest.Config) *site {
 	t.Helper()
+	return newSiteIn(t, t.TempDir(), cfg)
+}
+
+// newSiteIn has the agent keep everything in a directory.
+func newSiteIn(t *testing.T, dir string, cfg containerdtest.Config) *site {
+	t.Helper()
 	d := containerdtest.Start(t, cfg)
-	dir := t.TempDir()
 	s := &site{manager: &manager{Daemon: d}, t: t, dir: dir, out: new(output)}
 	s.before = s.read(d.ConfigPath())
 	s.cfg = install.Config{

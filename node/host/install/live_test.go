@@ -13,9 +13,11 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/brisk-project/brisk/lazyfs/kernel"
 	"github.com/brisk-project/brisk/node/host/install"
 	"github.com/brisk-project/brisk/test/containerdtest"
 	"github.com/brisk-project/brisk/test/registrytest"
@@ -41,6 +43,8 @@ type liveConfig struct {
 	program     string // containerd, the default one if empty
 	snapshotter string
 	discard     bool
+	// disk gives the agent another filesystem than containerd has.
+	disk bool
 }
 
 func newLiveSite(t *testing.T, cfg liveConfig) *liveSite {
@@ -50,7 +54,11 @@ func newLiveSite(t *testing.T, cfg liveConfig) *liveSite {
 	}
 	s := &liveSite{reg: registrytest.New(t, registrytest.Config{}), refs: make(map[string]string)}
 	pause := s.reg.Ref(t, "pause:v1").String()
-	s.site = newSiteWith(t, containerdtest.Config{Plain: true, Program: cfg.program, Edit: func(path string) {
+	dir := t.TempDir()
+	if cfg.disk {
+		mountDisk(t, dir)
+	}
+	s.site = newSiteIn(t, dir, containerdtest.Config{Plain: true, Program: cfg.program, Edit: func(path string) {
 		file, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
 		if err != nil {
 			t.Fatal(err)
@@ -72,6 +80,20 @@ snapshotter = %[2]q
 	}})
 	s.connect()
 	return s
+}
+
+// mountDisk mounts an empty filesystem on a directory.
+func mountDisk(t *testing.T, dir string) {
+	t.Helper()
+	require.Root(t)
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1g"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := kernel.Unmount(context.WithoutCancel(t.Context()), dir, true); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func (s *liveSite) connect() {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	containerd "github.com/containerd/containerd/v2/client"
+	"golang.org/x/sys/unix"
 
 	"github.com/brisk-project/brisk/lazyfs/kernel"
 	containerdapi "github.com/brisk-project/brisk/node/containerd"
@@ -252,8 +253,21 @@ func (i *Installer) purge() error {
 	if errors.Is(err, os.ErrNotExist) {
 		err = nil
 	}
-	if err := errors.Join(err, os.RemoveAll(dir)); err != nil {
+	if err := errors.Join(err, removeAll(dir)); err != nil {
 		return fmt.Errorf("removing what the agent has kept: %w", err)
+	}
+	return nil
+}
+
+// removeAll removes a directory with everything in it. If it is a filesystem of its own it
+// stays, and is empty.
+func removeAll(dir string) error {
+	err := os.RemoveAll(dir)
+	if !errors.Is(err, unix.EBUSY) {
+		return err
+	}
+	if left, readErr := os.ReadDir(dir); readErr != nil || len(left) > 0 {
+		return errors.Join(err, readErr)
 	}
 	return nil
 }
