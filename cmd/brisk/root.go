@@ -56,6 +56,7 @@ func newRootCommand() *cobra.Command {
 		newVerifyCommand(shared),
 		newMountCommand(shared),
 		newUmountCommand(),
+		newTraceCommand(shared),
 		newDemoCommand(shared),
 		newContainerInitCommand(),
 	)

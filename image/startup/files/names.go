@@ -25,6 +25,15 @@ type Named struct {
 	Order int `json:"order"`
 }
 
+// Sizes returns the lengths in bytes of layer streams by stream ID.
+func Sizes(layers []*index.Layer) map[block.Digest]int64 {
+	sizes := make(map[block.Digest]int64, len(layers))
+	for _, layer := range layers {
+		sizes[layer.StreamID()] = layer.StreamSize()
+	}
+	return sizes
+}
+
 // extent is a part of a layer stream that belongs to a file.
 type extent struct {
 	start, end int64

@@ -1,0 +1,197 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/brisk-project/brisk/image/startup"
+	"github.com/brisk-project/brisk/image/startup/artifact"
+	"github.com/brisk-project/brisk/image/startup/files"
+	"github.com/brisk-project/brisk/internal/block"
+	"github.com/brisk-project/brisk/internal/cli"
+	"github.com/brisk-project/brisk/internal/units"
+	"github.com/brisk-project/brisk/node"
+)
+
+func (o *traceOptions) push(ctx context.Context, out io.Writer, notef func(string, ...any), image string, paths []string) error {
+	found, err := o.openImage(ctx, image, o.platform)
+	if err != nil {
+		return err
+	}
+	cfg := artifact.Config{Now: time.Now()}
+	for _, path := range paths {
+		f, err := loadTrace(notef, path, found)
+		if err != nil {
+			return err
+		}
+		if o.command != "" {
+			f.Command = o.command
+		}
+		cfg.Files = append(cfg.Files, f)
+	}
+	client, err := o.registryClient()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	pushed, err := artifact.Push(ctx, client, found.image, found.artifact.Startup, cfg)
+	if err != nil {
+		return err
+	}
+	if previous := found.artifact.Startup; previous != nil && previous.Bundle != nil {
+		notef("the bundle of the trace before is not used any more\n")
+	}
+	_, err = fmt.Fprintf(out, "%s  start-up artifact %s\n", found.image.Name, pushed.Digest)
+	return err
+}
+
+// shownTrace is what "brisk trace show" prints. Sizes are in bytes.
+type shownTrace struct {
+	Image     string        `json:"image"`
+	Digest    string        `json:"digest"`
+	Command   string        `json:"command,omitempty"`
+	Predicted bool          `json:"predicted"`
+	Bytes     int64         `json:"bytes"`
+	Spans     int           `json:"spans"`
+	Blocks    uint32        `json:"blocks"`
+	Files     []files.Named `json:"files"`
+}
+
+func (o *traceOptions) show(ctx context.Context, out io.Writer, notef func(string, ...any), args []string) error {
+	if err := cli.CheckFormat(o.output); err != nil {
+		return err
+	}
+	found, err := o.openImage(ctx, args[0], o.platform)
+	if err != nil {
+		return err
+	}
+	var f startup.File
+	if len(args) == 1 {
+		f, err = o.registryTrace(ctx, found)
+	} else {
+		f, err = loadTrace(notef, args[1], found)
+	}
+	if err != nil {
+		return err
+	}
+	named, err := files.Names(f.Trace, found.layers)
+	if err != nil {
+		return err
+	}
+	shown := shownTrace{
+		Image: found.image.Name.String(), Digest: found.image.Digest.String(), Command: f.Command, Predicted: f.Predicted,
+		Bytes: f.Trace.Bytes(), Spans: len(f.Trace), Files: named,
+	}
+	for _, r := range f.Trace.Blocks() {
+		shown.Blocks += r.Count
+	}
+	return cli.Print(out, o.output, shown, shown.writeTable)
+}
+
+func (s shownTrace) writeTable(out io.Writer) error {
+	about := cli.NewTable(out)
+	about.Row("image", s.Image)
+	about.Row("digest", s.Digest)
+	how := "recorded"
+	if s.Predicted {
+		how = "predicted"
+	}
+	if s.Command != "" {
+		how += ", " + s.Command
+	}
+	about.Row("trace", how)
+	about.Row("reads", fmt.Sprintf("%s in %d spans, in %d blocks of %s\n", units.Size(s.Bytes), s.Spans, s.Blocks, units.Size(block.Size)))
+	if err := about.Flush(); err != nil {
+		return err
+	}
+	table := cli.NewTable(out)
+	table.Row("ORDER", "READ", "OF", "LAYER", "FILE")
+	for _, f := range s.Files {
+		path, of, layer := f.Path, units.Size(f.Size), strconv.Itoa(f.Layer)
+		if path == "" {
+			path, of = "(between files)", "-"
+		}
+		if f.Layer < 0 {
+			path, layer = "(of another image)", "-"
+		}
+		table.Row(strconv.Itoa(f.Order), units.Size(f.Bytes), of, layer, path)
+	}
+	return table.Flush()
+}
+
+func (o *traceOptions) export(ctx context.Context, out io.Writer, notef func(string, ...any), image string) error {
+	if o.output == "" {
+		return errors.New("no file for the trace: pass -o FILE, or -o - for standard output")
+	}
+	if o.dir != "" {
+		answer, err := o.askNode(ctx, node.Client.Trace, node.TraceRequest{Image: image})
+		if err != nil {
+			return err
+		}
+		if answer.Source == node.TraceNone {
+			return fmt.Errorf("the node in %s has no trace of %s", o.dir, image)
+		}
+		f, err := startup.ParseFile(answer.File)
+		if err != nil {
+			return err
+		}
+		notef("%s: trace from: %s\n", image, answer.Source)
+		return writeTraceFile(out, o.output, f)
+	}
+	found, err := o.openImage(ctx, image, o.platform)
+	if err != nil {
+		return err
+	}
+	f, err := o.registryTrace(ctx, found)
+	if err != nil {
+		return err
+	}
+	return writeTraceFile(out, o.output, f)
+}
+
+func (o *traceOptions) importFile(ctx context.Context, out io.Writer, notef func(string, ...any), image, path string) error {
+	found, err := o.openImage(ctx, image, o.platform)
+	if err != nil {
+		return err
+	}
+	f, err := loadTrace(notef, path, found)
+	if err != nil {
+		return err
+	}
+	if o.command != "" {
+		f.Command = o.command
+	}
+	if o.output != "" {
+		return writeTraceFile(out, o.output, f)
+	}
+	encoded, err := f.Encode()
+	if err != nil {
+		return err
+	}
+	if _, err := o.askNode(ctx, node.Client.LearnTrace, node.TraceRequest{Image: image, File: encoded}); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(out, "%s  %s will be loaded first\n", image, units.Size(f.Trace.Bytes()))
+	return err
+}
+
+// askNode asks the node in --dir, for the platform of the flags.
+func (o *traceOptions) askNode(
+	ctx context.Context, ask func(node.Client, context.Context, node.TraceRequest) (node.TraceAnswer, error), req node.TraceRequest,
+) (node.TraceAnswer, error) {
+	platform, err := parsePlatform(o.platform)
+	if err != nil {
+		return node.TraceAnswer{}, err
+	}
+	dir, err := filepath.Abs(o.dir)
+	if err != nil {
+		return node.TraceAnswer{}, fmt.Errorf("finding --dir: %w", err)
+	}
+	req.Platform = platform
+	return ask(node.Client{Dir: dir}, ctx, req)
+}
