@@ -70,7 +70,7 @@ func printStatus(w io.Writer, status agent.Status) error {
 	fmt.Fprintln(&text)
 	table := cli.NewTable(&text)
 	// Of what programs read, so that columns can be added and compared: not as it was transferred.
-	table.Row("IMAGE", "LAZY", "LOCAL", "REGISTRY", "PEERS", "DISK", "MEMORY", "STALLS")
+	table.Row("IMAGE", "LAZY", "LOCAL", "TRACE", "REGISTRY", "PEERS", "DISK", "MEMORY", "STALLS")
 	for _, image := range status.Images {
 		table.Row(imageRow(image)...)
 	}
@@ -78,7 +78,7 @@ func printStatus(w io.Writer, status agent.Status) error {
 		return err
 	}
 	if len(status.Images) > 0 {
-		text.WriteString("\nREGISTRY, PEERS, DISK and MEMORY say where content came from, uncompressed.\n")
+		text.WriteString("\nTRACE says how it is known what a start reads: learnt here, or from the registry or peers, or predicted.\nREGISTRY, PEERS, DISK and MEMORY say where content came from, uncompressed.\n")
 	}
 	_, err := io.WriteString(w, text.String())
 	return err
@@ -96,11 +96,15 @@ func imageRow(image agent.ImageStatus) []string {
 		lazy = "in part: " + image.Reason
 	}
 	if image.ImageStatus == nil {
-		return []string{image.Image, lazy, "-", "-", "-", "-", "-", "-"}
+		return []string{image.Image, lazy, "-", "-", "-", "-", "-", "-", "-"}
 	}
 	local := fmt.Sprintf("%d%%", image.Local())
 	if image.Direct {
 		local += " direct"
+	}
+	trace := string(node.TraceNone)
+	if image.Start != nil {
+		trace = string(image.Start.Source)
 	}
 	t := image.Traffic
 	stalls := "0"
@@ -108,6 +112,6 @@ func imageRow(image agent.ImageStatus) []string {
 		stalls = fmt.Sprintf("%d (%s in all, %s at most)", t.Stalls, t.StallTime.Round(time.Millisecond), t.LongestStall.Round(time.Millisecond))
 	}
 	return []string{
-		image.Image, lazy, local, units.Size(t.Registry), units.Size(t.Peers), units.Size(t.Disk), units.Size(t.Memory), stalls,
+		image.Image, lazy, local, trace, units.Size(t.Registry), units.Size(t.Peers), units.Size(t.Disk), units.Size(t.Memory), stalls,
 	}
 }
