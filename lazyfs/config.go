@@ -75,6 +75,9 @@ type Config struct {
 	// Along returns which blocks come along at no cost when those of a range are fetched, such
 	// as the rest of their frames; nil means that none do.
 	Along func(block.Range) block.Range
+	// Free returns how many processors this process may take without taking them from others; nil
+	// means that there are always some.
+	Free func() float64
 	// Keeper keeps mounts that need this process for the next one; nil if there is
 	// nothing that could. Then they end with the process.
 	Keeper keeper.Store

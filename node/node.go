@@ -16,6 +16,7 @@ import (
 
 	"github.com/brisk-project/brisk/image/registry"
 	"github.com/brisk-project/brisk/internal/block"
+	"github.com/brisk-project/brisk/internal/processors"
 	"github.com/brisk-project/brisk/internal/source"
 	"github.com/brisk-project/brisk/lazyfs"
 	"github.com/brisk-project/brisk/lazyfs/cache"
@@ -179,7 +180,7 @@ func New(cfg Config) (_ *Node, err error) {
 		source.Link{Name: "upstream", Source: upstream})
 	n.fs, err = lazyfs.New(lazyfs.Config{
 		StateDir: filepath.Join(cfg.Dir, stateName), Source: timed{blocks, n.trafficCounters, &n.delays}, Local: countedDisk{n.disk, n.trafficCounters}, Backend: cfg.Backend,
-		Along: n.along, OnRead: n.traceRecorders.note, Streaming: n.registry.Streaming,
+		Along: n.along, Free: processors.NewMeter().Free, OnRead: n.traceRecorders.note, Streaming: n.registry.Streaming,
 		ReadTimeout: cfg.ReadTimeout, Logger: cfg.Log, Registerer: cfg.Metrics,
 		Keeper: cfg.Keeper, Reopen: n.reopen,
 	})

@@ -46,14 +46,16 @@ type FillConfig struct {
 //
 // Blocks that are evicted meanwhile are not fetched again.
 //
-// A filler does not pause while reads wait: beside a program that reads all the time it
-// would never finish. The source must serve block.ClassFill last.
+// After the trace it stands back while images start, see starts. It does not pause for other
+// reads: beside a program that reads all the time it would never finish. The source must
+// serve block.ClassFill last.
 type Filler struct {
 	reader  *Reader
 	layers  []*Layer
 	cfg     FillConfig
 	limiter *rate.Limiter
 	lane    *lane
+	start   *start
 	done    atomic.Int64
 
 	mu            sync.Mutex     // guards the fields below
@@ -75,6 +77,7 @@ func (r *Reader) NewFiller(layers []*Layer, cfg FillConfig) *Filler {
 		}
 		f.unrequested = append(f.unrequested, extents)
 	}
+	f.start = r.starts.begin(layers, cfg.First, f.leaveTrace)
 	f.prefetchQueue = newPrefetchQueue(cfg.First, layers, r.cfg.Along, r.has())
 	if cfg.BytesPerSecond > 0 {
 		f.limiter = rate.NewLimiter(rate.Limit(cfg.BytesPerSecond), block.ExtentSize)
@@ -85,6 +88,7 @@ func (r *Reader) NewFiller(layers []*Layer, cfg FillConfig) *Filler {
 // Run fetches until every request has succeeded and returns nil, or until ctx ends and
 // returns its error.
 func (f *Filler) Run(ctx context.Context) error {
+	f.reader.starts.mounted(f.start)
 	if err := f.Prefetch(ctx); err != nil {
 		return err
 	}
@@ -111,11 +115,29 @@ func (f *Filler) fill(ctx context.Context) error {
 		if !ok {
 			return nil
 		}
-		if err := f.fetch(ctx, block.Request{Range: want, Class: block.ClassFill}, math.MaxInt, func(int) {}); err != nil {
+		if err := f.fillRange(ctx, want); err != nil {
 			return err
 		}
-		f.done.Add(int64(want.Count))
 	}
+}
+
+// fillRange fetches a range in as many requests as it takes for reads not to be held up.
+func (f *Filler) fillRange(ctx context.Context, want block.Range) error {
+	for want.Count > 0 {
+		n, err := f.reader.starts.acquire(ctx, int(want.Count)*block.Size)
+		if err != nil {
+			return err
+		}
+		part := block.Range{Layer: want.Layer, First: want.First, Count: uint32(n / block.Size)}
+		err = f.fetch(ctx, block.Request{Range: part, Class: block.ClassFill}, math.MaxInt, func(int) {})
+		f.reader.starts.release(n)
+		if err != nil {
+			return err
+		}
+		f.done.Add(int64(part.Count))
+		want.First, want.Count = part.End(), want.Count-part.Count
+	}
+	return nil
 }
 
 // Blocks returns how many blocks have been fetched by requests of the fill, and how many the

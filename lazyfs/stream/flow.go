@@ -2,7 +2,6 @@ package stream
 
 import (
 	"context"
-	"slices"
 	"sync"
 	"time"
 
@@ -29,9 +28,6 @@ const (
 	// flowDecay is what a sample without as much leaves of the highest rate: half of
 	// it is left after about 0.7 s.
 	flowDecay = 0.98
-	// flowDelays is of how many requests the median is taken for a delay. Some have their first
-	// block at once, since it was on its way for another request.
-	flowDelays = 5
 	// flowForget is how long nothing has to come for the delay to be measured anew.
 	flowForget = 10 * time.Second
 )
@@ -41,9 +37,8 @@ const (
 // peers, or the processors that decode. It is not safe for concurrent use. The zero value knows
 // nothing yet.
 type flow struct {
-	rate  float64       // bytes of blocks a second, the highest of late
-	delay time.Duration // the least median
-	took  []time.Duration
+	rate  float64   // bytes of blocks a second, the highest of late
+	took  batch     // by the first block of requests, of which some are on their way for another one
 	start time.Time // of the sample
 	bytes int
 	last  time.Time // when a block came
@@ -53,43 +48,37 @@ type flow struct {
 func (f *flow) begin(now time.Time) {
 	f.start, f.bytes = now, 0
 	if now.Sub(f.last) > flowForget {
-		f.delay, f.took = 0, nil
+		f.took = batch{}
 	}
 }
 
 // first notes how long the first block of a request took.
 func (f *flow) first(took time.Duration) {
-	if f.took = append(f.took, took); len(f.took) < flowDelays {
-		return
-	}
-	slices.Sort(f.took)
-	if median := f.took[flowDelays/2]; f.delay == 0 || median < f.delay {
-		f.delay = median
-	}
-	f.took = f.took[:0]
+	f.took.add(took.Seconds())
 }
+
+// delay returns how long the first block of a request takes, 0 if that is not known.
+func (f *flow) delay() time.Duration { return time.Duration(f.took.median() * float64(time.Second)) }
 
 // add notes that bytes of blocks have come.
 func (f *flow) add(now time.Time, n int) {
 	f.last = now
 	f.bytes += n
 	took := now.Sub(f.start)
-	if took < max(flowSample, f.delay) {
+	if took < max(flowSample, f.delay()) {
 		return
 	}
 	f.rate = max(f.rate*flowDecay, float64(f.bytes)/took.Seconds())
 	f.start, f.bytes = now, 0
 }
 
-// product returns bandwidth x delay in bytes, 0 if it is not known.
-func (f *flow) product() int { return int(f.rate * f.delay.Seconds()) }
-
 // window returns how many bytes to have in flight.
 func (f *flow) window() int {
-	if f.rate == 0 || f.delay == 0 {
+	product := f.rate * f.delay().Seconds()
+	if product == 0 {
 		return flowFirst
 	}
-	return min(max(flowGain*f.product(), flowLeast), flowMost)
+	return int(min(max(flowGain*product, flowLeast), flowMost))
 }
 
 // flows share a flow among the fillers that prefetch at a time. Each may have its equal part

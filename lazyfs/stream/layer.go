@@ -48,6 +48,7 @@ func (l *Layer) ReadLocal(p []byte, off int64) bool {
 		return false
 	}
 	l.reader.metrics.read(resultLocal, len(p), time.Since(start))
+	l.reader.starts.local(block.Covering(l.id, off, int64(len(p))))
 	l.releasePages(off, len(p))
 	return true
 }
@@ -84,6 +85,7 @@ func (l *Layer) Fetch(ctx context.Context, p []byte, off int64) error {
 	}
 	r := l.reader
 	timeout := l.begin(off, len(p))
+	defer r.starts.wait(block.Covering(l.id, off, int64(len(p))))()
 	start := time.Now()
 	r.waiting.begin()
 	r.metrics.waiting(1)
@@ -166,7 +168,7 @@ func (l *Layer) fetchOnce(ctx context.Context, p []byte, off int64) error {
 	want := block.Covering(l.id, off, int64(len(p)))
 	start := time.Now()
 	copied := 0
-	err := l.reader.cfg.Source.Fetch(ctx, block.Request{Range: want, Class: block.ClassRead},
+	sink, ended := l.reader.starts.measure(
 		func(k block.Key, data []byte) error {
 			if !want.Contains(k) {
 				return nil
@@ -180,6 +182,8 @@ func (l *Layer) fetchOnce(ctx context.Context, p []byte, off int64) error {
 			copied += overlap(p, off, data, k.Offset())
 			return nil
 		})
+	err := l.reader.cfg.Source.Fetch(ctx, block.Request{Range: want, Class: block.ClassRead}, sink)
+	ended()
 	if err == nil && copied != len(p) {
 		err = errIncomplete
 	}

@@ -123,6 +123,7 @@ func (q *prefetchQueue) whole(r block.Range) block.Range {
 func (f *Filler) Prefetch(ctx context.Context) error {
 	f.lane.enter()
 	defer f.lane.leave()
+	defer f.reader.starts.load(f.start)()
 	g, running := errgroup.WithContext(ctx)
 	for {
 		req, ok := f.nextPrefetch()
@@ -147,6 +148,13 @@ func (f *Filler) Prefetch(ctx context.Context) error {
 		return err
 	}
 	return ctx.Err()
+}
+
+// leaveTrace gives up what is left of the trace: the start reads other things.
+func (f *Filler) leaveTrace() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.prefetchQueue.ranges = nil
 }
 
 // nextPrefetch returns the next request of the trace.

@@ -1,0 +1,27 @@
+package stream
+
+import "slices"
+
+// batchSize is of how many values a median is taken: a few of them are always far off.
+const batchSize = 5
+
+// batch is the least median of a few values each. The zero value has none yet.
+type batch struct {
+	values []float64
+	least  float64
+}
+
+// add takes a value.
+func (b *batch) add(v float64) {
+	if b.values = append(b.values, v); len(b.values) < batchSize {
+		return
+	}
+	slices.Sort(b.values)
+	if median := b.values[batchSize/2]; b.least == 0 || median < b.least {
+		b.least = median
+	}
+	b.values = b.values[:0]
+}
+
+// median returns the least median so far, 0 before there is one.
+func (b *batch) median() float64 { return b.least }

@@ -1,0 +1,295 @@
+package stream
+
+import (
+	"context"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/brisk-project/brisk/internal/block"
+)
+
+const (
+	// startQuiet is how long nothing was read when a start seems to be over.
+	startQuiet = 2 * time.Second
+	// startMost is how long after the first read that waited, or after the mount, a start is over
+	// in any case: a program that reads all the time must not keep its image from becoming complete.
+	startMost = 30 * time.Second
+	// fillLeast is the least request of the fill, about a frame: less is not to be had.
+	fillLeast = 4 * block.Size
+	// fillProcessors is how many processors have to be free for the fill to work beside a start: one
+	// request keeps not quite one busy.
+	fillProcessors = 0.75
+	// fillLook is how often a fill that stands back looks whether it may go on.
+	fillLook = 50 * time.Millisecond
+	// driftReads and driftMost are how many reads of a start are looked at, and how many of them
+	// may wait for what its trace does not have.
+	driftReads = 64
+	driftMost  = driftReads * 3 / 4
+)
+
+// start is the start of an image, as far as others have to stand back for it.
+type start struct {
+	layers  map[block.Digest]struct{}
+	trace   map[block.Key]struct{} // nil if none is known, or the start has left it
+	loading int                    // calls that load its trace
+	mounted bool
+	began   time.Time // or when it was mounted
+	waited  time.Time // when a read of it first waited
+	last    time.Time // when a read of it last began or ended
+	reading int       // reads that wait
+	// inside and outside count its latest reads: those of blocks of the trace, and those that
+	// had to wait for others.
+	inside, outside int
+	leave           func() // stops what is loaded of the trace
+}
+
+// active reports whether the start goes on.
+func (s *start) active(now time.Time) bool {
+	return s.loading > 0 || !s.over(now) && (s.reading > 0 || now.Sub(s.last) < startQuiet)
+}
+
+// over reports whether the start is over for good.
+func (s *start) over(now time.Time) bool {
+	since := s.began
+	if !s.waited.IsZero() {
+		since = s.waited
+	}
+	return s.loading == 0 && now.Sub(since) >= startMost
+}
+
+// read notes a read, and reports whether the start has left its trace by now.
+func (s *start) read(r block.Range, waits bool) bool {
+	if s.trace == nil {
+		return false
+	}
+	if _, known := s.trace[r.Key(0)]; known {
+		s.inside++
+	} else if waits {
+		s.outside++
+	}
+	if s.inside+s.outside < driftReads {
+		return false
+	}
+	left := s.outside > driftMost
+	s.inside, s.outside = 0, 0
+	return left
+}
+
+// starts decides what the fill may fetch while images start. With a trace, nothing: whatever
+// takes link or processor makes the start longer. Without one, the fill may find what the start
+// reads next; and it may try as long as that costs a read no more than a round trip, which
+// is as long as the link carries a frame in the time that a request takes. On slower links the
+// reads need all of it.
+//
+// It works only with processors that are free: a start that computes needs them more.
+type starts struct {
+	free func() float64 // number of processors; nil if that is not known
+
+	mu      sync.Mutex // guards the fields below
+	link    pace
+	all     map[*start]struct{}
+	filling int // bytes of the fill in flight
+}
+
+func newStarts(free func() float64) *starts {
+	return &starts{free: free, all: make(map[*start]struct{})}
+}
+
+// begin adds a start, with the blocks of its trace if that is known. leave is called if the start
+// turns out to read other ones.
+func (s *starts) begin(layers []*Layer, trace []block.Range, leave func()) *start {
+	now := time.Now()
+	begun := &start{layers: make(map[block.Digest]struct{}, len(layers)), began: now, last: now, leave: leave}
+	for _, l := range layers {
+		begun.layers[l.id] = struct{}{}
+	}
+	for _, r := range trace {
+		for i := range r.Count {
+			if begun.trace == nil {
+				begun.trace = make(map[block.Key]struct{})
+			}
+			begun.trace[r.Key(i)] = struct{}{}
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ofLocked(now, nil) // forgets those that are over
+	if len(layers) > 0 {
+		s.all[begun] = struct{}{}
+	}
+	return begun
+}
+
+// ofLocked returns the starts to which a layer belongs, nil for none, and forgets those that are
+// over.
+func (s *starts) ofLocked(now time.Time, layer *block.Digest) (of []*start) {
+	for begun := range s.all {
+		if begun.over(now) {
+			delete(s.all, begun)
+			continue
+		}
+		if layer == nil {
+			continue
+		}
+		if _, ok := begun.layers[*layer]; ok {
+			of = append(of, begun)
+		}
+	}
+	return of
+}
+
+// mounted says that programs can read the image now.
+func (s *starts) mounted(of *start) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	of.mounted, of.began, of.last = true, time.Now(), time.Now()
+}
+
+// load says that the trace is being loaded until done is called.
+func (s *starts) load(of *start) (done func()) {
+	change := func(by int) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		of.loading += by
+		of.last = time.Now()
+	}
+	change(1)
+	return func() { change(-1) }
+}
+
+// local notes a read that did not have to wait.
+func (s *starts) local(r block.Range) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.all) == 0 {
+		return
+	}
+	now := time.Now()
+	for _, begun := range s.ofLocked(now, &r.Layer) {
+		begun.last = now
+		begun.read(r, false)
+	}
+}
+
+// wait notes a read that waits until done is called.
+func (s *starts) wait(r block.Range) (done func()) {
+	now := time.Now()
+	var left []*start
+	s.mu.Lock()
+	of := s.ofLocked(now, &r.Layer)
+	for _, begun := range of {
+		begun.reading++
+		if begun.last = now; begun.waited.IsZero() {
+			begun.waited = now
+		}
+		if begun.read(r, true) {
+			begun.trace = nil
+			left = append(left, begun)
+		}
+	}
+	s.mu.Unlock()
+	for _, begun := range left {
+		begun.leave()
+	}
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, begun := range of {
+			begun.reading--
+			begun.last = time.Now()
+		}
+	}
+}
+
+// allowanceLocked returns how many bytes the fill may have in flight.
+func (s *starts) allowanceLocked(now time.Time) int {
+	s.ofLocked(now, nil) // forgets those that are over
+	least := math.MaxInt
+	for begun := range s.all {
+		switch product := s.link.product(); {
+		case !begun.active(now):
+		case begun.trace != nil, begun.mounted && product < fillLeast, s.busy():
+			return 0
+		default:
+			least = min(least, max(product, fillLeast))
+		}
+	}
+	return least
+}
+
+// busy reports whether others need the processors.
+func (s *starts) busy() bool { return s.free != nil && s.free() < fillProcessors }
+
+// acquire waits until the fill may send a request, and returns for how many bytes, at most n.
+func (s *starts) acquire(ctx context.Context, n int) (int, error) {
+	for {
+		s.mu.Lock()
+		may := s.allowanceLocked(time.Now())
+		if may > 0 && (s.filling == 0 || s.filling+n <= may) {
+			n = min(n, may/block.Size*block.Size)
+			s.filling += n
+			s.mu.Unlock()
+			return n, ctx.Err()
+		}
+		s.mu.Unlock()
+		look := time.NewTimer(fillLook)
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			look.Stop()
+			return 0, ctx.Err()
+		}
+	}
+}
+
+// release gives back what acquire has returned.
+func (s *starts) release(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.filling -= n
+}
+
+// measure returns a sink that measures what comes of a request that is sent now, and what
+// to call when it has ended.
+func (s *starts) measure(sink block.Sink) (block.Sink, func()) {
+	sent := time.Now()
+	var first, last time.Time
+	bytes := 0
+	return func(k block.Key, data []byte) error {
+			if last = time.Now(); first.IsZero() {
+				first = last
+			} else {
+				bytes += len(data)
+			}
+			return sink(k, data)
+		}, func() {
+			if bytes == 0 {
+				return
+			}
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.link.add(first.Sub(sent), bytes, last.Sub(first))
+		}
+}
+
+// pace measures single requests: how long their first block takes, and how fast the others follow.
+// That shows what a link carries even if never more than one request is in flight.
+type pace struct {
+	delays, perByte batch
+}
+
+func (p *pace) add(delay time.Duration, bytes int, took time.Duration) {
+	p.delays.add(delay.Seconds())
+	p.perByte.add(took.Seconds() / float64(bytes))
+}
+
+// product returns how many bytes of blocks come in the time that the first one takes, 0 if that is
+// not known.
+func (p *pace) product() int {
+	delay, perByte := p.delays.median(), p.perByte.median()
+	if delay == 0 || perByte == 0 {
+		return 0
+	}
+	return int(min(delay/perByte, flowMost))
+}
