@@ -2,6 +2,7 @@ package node_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net/http"
 	"path/filepath"
@@ -81,12 +82,22 @@ func TestFirstPullHasTheTraceOfTheRegistry(t *testing.T) {
 				found := fetched(t, n, image, nil)
 				reg.Inject(registrytest.Rule{Fault: registrytest.Status(http.StatusInternalServerError)})
 				requireSet(t, n, found, source)
+				if err := n.Retain(t.Context(), []*node.Image{found}); err != nil {
+					t.Fatal(err)
+				}
+				requireSet(t, n, found, source)
 				reg.ClearFaults()
 
 				// What the node learns itself counts from then on.
 				runStart(t, n, dir, image)
 				if got := n.ImageStatus(found).Start; got == nil || got.Source != node.TraceLearnt {
 					t.Errorf("after a start: %+v", got)
+				}
+				if err := n.Retain(t.Context(), nil); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := n.Object(found.Traces[0].Digest, registry.MaxTraceBlob); !errors.Is(err, block.ErrNotFound) {
+					t.Errorf("the trace of a removed image: %v", err)
 				}
 				stop()
 			})

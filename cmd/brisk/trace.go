@@ -195,10 +195,11 @@ func (o *traceOptions) addOutput(cmd *cobra.Command) {
 func newTraceShowCommand(shared *globals) *cobra.Command {
 	opts := &traceOptions{globals: shared}
 	cmd := &cobra.Command{
-		Use:   "show IMAGE [FILE]",
+		Use:   "show IMAGE [FILE] | FILE",
 		Short: "Show the files that a trace reads",
 		Long: "Show the files that a trace of an image reads, in the order of the first read: the trace\n" +
-			"in the registry, or that in FILE.",
+			"in the registry, or that in FILE. Of FILE alone only the\n" +
+			"layers are known.",
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return opts.show(cmd.Context(), cmd.OutOrStdout(), cmd.PrintErrf, args)

@@ -79,6 +79,7 @@ func TestTrace(t *testing.T) {
 	if got, want := readTrace(t, exported), readTrace(t, both); got.Command != "app" || got.Trace.Bytes() != want.Trace.Bytes() {
 		t.Errorf("%d bytes were exported, want %d", got.Trace.Bytes(), want.Trace.Bytes())
 	}
+	requireOutput(t, run(t, "trace", "show", exported), "recorded, app", "LAYER", "sha256:", "1.0 MiB")
 	foreign, err := startup.Trace{{Layer: block.Sum([]byte("other")), Length: 4096}}.Encode()
 	if err != nil {
 		t.Fatal(err)

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -52,19 +54,24 @@ func (o *traceOptions) push(ctx context.Context, out io.Writer, notef func(strin
 
 // shownTrace is what "brisk trace show" prints. Sizes are in bytes.
 type shownTrace struct {
-	Image     string        `json:"image"`
-	Digest    string        `json:"digest"`
+	Image     string        `json:"image,omitempty"`
+	Digest    string        `json:"digest,omitempty"`
 	Command   string        `json:"command,omitempty"`
 	Predicted bool          `json:"predicted"`
 	Bytes     int64         `json:"bytes"`
 	Spans     int           `json:"spans"`
 	Blocks    uint32        `json:"blocks"`
-	Files     []files.Named `json:"files"`
+	Files     []files.Named `json:"files,omitempty"`
+	// Layers are those of a trace that is shown without its image, in the order of the first read.
+	Layers []shownLayer `json:"layers,omitempty"`
 }
 
 func (o *traceOptions) show(ctx context.Context, out io.Writer, notef func(string, ...any), args []string) error {
 	if err := cli.CheckFormat(o.output); err != nil {
 		return err
+	}
+	if info, err := os.Stat(args[0]); len(args) == 1 && err == nil && info.Mode().IsRegular() {
+		return o.showFile(out, args[0])
 	}
 	found, err := o.openImage(ctx, args[0], o.platform)
 	if err != nil {
@@ -83,20 +90,55 @@ func (o *traceOptions) show(ctx context.Context, out io.Writer, notef func(strin
 	if err != nil {
 		return err
 	}
-	shown := shownTrace{
-		Image: found.image.Name.String(), Digest: found.image.Digest.String(), Command: f.Command, Predicted: f.Predicted,
-		Bytes: f.Trace.Bytes(), Spans: len(f.Trace), Files: named,
-	}
+	shown := describeTrace(f)
+	shown.Image, shown.Digest, shown.Files = found.image.Name.String(), found.image.Digest.String(), named
+	return cli.Print(out, o.output, shown, shown.writeTable)
+}
+
+func describeTrace(f startup.File) shownTrace {
+	shown := shownTrace{Command: f.Command, Predicted: f.Predicted, Bytes: f.Trace.Bytes(), Spans: len(f.Trace)}
 	for _, r := range f.Trace.Blocks() {
 		shown.Blocks += r.Count
+	}
+	return shown
+}
+
+// shownLayer is what a trace reads of a layer.
+type shownLayer struct {
+	Stream string `json:"stream"`
+	Bytes  int64  `json:"bytes"`
+	Spans  int    `json:"spans"`
+}
+
+// showFile shows a trace without its image.
+func (o *traceOptions) showFile(out io.Writer, path string) error {
+	content, err := readTraceFile(path)
+	if err != nil {
+		return err
+	}
+	f, err := startup.ParseFile(content)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	shown := describeTrace(f)
+	for _, s := range f.Trace {
+		i := slices.IndexFunc(shown.Layers, func(l shownLayer) bool { return l.Stream == s.Layer.String() })
+		if i < 0 {
+			i = len(shown.Layers)
+			shown.Layers = append(shown.Layers, shownLayer{Stream: s.Layer.String()})
+		}
+		shown.Layers[i].Bytes += s.Length
+		shown.Layers[i].Spans++
 	}
 	return cli.Print(out, o.output, shown, shown.writeTable)
 }
 
 func (s shownTrace) writeTable(out io.Writer) error {
 	about := cli.NewTable(out)
-	about.Row("image", s.Image)
-	about.Row("digest", s.Digest)
+	if s.Image != "" {
+		about.Row("image", s.Image)
+		about.Row("digest", s.Digest)
+	}
 	how := "recorded"
 	if s.Predicted {
 		how = "predicted"
@@ -110,6 +152,13 @@ func (s shownTrace) writeTable(out io.Writer) error {
 		return err
 	}
 	table := cli.NewTable(out)
+	if s.Image == "" {
+		table.Row("LAYER", "READ", "SPANS")
+		for _, l := range s.Layers {
+			table.Row(shortDigest(l.Stream), units.Size(l.Bytes), strconv.Itoa(l.Spans))
+		}
+		return table.Flush()
+	}
 	table.Row("ORDER", "READ", "OF", "LAYER", "FILE")
 	for _, f := range s.Files {
 		path, of, layer := f.Path, units.Size(f.Size), strconv.Itoa(f.Layer)
