@@ -299,8 +299,10 @@ func TestReferrersRefused(t *testing.T) {
 // While the referrers do not answer, the tag is looked at. Those that answer late come first, and
 // without anything under the tag they are waited for.
 func TestReferrersSideBySide(t *testing.T) {
+	t.Parallel()
+	const stall = 10 * time.Second
 	r := registrytest.New(t, registrytest.Config{Referrers: true})
-	c := newClient(t, registry.Config{StallTimeout: 3 * time.Second})
+	c := newClient(t, registry.Config{StallTimeout: stall})
 	r.Push(t, "app:v1", registrytest.Image{Layers: []registrytest.Layer{smallLayer(t, 1)}})
 	image, err := c.Resolve(t.Context(), r.Ref(t, "app:v1"), linux())
 	if err != nil {
@@ -355,10 +357,20 @@ func TestReferrersSideBySide(t *testing.T) {
 	better := put(registry.IndexBlob{
 		Layer: image.Layers[0].Digest, DiffID: image.Layers[0].DiffID, Digest: block.Sum([]byte("x")), Size: 1,
 	})
-	if got, took, err := find(time.Hour); err != nil || got.Digest != block.Sum(first) || took > time.Second {
+	if got, took, err := find(time.Hour); err != nil || got.Digest != block.Sum(first) || took > stall/2 {
 		t.Errorf("never, with a tag: %v, %v after %s", got, err, took)
 	}
-	if got, _, err := find(0); err != nil || got.Digest != block.Sum(better) {
-		t.Errorf("at once: %v, %v", got, err)
+	// On a busy machine "at once" may be later than the tag is looked at.
+	for attempt := range 20 {
+		got, _, err := find(0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.Digest == block.Sum(better) {
+			break
+		}
+		if attempt == 19 {
+			t.Errorf("at once: %v", got)
+		}
 	}
 }

@@ -194,9 +194,10 @@ func TestCancelled(t *testing.T) {
 
 // A sink that is slow does not make the registry look stalled.
 func TestSlowSink(t *testing.T) {
+	t.Parallel()
 	r := registrytest.New(t, registrytest.Config{})
 	st := store(t, r, registrytest.Layer{Tar: megabytes(t, 4)})
-	stall := 400 * time.Millisecond
+	stall := 2 * time.Second
 	src := newSource(t, newClient(t, registry.Config{StallTimeout: stall}), registry.SourceConfig{})
 	src.Add(st.repo, st.layer)
 	slow := true

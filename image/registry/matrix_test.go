@@ -64,7 +64,12 @@ func TestFaultMatrix(t *testing.T) {
 	for _, tt := range outcomes() {
 		t.Run(tt.name, func(t *testing.T) {
 			defer r.ClearFaults()
-			client := newClient(t, registry.Config{StallTimeout: 200 * time.Millisecond})
+			// Silence that is not that of the fault does not count on a busy machine.
+			cfg := registry.Config{}
+			if strings.HasPrefix(tt.name, "hangs") {
+				cfg.StallTimeout = time.Second
+			}
+			client := newClient(t, cfg)
 			read := func(times int, match func(*http.Request) bool) (requests int, took time.Duration, err error) {
 				src := newSource(t, client, registry.SourceConfig{})
 				src.Add(st.repo, st.layer)
@@ -92,7 +97,7 @@ func TestFaultMatrix(t *testing.T) {
 			if !errors.Is(err, tt.is) || err != nil && !strings.Contains(err.Error(), tt.text) {
 				t.Errorf("for ever: %v, want %v and %q", err, tt.is, tt.text)
 			}
-			if requests > tt.requests || took > 10*time.Second {
+			if requests > tt.requests || took > 30*time.Second {
 				t.Errorf("for ever: %d requests in %s, want %d at most", requests, took, tt.requests)
 			}
 			if _, _, err := read(-1, rangeGet); (err == nil) != tt.ranged {
@@ -133,7 +138,11 @@ func TestTokenServiceFaults(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			defer r.ClearFaults()
-			src := newSource(t, newClient(t, registry.Config{LoginTimeout: 500 * time.Millisecond}), registry.SourceConfig{})
+			cfg := registry.Config{}
+			if tt.name == "hangs" {
+				cfg.LoginTimeout = 2 * time.Second
+			}
+			src := newSource(t, newClient(t, cfg), registry.SourceConfig{})
 			src.Add(st.repo, st.layer)
 			read := func() error {
 				r.RevokeTokens()
@@ -154,7 +163,7 @@ func TestTokenServiceFaults(t *testing.T) {
 					t.Errorf("the error tells: %v", err)
 				}
 			}
-			if took := time.Since(started); took > 10*time.Second {
+			if took := time.Since(started); took > 20*time.Second {
 				t.Errorf("took %s", took)
 			}
 			r.ClearFaults()

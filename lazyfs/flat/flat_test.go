@@ -125,7 +125,7 @@ func TestDeadlineAndRecovery(t *testing.T) {
 	require.FUSE(t)
 	fx := blocktest.Standard()
 	src := blocktest.NewSource(fx)
-	dir, _ := mount(t, fx, src, 300*time.Millisecond)
+	dir, _ := mount(t, fx, src, 2*time.Second)
 	path := filepath.Join(dir, fx.Largest().ID.Hex())
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -140,7 +140,7 @@ func TestDeadlineAndRecovery(t *testing.T) {
 		t.Fatalf("read %d bytes, error %v, while the source hangs, want EIO", n, err)
 	}
 	t.Logf("EIO after %v", time.Since(start))
-	if took := time.Since(start); took > 5*time.Second {
+	if took := time.Since(start); took > 15*time.Second {
 		t.Errorf("took %v", took)
 	}
 	release()

@@ -159,7 +159,7 @@ func TestHangingIndex(t *testing.T) {
 	if err := a.prepareLayer(t.Context(), image, 0); err != nil {
 		t.Errorf("the pull fails: %v", err)
 	}
-	if took := time.Since(asked); took < patience-time.Second || took > patience+2*time.Second {
+	if took := time.Since(asked); took < patience-time.Second || took > patience+8*time.Second {
 		t.Errorf("it took %s", took)
 	}
 	if pulls := a.agent.Snapshots().Pulls(); len(pulls) != 1 || pulls[0].Reason != snapshotter.ReasonSlow {

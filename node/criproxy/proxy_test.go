@@ -131,14 +131,15 @@ func TestEvents(t *testing.T) {
 func TestDeadline(t *testing.T) {
 	s := newSetup(t, Config{})
 	hang := &runtimeapi.ListImagesRequest{Filter: &runtimeapi.ImageFilter{Image: &runtimeapi.ImageSpec{Image: "hang"}}}
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	// The calls have to reach the runtime before that.
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	if _, err := runtimeapi.NewImageServiceClient(s.conn).ListImages(ctx, hang); status.Code(err) != codes.DeadlineExceeded {
 		t.Errorf("deadline: %v", err)
 	}
 	<-s.runtime.left
 	ctx, cancel = context.WithCancel(t.Context())
-	time.AfterFunc(50*time.Millisecond, cancel)
+	time.AfterFunc(2*time.Second, cancel)
 	if _, err := runtimeapi.NewImageServiceClient(s.conn).ListImages(ctx, hang); status.Code(err) != codes.Canceled {
 		t.Errorf("cancelled: %v", err)
 	}
@@ -256,16 +257,16 @@ func TestSocket(t *testing.T) {
 	if err != nil || len(entries) != 2 {
 		t.Errorf("left behind: %v, %v", entries, err)
 	}
-	run := func(cfg Config) error {
+	run := func(cfg Config, patience time.Duration) error {
 		p, err := New(cfg)
 		if err != nil {
 			return err
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		return p.Run(ctx)
 	}
-	if err := run(s.cfg); err == nil || !strings.Contains(err.Error(), "somebody else listens") {
+	if err := run(s.cfg, 20*time.Second); err == nil || !strings.Contains(err.Error(), "somebody else listens") {
 		t.Errorf("a second proxy: %v", err)
 	}
 	file := s.cfg
@@ -273,7 +274,7 @@ func TestSocket(t *testing.T) {
 	if err := os.WriteFile(file.Socket, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := run(file); err == nil || !strings.Contains(err.Error(), "not a socket") {
+	if err := run(file, 20*time.Second); err == nil || !strings.Contains(err.Error(), "not a socket") {
 		t.Errorf("in place of a file: %v", err)
 	}
 	stale := s.cfg
@@ -286,7 +287,7 @@ func TestSocket(t *testing.T) {
 	if err := listener.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := run(stale); err != nil {
+	if err := run(stale, 2*time.Second); err != nil {
 		t.Errorf("in place of a dead one's: %v", err)
 	}
 	given := s.cfg

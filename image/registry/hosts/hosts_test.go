@@ -265,12 +265,15 @@ func TestMirrorFails(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for i, want := range []error{context.DeadlineExceeded, registry.ErrNoArtifact, registry.ErrNoArtifact} {
-			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		for i, each := range []struct {
+			patience time.Duration
+			want     error
+		}{{time.Second, context.DeadlineExceeded}, {10 * time.Second, registry.ErrNoArtifact}, {10 * time.Second, registry.ErrNoArtifact}} {
+			ctx, cancel := context.WithTimeout(t.Context(), each.patience)
 			_, err := s.client.FindArtifact(ctx, found)
 			cancel()
-			if !errors.Is(err, want) {
-				t.Errorf("look-up %d: %v, want %v", i, err, want)
+			if !errors.Is(err, each.want) {
+				t.Errorf("look-up %d: %v, want %v", i, err, each.want)
 			}
 		}
 	})
