@@ -18,6 +18,8 @@ import (
 	"testing"
 
 	"github.com/klauspost/compress/flate"
+
+	"github.com/brisk-project/brisk/test/require"
 )
 
 // sample is a gzip stream and what it holds.
@@ -271,12 +273,11 @@ var errEnough = errors.New("enough")
 func tarOf(tb testing.TB, dir string, size int) []byte {
 	tb.Helper()
 	root := filepath.Join(cmp.Or(os.Getenv("GOROOT"), build.Default.GOROOT), dir)
-	if _, err := os.Stat(root); err != nil {
-		tb.Skip("no Go distribution to read: ", err)
-	}
+	_, err := os.Stat(root)
+	require.Working(tb, "the Go distribution, which it reads", err)
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
-	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
 			return err
 		}

@@ -24,9 +24,8 @@ func TestStalls(t *testing.T) {
 	if err := os.Symlink("/proc/pressure/cpu", filepath.Join(dir, "pressure/memory")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(filepath.Join(dir, "pressure/memory")); err != nil {
-		t.Skip("this kernel has no pressure stall information")
-	}
+	_, err := os.Stat(filepath.Join(dir, "pressure/memory"))
+	require.Working(t, "pressure stall information of the kernel", err)
 	calls, stop := watch(t, pressure.Config{Proc: dir})
 	var hogs []*exec.Cmd
 	for range 2 * runtime.NumCPU() {

@@ -69,6 +69,14 @@ func Version(tb testing.TB, name string, major, minor int) string {
 	return path
 }
 
+// Working needs something of the machine that is there if err is nil.
+func Working(tb testing.TB, what string, err error) {
+	tb.Helper()
+	if err != nil {
+		missing(tb, fmt.Sprintf("needs %s: %v", what, err))
+	}
+}
+
 func missing(tb testing.TB, reason string) {
 	tb.Helper()
 	if os.Getenv(EnvStrict) != "" {
