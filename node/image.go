@@ -31,6 +31,8 @@ type Image struct {
 	Layers []ImageLayer `json:"layers"`
 	// Traces say what starts of the image read: what counts of that in the registry.
 	Traces []ImageTrace `json:"traces,omitempty"`
+	// Bundle has the bytes of a trace, nil if the registry has none.
+	Bundle *ImageBundle `json:"bundle,omitempty"`
 }
 
 // ImageLayer is a layer of an [Image].
@@ -105,7 +107,7 @@ func (n *Node) Find(ctx context.Context, reference string, manifest block.Digest
 	if err != nil {
 		return nil, err
 	}
-	found := &Image{Name: reference, Digest: resolved.Digest, Traces: imageTraces(artifact)}
+	found := &Image{Name: reference, Digest: resolved.Digest, Traces: imageTraces(artifact), Bundle: imageBundle(artifact)}
 	for _, layer := range resolved.Layers {
 		entry := ImageLayer{
 			Digest: layer.Digest, DiffID: layer.DiffID, Size: layer.Size, MediaType: layer.MediaType, Foreign: layer.Foreign,
@@ -143,6 +145,9 @@ func (n *Node) Fetch(ctx context.Context, image *Image, prepare func(*Image) boo
 	opened := make([]*openLayer, image.Indexed())
 	ranges := n.startRangeCheck(ctx, ref.Context(), image)
 	traces := n.fetchTraces(ctx, ref.Context(), image)
+	if prepare != nil {
+		n.startBundle(ctx, ref.Context(), image)
+	}
 	for i := range opened {
 		layer := &image.Layers[i]
 		group.Go(func() error {

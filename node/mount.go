@@ -74,6 +74,7 @@ func (n *Node) Mount(ctx context.Context, req MountRequest) (*Mount, error) {
 	if err != nil {
 		return nil, err
 	}
+	n.startBundle(ctx, ref.Context(), image)
 	m, err := n.mountImage(ctx, image, len(image.Layers), req, n.fetchTraces(ctx, ref.Context(), image))
 	if err != nil {
 		return nil, err
@@ -134,7 +135,8 @@ func (n *Node) mountImage(ctx context.Context, image *Image, layers int, req Mou
 	}
 	traces.wait()
 	trace, source := n.startTrace(mounted.ID, image, sizes)
-	cfg.Fill.First = trace.Blocks()
+	bundled, rest, loaded := n.bundleOf(ctx, image, trace)
+	mounted.Pages, cfg.Fill.First, cfg.Fill.After = bundled, rest.Blocks(), loaded
 	n.foundTraces.noteTrace(source)
 	if m.mount, err = n.fs.Mount(ctx, mounted, req.Target, cfg); err != nil {
 		return nil, err

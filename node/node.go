@@ -94,6 +94,7 @@ type Node struct {
 	traceRecorders  *traceRecorders
 	peerTraces      peerTraces
 	foundTraces     foundTraces
+	bundles         bundles
 	delays          delays
 
 	proofMetrics *proofMetrics // nil without metrics
@@ -133,7 +134,7 @@ func New(cfg Config) (_ *Node, err error) {
 	n.disk, err = cache.OpenDisk(cache.DiskConfig{
 		Dir: cacheDir(cfg.Dir), Layout: n.layerIndexes, Logger: cfg.Log, Registerer: cfg.Metrics,
 		MaxBytes: cfg.CacheBytes, MaxFiles: cfg.CacheFiles, MinFree: cfg.CacheMinFree,
-		HighWater: cfg.CacheHighWater, LowWater: cfg.CacheLowWater, OnCorrupt: n.onCorrupt, OnComplete: n.onComplete,
+		Shed: n.bundles.shed, HighWater: cfg.CacheHighWater, LowWater: cfg.CacheLowWater, OnCorrupt: n.onCorrupt, OnComplete: n.onComplete,
 	})
 	if err != nil {
 		return nil, err
@@ -143,6 +144,9 @@ func New(cfg Config) (_ *Node, err error) {
 			err = errors.Join(err, n.disk.Close())
 		}
 	}()
+	if err := n.openBundles(); err != nil {
+		return nil, err
+	}
 	if n.registry, err = registry.NewSource(cfg.Registry, registry.SourceConfig{
 		Cache: streamCache{n}, Parts: indexParts{n}, Streamed: n.noteStreamed, Registerer: cfg.Metrics,
 	}); err != nil {
@@ -180,7 +184,7 @@ func New(cfg Config) (_ *Node, err error) {
 		source.Link{Name: "upstream", Source: upstream})
 	n.fs, err = lazyfs.New(lazyfs.Config{
 		StateDir: filepath.Join(cfg.Dir, stateName), Source: timed{blocks, n.trafficCounters, &n.delays}, Local: countedDisk{n.disk, n.trafficCounters}, Backend: cfg.Backend,
-		Along: n.along, Free: processors.NewMeter().Free, OnRead: n.traceRecorders.note, Streaming: n.registry.Streaming,
+		Pages: n.pages, Along: n.along, Free: processors.NewMeter().Free, OnRead: n.traceRecorders.note, Streaming: n.registry.Streaming,
 		ReadTimeout: cfg.ReadTimeout, Logger: cfg.Log, Registerer: cfg.Metrics,
 		Keeper: cfg.Keeper, Reopen: n.reopen,
 	})
@@ -267,11 +271,12 @@ func (n *Node) Run(ctx context.Context) error {
 		group.Go(func() error { return n.peers.Run(lasting) })
 	}
 	err := group.Wait()
+	n.closeBundles()
 	n.preparations.Wait() // they end with fs
 	n.peerTraces.asking.Wait()
 	n.registry.Close()
 	// Mounts still hold their indexes.
-	return errors.Join(err, n.leave(lasting), n.disk.Close())
+	return errors.Join(err, n.leave(lasting), n.bundles.store.Close(), n.disk.Close())
 }
 
 // dropStalePins lets the cache evict what nobody has mounted any more: of the process
@@ -289,6 +294,7 @@ func (n *Node) dropStalePins(ctx context.Context) {
 	defer ticker.Stop()
 	for ctx.Err() == nil {
 		n.disk.DropStalePins()
+		n.tidyBundles(ctx)
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
@@ -297,7 +303,7 @@ func (n *Node) dropStalePins(ctx context.Context) {
 }
 
 // Close closes a node that is never run.
-func (n *Node) Close() error { return n.disk.Close() }
+func (n *Node) Close() error { return errors.Join(n.bundles.store.Close(), n.disk.Close()) }
 
 // Ready is closed when images can be mounted: what a process before has left has been
 // cleaned up, and the backend is known.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 
+	"github.com/brisk-project/brisk/internal/block"
 	"github.com/brisk-project/brisk/lazyfs"
 	"github.com/brisk-project/brisk/lazyfs/stream"
 )
@@ -24,16 +25,17 @@ type preparation struct {
 // indexes have been fetched.
 func (n *Node) prepare(ctx context.Context, image *Image, all bool) {
 	trace, _ := n.startTrace(image.id(image.Indexed()), image, image.streamSizes())
-	fill := stream.FillConfig{First: trace.Blocks(), OnlyTrace: !all}
+	bundled, rest, loaded := n.bundleOf(ctx, image, trace)
+	fill := stream.FillConfig{First: rest.Blocks(), After: loaded, OnlyTrace: !all}
 	if !all && len(fill.First) == 0 {
 		return
 	}
-	if err := n.startPreparing(ctx, image, fill); err != nil {
+	if err := n.startPreparing(ctx, image, bundled, fill); err != nil {
 		n.log.WarnContext(ctx, "image is not prepared before it is mounted", "image", image.Name, "error", err)
 	}
 }
 
-func (n *Node) startPreparing(ctx context.Context, image *Image, fill stream.FillConfig) error {
+func (n *Node) startPreparing(ctx context.Context, image *Image, bundled block.Digest, fill stream.FillConfig) error {
 	select {
 	case <-n.fs.Ready():
 	default:
@@ -47,7 +49,7 @@ func (n *Node) startPreparing(ctx context.Context, image *Image, fill stream.Fil
 		return err
 	}
 	p := &preparation{image: image, gone: make(chan struct{})}
-	ready := lazyfs.Image{Name: image.Name, ID: image.id(image.Indexed())}
+	ready := lazyfs.Image{Name: image.Name, ID: image.id(image.Indexed()), Pages: bundled}
 	for _, layer := range image.Layers[:image.Indexed()] {
 		used, err := n.openIndex(ctx, ref.Context(), layer)
 		if err != nil {

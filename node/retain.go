@@ -27,6 +27,9 @@ func (n *Node) Retain(ctx context.Context, images []*Image, objects ...block.Dig
 		for _, t := range image.Traces {
 			keep[t.Digest] = struct{}{}
 		}
+		if image.Bundle != nil {
+			keep[image.Bundle.Table] = struct{}{}
+		}
 		for i, layer := range image.Layers[:image.Indexed()] {
 			keep[layer.Index] = struct{}{}
 			keep[layer.Head.Digest] = struct{}{}
@@ -36,7 +39,7 @@ func (n *Node) Retain(ctx context.Context, images []*Image, objects ...block.Dig
 	}
 	kept := func(digest block.Digest) bool { _, ok := keep[digest]; return ok }
 	_, err := n.objects.Sweep(kept)
-	errs := []error{err, n.fs.Sweep(kept), n.proofs.retain(kept)}
+	errs := []error{err, n.fs.Sweep(kept), n.retainBundles(kept), n.proofs.retain(kept)}
 	n.startupTraces.retain(kept)
 	n.disk.DropStalePins() // those of mounts that were given up would be in the way
 	for _, stream := range n.disk.Layers() {
@@ -61,6 +64,9 @@ func (n *Node) inUse() map[block.Digest]struct{} {
 		used[p.image.id(len(p.layers))] = struct{}{}
 	}
 	for m := range n.mounts {
+		if m.image.Bundle != nil {
+			used[m.image.Bundle.Table] = struct{}{}
+		}
 		var digests []block.Digest
 		for _, layer := range m.layers {
 			digests = append(digests, layer.digest)

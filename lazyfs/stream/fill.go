@@ -31,6 +31,9 @@ type FillConfig struct {
 	// First is the start-up trace: it is fetched before anything else, in this order, at a
 	// higher priority. Ranges of layers that the filler does not have are ignored.
 	First []block.Range `json:"-"`
+	// After, if set, is closed when what goes before the fill has been loaded; the fill waits
+	// for it.
+	After <-chan struct{} `json:"-"`
 	// OnlyTrace stops the filler after First.
 	OnlyTrace bool `json:"-"`
 }
@@ -92,6 +95,9 @@ func (f *Filler) Run(ctx context.Context) error {
 	if err := f.Prefetch(ctx); err != nil {
 		return err
 	}
+	if err := f.await(ctx); err != nil {
+		return err
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	for range f.cfg.Parallel {
 		g.Go(func() error { return f.fill(ctx) })
@@ -105,7 +111,23 @@ func (f *Filler) RunWorker(ctx context.Context) error {
 	if err := f.Prefetch(ctx); err != nil {
 		return err
 	}
+	if err := f.await(ctx); err != nil {
+		return err
+	}
 	return f.fill(ctx)
+}
+
+// await waits for what goes before the fill.
+func (f *Filler) await(ctx context.Context) error {
+	if f.cfg.After == nil {
+		return nil
+	}
+	select {
+	case <-f.cfg.After:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // fill fetches one extent after the other until none is left.
