@@ -219,7 +219,7 @@ func (n *Node) joinPeers(held block.Source) error {
 const PeerKeyFile = "peer.key"
 
 // upstream joins what lies behind the caches. What it delivers is verified and
-// has been put into both.
+// has been put into the disk cache, or into memory if that does not take it.
 //
 // Reads of the registry are shared by frame: who wants another block of a frame
 // that is on its way joins. A reader is not held up by that, for the outer flight
@@ -239,9 +239,8 @@ func (n *Node) upstream(memory block.Store) block.Source {
 			source.Link{Name: "peer", Source: n.peerRate.measure(n.trafficCounters.count(n.peers.Source(), fromPeers)), ReadTimeout: peerReadTimeout},
 			source.Link{Name: "registry", Source: far})
 	}
-	kept := source.Fill(memory, source.Fill(n.disk, far,
-		source.FillConfig{Name: "disk", Logger: cfg.Log, Registerer: cfg.Metrics}),
-		source.FillConfig{Name: "memory", PassFill: true, Logger: cfg.Log, Registerer: cfg.Metrics})
+	// What is on the disk is in the page cache as well: the memory cache is for what the disk does not take.
+	kept := source.Fill(n.disk, far, source.FillConfig{Name: "disk", Else: memory, Logger: cfg.Log, Registerer: cfg.Metrics})
 	return source.NewSingleFlight(kept, source.SingleFlightConfig{Name: "node", Registerer: cfg.Metrics})
 }
 

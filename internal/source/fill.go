@@ -2,6 +2,7 @@ package source
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync/atomic"
 	"time"
@@ -21,9 +22,9 @@ type FillConfig struct {
 	// Name says in logs and metrics which store it is: memory, disk. Required when
 	// Registerer is set.
 	Name string
-	// PassFill passes blocks of background fill on without putting them into the store,
-	// where they would only take the place of others.
-	PassFill bool
+	// Else, if not nil, gets the blocks that the store does not take, but for those of
+	// background fill, which would only take the place of others.
+	Else block.Store
 	// Logger is told of blocks that could not be stored, nil for nobody.
 	Logger *slog.Logger
 	// Registerer takes the metrics, nil for none.
@@ -42,8 +43,7 @@ type filler struct {
 
 // Fill returns a source that delivers what store holds and fetches the rest from
 // upstream, whose blocks must be verified. Every block that upstream delivers,
-// asked for or not, is put into the store before it is passed on, unless
-// [FillConfig.PassFill] says otherwise.
+// asked for or not, is put into the store before it is passed on.
 //
 // A store that fails never fails the fetch: blocks that it cannot read are fetched
 // from upstream, and blocks that it does not take, such as when the disk is full,
@@ -109,10 +109,10 @@ func (f *filler) Fetch(ctx context.Context, req block.Request, sink block.Sink) 
 func (f *filler) fetch(ctx context.Context, req block.Request, d *delivery) error {
 	return f.upstream.Fetch(ctx, req, func(k block.Key, data []byte) error {
 		f.misses.Inc()
-		if f.cfg.PassFill && req.Class == block.ClassFill {
-			return d.pass(k, data)
-		}
 		if err := f.store.Put(ctx, k, data); err != nil && ctx.Err() == nil {
+			if f.cfg.Else != nil && req.Class != block.ClassFill {
+				err = errors.Join(err, f.cfg.Else.Put(ctx, k, data))
+			}
 			f.report(ctx, k, err)
 		}
 		return d.pass(k, data)

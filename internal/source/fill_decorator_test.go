@@ -42,21 +42,26 @@ func TestFill(t *testing.T) {
 		}
 	})
 
-	t.Run("passes fill", func(t *testing.T) {
-		memory, up := newStore(), blocktest.NewSource(fx)
-		f := source.Fill(memory, up, source.FillConfig{Name: "memory", PassFill: true})
-		for i, class := range []block.Class{block.ClassFill, block.ClassTail, block.ClassRead} {
-			delivered := 0
-			want := part(r, uint32(i), 1)
-			err := f.Fetch(t.Context(), block.Request{Range: want, Class: class}, func(block.Key, []byte) error {
-				delivered++
-				return nil
-			})
-			if err != nil || delivered == 0 {
-				t.Errorf("class %d: %d blocks, %v", class, delivered, err)
+	t.Run("keeps elsewhere what the store does not take", func(t *testing.T) {
+		for _, refuses := range []bool{false, true} {
+			disk, memory, up := newStore(), newStore(), blocktest.NewSource(fx)
+			if refuses {
+				disk.refuse = errors.New("no space left on device")
 			}
-			if kept := memory.Has(want.Key(0)); kept == (class == block.ClassFill) {
-				t.Errorf("class %d is kept: %v", class, kept)
+			f := source.Fill(disk, up, source.FillConfig{Name: "disk", Else: memory})
+			for i, class := range []block.Class{block.ClassFill, block.ClassTail, block.ClassRead} {
+				delivered := 0
+				want := part(r, uint32(i), 1)
+				err := f.Fetch(t.Context(), block.Request{Range: want, Class: class}, func(block.Key, []byte) error {
+					delivered++
+					return nil
+				})
+				if err != nil || delivered == 0 {
+					t.Errorf("class %d: %d blocks, %v", class, delivered, err)
+				}
+				if kept := memory.Has(want.Key(0)); kept != (refuses && class != block.ClassFill) {
+					t.Errorf("the disk refuses %v, class %d is kept: %v", refuses, class, kept)
+				}
 			}
 		}
 	})
