@@ -48,7 +48,7 @@ func (l *Layer) ReadLocal(p []byte, off int64) bool {
 		return false
 	}
 	l.reader.metrics.read(resultLocal, len(p), time.Since(start))
-	l.reader.starts.local(block.Covering(l.id, off, int64(len(p))))
+	l.reader.starts.local(block.Covering(l.id, off, int64(len(p))), len(p))
 	l.releasePages(off, len(p))
 	return true
 }
@@ -85,7 +85,7 @@ func (l *Layer) Fetch(ctx context.Context, p []byte, off int64) error {
 	}
 	r := l.reader
 	timeout := l.begin(off, len(p))
-	defer r.starts.wait(block.Covering(l.id, off, int64(len(p))))()
+	defer r.starts.wait(block.Covering(l.id, off, int64(len(p))), len(p))()
 	start := time.Now()
 	r.waiting.begin()
 	r.metrics.waiting(1)

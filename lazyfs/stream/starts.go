@@ -15,6 +15,8 @@ const (
 	// startMost is how long after the first read that waited, or after the mount, a start is over
 	// in any case: a program that reads all the time must not keep its image from becoming complete.
 	startMost = 30 * time.Second
+	// startBytes is how much a start reads at the most. Who reads more reads all of an image.
+	startBytes = 256 << 20
 	// fillLeast is the least request of the fill, about a frame: less is not to be had.
 	fillLeast = 4 * block.Size
 	// fillProcessors is how many processors have to be free for the fill to work beside a start: one
@@ -38,6 +40,7 @@ type start struct {
 	waited  time.Time // when a read of it first waited
 	last    time.Time // when a read of it last began or ended
 	reading int       // reads that wait
+	bytes   int64     // that were read
 	// inside and outside count its latest reads: those of blocks of the trace, and those that
 	// had to wait for others.
 	inside, outside int
@@ -55,7 +58,7 @@ func (s *start) over(now time.Time) bool {
 	if !s.waited.IsZero() {
 		since = s.waited
 	}
-	return s.loading == 0 && now.Sub(since) >= startMost
+	return s.loading == 0 && (now.Sub(since) >= startMost || s.bytes >= startBytes)
 }
 
 // read notes a read, and reports whether the start has left its trace by now.
@@ -158,8 +161,8 @@ func (s *starts) load(of *start) (done func()) {
 	return func() { change(-1) }
 }
 
-// local notes a read that did not have to wait.
-func (s *starts) local(r block.Range) {
+// local notes a read of n bytes that did not have to wait.
+func (s *starts) local(r block.Range, n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.all) == 0 {
@@ -168,18 +171,20 @@ func (s *starts) local(r block.Range) {
 	now := time.Now()
 	for _, begun := range s.ofLocked(now, &r.Layer) {
 		begun.last = now
+		begun.bytes += int64(n)
 		begun.read(r, false)
 	}
 }
 
-// wait notes a read that waits until done is called.
-func (s *starts) wait(r block.Range) (done func()) {
+// wait notes a read of n bytes that waits until done is called.
+func (s *starts) wait(r block.Range, n int) (done func()) {
 	now := time.Now()
 	var left []*start
 	s.mu.Lock()
 	of := s.ofLocked(now, &r.Layer)
 	for _, begun := range of {
 		begun.reading++
+		begun.bytes += int64(n)
 		if begun.last = now; begun.waited.IsZero() {
 			begun.waited = now
 		}

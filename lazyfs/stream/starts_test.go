@@ -78,17 +78,19 @@ func TestFillComesAfterTheStart(t *testing.T) {
 		free     float64 // processors
 		trace    bool
 		reads    time.Duration // for how long they go on
+		pause    time.Duration // between two reads of 512 KiB
 		earliest time.Duration // the fill may begin
 		latest   time.Duration
 	}{
-		"trace":                       {fast, 2, true, 3 * time.Second, 5 * time.Second, 6 * time.Second},
-		"trace, reads without an end": {fast, 2, true, time.Minute, 30 * time.Second, 31 * time.Second},
-		"no trace, fast":              {fast, 2, false, 3 * time.Second, 50 * time.Millisecond, 2 * time.Second},
-		"no trace, fast, busy":        {fast, 0.5, false, 3 * time.Second, 4900 * time.Millisecond, 6 * time.Second},
-		"no trace, slow":              {slow, 2, false, 3 * time.Second, 4900 * time.Millisecond, 6 * time.Second},
-		"nobody reads, and no trace":  {slow, 2, false, 0, 2 * time.Second, 3 * time.Second},
-		"nobody reads, and a trace":   {slow, 2, true, 0, 2 * time.Second, 4 * time.Second},
-		"no trace, slow, without end": {slow, 2, false, time.Minute, 30 * time.Second, 31 * time.Second},
+		"trace":                       {fast, 2, true, 3 * time.Second, 100 * time.Millisecond, 5 * time.Second, 6 * time.Second},
+		"trace, reads without an end": {fast, 2, true, time.Minute, 100 * time.Millisecond, 30 * time.Second, 31 * time.Second},
+		"no trace, fast":              {fast, 2, false, 3 * time.Second, 100 * time.Millisecond, 50 * time.Millisecond, 2 * time.Second},
+		"no trace, fast, busy":        {fast, 0.5, false, 3 * time.Second, 100 * time.Millisecond, 4900 * time.Millisecond, 6 * time.Second},
+		"no trace, slow":              {slow, 2, false, 3 * time.Second, 100 * time.Millisecond, 4900 * time.Millisecond, 6 * time.Second},
+		"nobody reads, and no trace":  {slow, 2, false, 0, 100 * time.Millisecond, 2 * time.Second, 3 * time.Second},
+		"nobody reads, and a trace":   {slow, 2, true, 0, 100 * time.Millisecond, 2 * time.Second, 4 * time.Second},
+		"no trace, slow, without end": {slow, 2, false, time.Minute, 100 * time.Millisecond, 30 * time.Second, 31 * time.Second},
+		"everything is read":          {fast, 0.5, false, time.Minute, 10 * time.Millisecond, 5 * time.Second, 20 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -104,7 +106,7 @@ func TestFillComesAfterTheStart(t *testing.T) {
 				var wg sync.WaitGroup
 				wg.Go(func() { _ = r.NewFiller([]*stream.Layer{image}, cfg).Run(ctx) }) //nolint:errcheck // it is cancelled
 				if test.reads > 0 {
-					readUntil(t, image, line.begin, test.reads, 100*time.Millisecond)
+					readUntil(t, image, line.begin, test.reads, test.pause)
 				}
 				<-time.After(5 * time.Second)
 				cancel()
