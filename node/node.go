@@ -84,6 +84,7 @@ type Node struct {
 	layerIndexes    *layerIndexes
 	disk            *cache.Disk
 	scrubber        *scrub.Scrubber
+	mergedTrees     mergedTrees
 	proofs          *proofs
 	objects         *cache.Objects
 	registry        *registry.Source

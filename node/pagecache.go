@@ -46,7 +46,7 @@ func (m *Mount) dropPages(k block.Key, right []byte) (stale bool, err error) {
 	for _, l := range m.layers {
 		layers = append(layers, l.Layer)
 	}
-	merged, err := erofs.Merge(layers)
+	merged, err := m.node.mergedTrees.get(m.mount.ID(), layers)
 	if err != nil {
 		return false, err
 	}

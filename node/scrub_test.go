@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -171,11 +170,5 @@ func TestRotIsNotSentToPeers(t *testing.T) {
 			}
 		}
 	}
-	awaitScrubTime := time.Now().Add(10 * time.Second)
-	for sender.Status().Scrub.FoundBlocks == 0 && time.Now().Before(awaitScrubTime) {
-		<-time.After(50 * time.Millisecond)
-	}
-	if sender.Status().Scrub.FoundBlocks == 0 {
-		t.Error("the sender has not noticed")
-	}
+	p2ptest.Await(t, "the sender to notice", func() bool { return sender.Status().Scrub.FoundBlocks > 0 })
 }
