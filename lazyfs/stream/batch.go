@@ -23,5 +23,13 @@ func (b *batch) add(v float64) {
 	b.values = b.values[:0]
 }
 
+// early returns the least value before there is a median, and the median after that.
+func (b *batch) early() float64 {
+	if b.least == 0 && len(b.values) > 0 {
+		return slices.Min(b.values)
+	}
+	return b.least
+}
+
 // median returns the least median so far, 0 before there is one.
 func (b *batch) median() float64 { return b.least }

@@ -58,7 +58,7 @@ func (f *flow) first(took time.Duration) {
 }
 
 // delay returns how long the first block of a request takes, 0 if that is not known.
-func (f *flow) delay() time.Duration { return time.Duration(f.took.median() * float64(time.Second)) }
+func (f *flow) delay() time.Duration { return time.Duration(f.took.early() * float64(time.Second)) }
 
 // add notes that bytes of blocks have come.
 func (f *flow) add(now time.Time, n int) {
