@@ -156,6 +156,7 @@ func newTraceMergeCommand() *cobra.Command {
 type traceOptions struct {
 	*globals
 	dir, platform, output, command string
+	bundle                         bool
 }
 
 func newTracePushCommand(shared *globals) *cobra.Command {
@@ -173,6 +174,8 @@ func newTracePushCommand(shared *globals) *cobra.Command {
 	}
 	opts.addPlatform(cmd)
 	opts.addCommand(cmd)
+	cmd.Flags().BoolVar(&opts.bundle, "bundle", false,
+		"also push a bundle: one blob with exactly what the traces read, which nodes load instead of blocks")
 	return cmd
 }
 

@@ -74,6 +74,7 @@ func TestTrace(t *testing.T) {
 	if strings.Join(order, " ") != filePath("2")+" "+filePath("1") {
 		t.Errorf("files are shown in the order %v", order)
 	}
+	requireOutput(t, run(t, "trace", "push", image, both, "--bundle"), "  bundle sha256:", "start-up artifact sha256:")
 	exported := filepath.Join(dir, "exported")
 	run(t, "trace", "export", image, "-o", exported)
 	if got, want := readTrace(t, exported), readTrace(t, both); got.Command != "app" || got.Trace.Bytes() != want.Trace.Bytes() {

@@ -41,11 +41,20 @@ func (o *traceOptions) push(ctx context.Context, out io.Writer, notef func(strin
 		return err
 	}
 	defer client.Close()
+	if o.bundle {
+		cfg.Bundle, err = artifact.PushBundle(ctx, client, found.image, found.layers, startup.Join(cfg.Files).Trace, artifact.BundleConfig{})
+		if err != nil {
+			return err
+		}
+		if _, err := fmt.Fprintf(out, "%s  bundle %s of %s\n", found.image.Name, cfg.Bundle.Digest, units.Size(cfg.Bundle.Size)); err != nil {
+			return err
+		}
+	}
 	pushed, err := artifact.Push(ctx, client, found.image, found.artifact.Startup, cfg)
 	if err != nil {
 		return err
 	}
-	if previous := found.artifact.Startup; previous != nil && previous.Bundle != nil {
+	if previous := found.artifact.Startup; previous != nil && previous.Bundle != nil && !o.bundle {
 		notef("the bundle of the trace before is not used any more\n")
 	}
 	_, err = fmt.Fprintf(out, "%s  start-up artifact %s\n", found.image.Name, pushed.Digest)
