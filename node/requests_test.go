@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -93,7 +95,10 @@ func TestSmallReadAsksForOneFrame(t *testing.T) {
 			if frames == 1 {
 				single++
 			}
-			made := reg.BlobRequests()
+			// The window of the frame comes beside it, from the index.
+			made := slices.DeleteFunc(reg.BlobRequests(), func(r registrytest.Request) bool {
+				return !strings.HasSuffix(r.Path, layer.BlobDigest().Hex()) && r.Bytes <= 64<<10
+			})
 			if len(made) != 1 || made[0].Range != want {
 				t.Errorf("block %d: requests %+v, want one of %s", i, made, want)
 				continue
