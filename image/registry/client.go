@@ -68,6 +68,9 @@ type Config struct {
 	StallTimeout time.Duration
 	// LoginTimeout bounds the renewal of credentials. Default 30 s.
 	LoginTimeout time.Duration
+	// OnRequest is called when a request has ended and its answer has been read; nil if
+	// nobody wants to know. It must not wait.
+	OnRequest func(Exchange)
 	// Logger gets the unusual. nil discards.
 	Logger *slog.Logger
 }
@@ -122,7 +125,7 @@ func NewClient(cfg Config) (*Client, error) {
 	return &Client{
 		cfg:       cfg,
 		log:       cfg.Logger,
-		transport: &userAgent{next: cfg.Transport, value: cfg.UserAgent},
+		transport: &userAgent{next: observe(cfg.Transport, cfg.OnRequest), value: cfg.UserAgent},
 		targets:   targets,
 		ranges:    ranges,
 		sessions:  make(map[sessionKey]*session),
