@@ -85,6 +85,11 @@ type Config struct {
 	// nil if nobody wants to know. It is not called for layers that are mounted as plain
 	// files. It must not wait.
 	OnRead func(layer block.Digest, offset, length int64)
+	// OnReadDone is called when such a read has ended; nil if nobody wants to know. It must not wait.
+	OnReadDone func(stream.ReadResult)
+	// OnMetadata is called when the metadata of an image has been built, which began at the given time;
+	// nil if nobody wants to know.
+	OnMetadata func(image Image, began time.Time)
 	// Reopen opens the layers of a mount that a process before this one has made,
 	// the bottom one first, for Source and Local to know them again. It is called by
 	// Run, for one mount after the other, while programs may wait for the answer: so

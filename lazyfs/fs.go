@@ -88,7 +88,7 @@ func New(cfg Config) (*FS, error) {
 	}
 	reader, err := stream.New(stream.Config{
 		Source: cfg.Source, Local: cfg.Local, Timeout: cfg.ReadTimeout, ReadAhead: cfg.ReadAhead,
-		Along: cfg.Along, Free: cfg.Free, OnRead: cfg.OnRead, Streaming: cfg.Streaming, Logger: cfg.Logger, Registerer: cfg.Registerer,
+		Along: cfg.Along, Free: cfg.Free, OnRead: cfg.OnRead, OnReadDone: cfg.OnReadDone, Streaming: cfg.Streaming, Logger: cfg.Logger, Registerer: cfg.Registerer,
 	})
 	if err != nil {
 		return nil, err

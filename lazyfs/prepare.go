@@ -77,7 +77,7 @@ func (fs *FS) buildAhead(ctx context.Context, image Image) {
 		return
 	}
 	// A mount that cannot do without says what is wrong.
-	if _, err := fs.metadata(image.Layers, fs.MetadataPath(image.ID)); err != nil {
+	if _, err := fs.metadata(image); err != nil {
 		fs.cfg.Logger.DebugContext(ctx, "metadata was not built ahead of the mount", "image", image.Name, "error", err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -53,7 +54,7 @@ func (m *Mount) mountRoot(ctx context.Context, image Image, dir string, cfg Moun
 		}
 		return m.record(dir, image, cfg)
 	}
-	metadata, err := m.fs.metadata(image.Layers, m.fs.MetadataPath(image.ID))
+	metadata, err := m.fs.metadata(image)
 	if err != nil {
 		return err
 	}
@@ -156,7 +157,8 @@ func attachLoops(root *kernel.Erofs, layers []mountedLayer) (release func(), err
 
 // metadata returns the path of the metadata image of a chain, and builds it if this
 // is the first mount of the chain.
-func (fs *FS) metadata(layers []*index.Layer, path string) (string, error) {
+func (fs *FS) metadata(image Image) (string, error) {
+	path := fs.MetadataPath(image.ID)
 	fs.meta.Lock()
 	defer fs.meta.Unlock()
 	switch _, err := os.Stat(path); {
@@ -165,12 +167,16 @@ func (fs *FS) metadata(layers []*index.Layer, path string) (string, error) {
 	case !errors.Is(err, os.ErrNotExist):
 		return "", fmt.Errorf("looking for rootfs metadata: %w", err)
 	}
-	merged, err := erofs.Merge(layers)
+	began := time.Now()
+	merged, err := erofs.Merge(image.Layers)
 	if err != nil {
 		return "", fmt.Errorf("merging layers: %w", err)
 	}
 	if err := writeMetadata(merged, path); err != nil {
 		return "", fmt.Errorf("writing rootfs metadata: %w", err)
+	}
+	if fs.cfg.OnMetadata != nil {
+		fs.cfg.OnMetadata(image, began)
 	}
 	return path, nil
 }

@@ -47,7 +47,7 @@ func (l *Layer) ReadLocal(p []byte, off int64) bool {
 	if !l.readLocal(p, off) && (l.pages == nil || !l.readPieces(p, off)) {
 		return false
 	}
-	l.reader.metrics.read(resultLocal, len(p), time.Since(start))
+	l.done(off, len(p), start, resultLocal)
 	l.reader.starts.local(block.Covering(l.id, off, int64(len(p))), len(p))
 	l.releasePages(off, len(p))
 	return true
@@ -102,11 +102,24 @@ func (l *Layer) Fetch(ctx context.Context, p []byte, off int64) error {
 		l.fail(off, len(p))
 	}
 	if err != nil {
-		r.metrics.read(resultError, 0, time.Since(start))
+		l.done(off, len(p), start, resultError)
 		return fmt.Errorf("reading %d bytes at %d of layer %s: %w", len(p), off, l.id.Short(), err)
 	}
-	r.metrics.read(resultFetched, len(p), time.Since(start))
+	l.done(off, len(p), start, resultFetched)
 	return nil
+}
+
+// done tells of a read that has ended.
+func (l *Layer) done(off int64, n int, start time.Time, result string) {
+	r, took := l.reader, time.Since(start)
+	bytes := n
+	if result == resultError {
+		bytes = 0
+	}
+	r.metrics.read(result, bytes, took)
+	if r.cfg.OnReadDone != nil && n > 0 {
+		r.cfg.OnReadDone(ReadResult{Layer: l.id, Offset: off, Length: int64(n), Took: took, Waited: result != resultLocal, Failed: result == resultError})
+	}
 }
 
 // withDeadline returns a context that ends with [ErrDeadline] after the timeout, or as soon after it

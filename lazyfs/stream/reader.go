@@ -39,6 +39,15 @@ type Local interface {
 	ReadAt(layer block.Digest, p []byte, off int64) (int, error)
 }
 
+// ReadResult tells of a read that has ended.
+type ReadResult struct {
+	Layer          block.Digest
+	Offset, Length int64
+	Took           time.Duration
+	// Waited says that not all was in the local cache, Failed that it ended with an error.
+	Waited, Failed bool
+}
+
 // PageReleaser is implemented by local caches whose reads go through the page cache.
 // ReleasePages tells the kernel that n bytes from off on will not be read again soon.
 type PageReleaser interface {
@@ -71,6 +80,9 @@ type Config struct {
 	// OnRead is called with the bytes of every read that the kernel asks for, in that order,
 	// wherever they come from; nil if nobody wants to know. It must not wait.
 	OnRead func(layer block.Digest, offset, length int64)
+	// OnReadDone is called when such a read has ended; nil if nobody wants to know. It must
+	// not wait.
+	OnReadDone func(ReadResult)
 	// Logger receives what goes wrong in the background; nil discards it.
 	Logger *slog.Logger
 	// Registerer receives the metrics; nil means none.
