@@ -131,6 +131,7 @@ func (n *Node) serve(ctx context.Context) error {
 	})
 	n.serveScrub(mux)
 	n.serveTraces(mux)
+	n.serveStarts(mux)
 	if n.cfg.Extend != nil {
 		n.cfg.Extend(mux)
 	}

@@ -97,10 +97,12 @@ func (n *Node) Find(ctx context.Context, reference string, manifest block.Digest
 		wanted = ref.Context().Digest(manifest.String())
 		n.askPeersForTrace(ctx, manifest)
 	}
+	began := time.Now()
 	resolved, err := n.cfg.Registry.Resolve(ctx, wanted, platform)
 	if err != nil {
 		return nil, err
 	}
+	known := time.Now()
 	n.askPeersForTrace(ctx, resolved.Digest)
 	resolved.Name = ref // where the accelerated tag is looked for
 	artifact, err := n.cfg.Registry.FindArtifact(ctx, resolved)
@@ -108,6 +110,7 @@ func (n *Node) Find(ctx context.Context, reference string, manifest block.Digest
 		return nil, err
 	}
 	found := &Image{Name: reference, Digest: resolved.Digest, Traces: imageTraces(artifact), Bundle: imageBundle(artifact)}
+	n.noteFound(found, ref.Context(), began, known)
 	for _, layer := range resolved.Layers {
 		entry := ImageLayer{
 			Digest: layer.Digest, DiffID: layer.DiffID, Size: layer.Size, MediaType: layer.MediaType, Foreign: layer.Foreign,
@@ -140,6 +143,7 @@ func (n *Node) Fetch(ctx context.Context, image *Image, prepare func(*Image) boo
 	if err := n.CheckIndex(image, image.Indexed()); err != nil {
 		return err
 	}
+	began := time.Now()
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(indexFetches)
 	opened := make([]*openLayer, image.Indexed())
@@ -164,8 +168,11 @@ func (n *Node) Fetch(ctx context.Context, image *Image, prepare func(*Image) boo
 	if err = group.Wait(); err != nil {
 		traces.cancel()
 	}
+	fetched := time.Now()
 	traces.wait()
 	if err == nil {
+		n.cfg.Starts.Phase(startOf(image), "fetch layer indexes", began, fetched)
+		n.cfg.Starts.Phase(startOf(image), "wait for the trace", fetched, time.Now())
 		err = n.CheckIndex(image, image.Indexed()) // they may have been read only now
 	}
 	if err == nil && !n.local(image) {

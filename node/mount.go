@@ -126,6 +126,7 @@ func (n *Node) mountImage(ctx context.Context, image *Image, layers int, req Mou
 	if err != nil {
 		return nil, err
 	}
+	n.noteMounting(image, m, began)
 	if cfg.Note, err = m.note(); err != nil {
 		return nil, err
 	}
@@ -141,8 +142,9 @@ func (n *Node) mountImage(ctx context.Context, image *Image, layers int, req Mou
 	if m.mount, err = n.fs.Mount(ctx, mounted, req.Target, cfg); err != nil {
 		return nil, err
 	}
-	streams := m.streams()
-	n.delays.begin(began, time.Now(), image, streams)
+	streams, mountedAt := m.streams(), time.Now()
+	n.cfg.Starts.Phase(startOf(image), "mount", began, mountedAt)
+	n.delays.begin(began, mountedAt, image, streams)
 	defer n.proveComplete(streams) // once the mount is known
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -211,9 +213,11 @@ func (n *Node) unmount(ctx context.Context, target string) error {
 func (m *Mount) CheckIndex() error { return m.node.CheckIndex(m.image, len(m.image.Layers)) }
 
 // streams returns the layer streams that are mounted.
-func (m *Mount) streams() []block.Digest {
-	ids := make([]block.Digest, len(m.layers))
-	for i, used := range m.layers {
+func (m *Mount) streams() []block.Digest { return streamsOf(m.layers) }
+
+func streamsOf(layers []*openLayer) []block.Digest {
+	ids := make([]block.Digest, len(layers))
+	for i, used := range layers {
 		ids[i] = used.StreamID()
 	}
 	return ids

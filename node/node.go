@@ -22,6 +22,7 @@ import (
 	"github.com/brisk-project/brisk/lazyfs/cache"
 	"github.com/brisk-project/brisk/lazyfs/keeper"
 	"github.com/brisk-project/brisk/lazyfs/scrub"
+	"github.com/brisk-project/brisk/node/waterfall"
 	"github.com/brisk-project/brisk/p2p"
 )
 
@@ -69,6 +70,9 @@ type Config struct {
 	// OnFalseIndex, if set, is called when indexes have been found to be false. It must not
 	// call the node back and wait.
 	OnFalseIndex func(ctx context.Context)
+	// Starts, if set, records the starts of images. The registry client is to tell it of its
+	// requests.
+	Starts *waterfall.Recorder
 	// Extend, if set, adds to what the node answers on the socket in its directory.
 	Extend func(mux *http.ServeMux)
 	// Log may be nil. Metrics may be nil: then there are none.
@@ -186,6 +190,7 @@ func New(cfg Config) (_ *Node, err error) {
 	n.fs, err = lazyfs.New(lazyfs.Config{
 		StateDir: filepath.Join(cfg.Dir, stateName), Source: timed{blocks, n.trafficCounters, &n.delays}, Local: countedDisk{n.disk, n.trafficCounters}, Backend: cfg.Backend,
 		Pages: n.pages, Along: n.along, Free: processors.NewMeter().Free, OnRead: n.traceRecorders.note, Streaming: n.registry.Streaming,
+		OnReadDone: n.noteReadDone, OnMetadata: n.noteMetadata,
 		ReadTimeout: cfg.ReadTimeout, Logger: cfg.Log, Registerer: cfg.Metrics,
 		Keeper: cfg.Keeper, Reopen: n.reopen,
 	})
@@ -229,7 +234,7 @@ func (n *Node) upstream(memory block.Store) block.Source {
 	cfg := n.cfg
 	verified := source.Verify(source.NewPriority(n.registry, source.PriorityConfig{}), n.layerIndexes,
 		source.VerifyConfig{Name: "registry", Registerer: cfg.Metrics})
-	far := source.Retry(n.registryRate.measure(n.trafficCounters.count(verified, fromRegistry)),
+	far := source.Retry(n.registryRate.measure(n.trafficCounters.count(n.recorded(verified, waterfall.Registry), fromRegistry)),
 		source.RetryConfig{Name: "registry", Registerer: cfg.Metrics})
 	far = source.NewSingleFlight(far, source.SingleFlightConfig{
 		Name: "registry", Registerer: cfg.Metrics,
@@ -237,7 +242,7 @@ func (n *Node) upstream(memory block.Store) block.Source {
 	})
 	if n.peers != nil {
 		far = source.Chain(
-			source.Link{Name: "peer", Source: n.peerRate.measure(n.trafficCounters.count(n.peers.Source(), fromPeers)), ReadTimeout: peerReadTimeout},
+			source.Link{Name: "peer", Source: n.peerRate.measure(n.trafficCounters.count(n.recorded(n.peers.Source(), waterfall.Peers), fromPeers)), ReadTimeout: peerReadTimeout},
 			source.Link{Name: "registry", Source: far})
 	}
 	// What is on the disk is in the page cache as well: the memory cache is for what the disk does not take.

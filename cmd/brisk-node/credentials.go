@@ -15,8 +15,10 @@ import (
 	"github.com/brisk-project/brisk/image/registry"
 	"github.com/brisk-project/brisk/image/registry/credential"
 	"github.com/brisk-project/brisk/image/registry/hosts"
+	"github.com/brisk-project/brisk/node"
 	nodeconfig "github.com/brisk-project/brisk/node/config"
 	"github.com/brisk-project/brisk/node/criproxy"
+	"github.com/brisk-project/brisk/node/waterfall"
 )
 
 const (
@@ -37,7 +39,7 @@ type registries struct {
 	log    *slog.Logger
 }
 
-func newRegistries(cfg *nodeconfig.Config, log *slog.Logger, metrics prometheus.Registerer) (*registries, error) {
+func newRegistries(cfg *nodeconfig.Config, log *slog.Logger, metrics prometheus.Registerer, starts *waterfall.Recorder) (*registries, error) {
 	sources := credentialSources(cfg.Credentials, log)
 	file, key := cfg.Kept()
 	store, err := credential.Open(credential.Config{
@@ -64,7 +66,7 @@ func newRegistries(cfg *nodeconfig.Config, log *slog.Logger, metrics prometheus.
 		r.names = append(r.names, source.Name())
 	}
 	r.client, err = registry.NewClient(registry.Config{
-		Credentials: store, PlainHTTP: plainHTTP, Endpoints: r.hosts.Endpoints, Logger: log,
+		Credentials: store, PlainHTTP: plainHTTP, Endpoints: r.hosts.Endpoints, OnRequest: node.NoteExchange(starts), Logger: log,
 	})
 	return r, err
 }

@@ -33,7 +33,7 @@ func newRootCommand() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newRunCommand(), newConfigCommand(), newStatusCommand(), newScrubCommand(), newDoctorCommand(),
+	root.AddCommand(newRunCommand(), newConfigCommand(), newStatusCommand(), newWhyCommand(), newScrubCommand(), newDoctorCommand(),
 		newInstallCommand(), newUninstallCommand(), newDeployCommand())
 	cli.AddVersion(root, func(info *version.Info) { info.Kernel = kernelRelease() })
 	cli.AddDocs(root, "8")

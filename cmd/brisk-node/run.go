@@ -22,6 +22,7 @@ import (
 	nodeconfig "github.com/brisk-project/brisk/node/config"
 	"github.com/brisk-project/brisk/node/ops"
 	"github.com/brisk-project/brisk/node/pressure"
+	"github.com/brisk-project/brisk/node/waterfall"
 	"github.com/brisk-project/brisk/p2p"
 )
 
@@ -117,7 +118,8 @@ func run(ctx context.Context, cfg nodeconfig.Config, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	known, err := newRegistries(&cfg, log, metrics)
+	starts := waterfall.New(nil)
+	known, err := newRegistries(&cfg, log, metrics, starts)
 	if err != nil {
 		return err
 	}
@@ -129,7 +131,7 @@ func run(ctx context.Context, cfg nodeconfig.Config, stderr io.Writer) error {
 			CacheFiles: cfg.Cache.Inodes, CacheHighWater: share(cfg.Cache.HighWater), CacheLowWater: share(cfg.Cache.LowWater), CacheMinFree: spared(cfg.Cache.MinFree),
 			ScrubInterval: time.Duration(cfg.Cache.Scrub.Interval),
 			Backend:       lazyfs.Backend(cfg.Mount.Backend), ReadTimeout: time.Duration(cfg.Mount.ReadTimeout),
-			Registry: known.client, Listen: cfg.Peers.Listen, Members: list, Keeper: keeperStore(cfg.Keeper, log), Log: log, Metrics: metrics,
+			Registry: known.client, Listen: cfg.Peers.Listen, Members: list, Keeper: keeperStore(cfg.Keeper, log), Starts: starts, Log: log, Metrics: metrics,
 		},
 		Mode: agent.Mode(cfg.Snapshotter.Mode), WriteIndexes: cfg.Snapshotter.WriteIndexes,
 		Socket: cfg.Socket, LookupTimeout: time.Duration(cfg.Snapshotter.LookupTimeout),

@@ -44,10 +44,11 @@ func (l *Layer) ReadLocal(p []byte, off int64) bool {
 	}
 	l.advance(off, len(p))
 	start := time.Now()
-	if !l.readLocal(p, off) && (l.pages == nil || !l.readPieces(p, off)) {
+	cached := l.readLocal(p, off)
+	if !cached && (l.pages == nil || !l.readPieces(p, off)) {
 		return false
 	}
-	l.done(off, len(p), start, resultLocal)
+	l.done(ReadResult{Offset: off, Length: int64(len(p)), Took: time.Since(start), Pages: !cached}, resultLocal)
 	l.reader.starts.local(block.Covering(l.id, off, int64(len(p))), len(p))
 	l.releasePages(off, len(p))
 	return true
@@ -102,23 +103,23 @@ func (l *Layer) Fetch(ctx context.Context, p []byte, off int64) error {
 		l.fail(off, len(p))
 	}
 	if err != nil {
-		l.done(off, len(p), start, resultError)
+		l.done(ReadResult{Offset: off, Length: int64(len(p)), Took: time.Since(start), Waited: true, Failed: true, Pages: l.pages != nil}, resultError)
 		return fmt.Errorf("reading %d bytes at %d of layer %s: %w", len(p), off, l.id.Short(), err)
 	}
-	l.done(off, len(p), start, resultFetched)
+	l.done(ReadResult{Offset: off, Length: int64(len(p)), Took: time.Since(start), Waited: true, Pages: l.pages != nil}, resultFetched)
 	return nil
 }
 
 // done tells of a read that has ended.
-func (l *Layer) done(off int64, n int, start time.Time, result string) {
-	r, took := l.reader, time.Since(start)
-	bytes := n
-	if result == resultError {
+func (l *Layer) done(read ReadResult, result string) {
+	bytes := int(read.Length)
+	if read.Failed {
 		bytes = 0
 	}
-	r.metrics.read(result, bytes, took)
-	if r.cfg.OnReadDone != nil && n > 0 {
-		r.cfg.OnReadDone(ReadResult{Layer: l.id, Offset: off, Length: int64(n), Took: took, Waited: result != resultLocal, Failed: result == resultError})
+	l.reader.metrics.read(result, bytes, read.Took)
+	if tell := l.reader.cfg.OnReadDone; tell != nil && read.Length > 0 {
+		read.Layer = l.id
+		tell(read)
 	}
 }
 

@@ -46,6 +46,8 @@ type ReadResult struct {
 	Took           time.Duration
 	// Waited says that not all was in the local cache, Failed that it ended with an error.
 	Waited, Failed bool
+	// Pages says that the image has [Pages], and that the local cache did not have everything.
+	Pages bool
 }
 
 // PageReleaser is implemented by local caches whose reads go through the page cache.

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/brisk-project/brisk/internal/cli"
+	"github.com/brisk-project/brisk/node"
+	"github.com/brisk-project/brisk/node/waterfall"
+)
+
+func newWhyCommand() *cobra.Command {
+	opts := &options{}
+	var format, picture string
+	var all bool
+	cmd := &cobra.Command{
+		Use:   "why [IMAGE]",
+		Short: "Show what the last start of an image waited for",
+		Long: `Show what the last start of an image asked for, where that came from, and what it waited for: pull
+phases, requests to the registry, and reads. IMAGE is a reference as it was pulled, or the digest of a manifest.
+Without it, list the starts that are recorded.`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, err := opts.load(cmd.Flags())
+			if err != nil {
+				return err
+			}
+			client, out := node.Client{Dir: cfg.Directory}, cmd.OutOrStdout()
+			if len(args) == 0 {
+				list, err := client.StartList(cmd.Context())
+				if err != nil {
+					return unreachable(err)
+				}
+				return cli.Print(out, format, list, func(w io.Writer) error { return printStarts(w, list) })
+			}
+			start, err := client.StartRecord(cmd.Context(), args[0])
+			if err != nil {
+				return unreachable(err)
+			}
+			if picture != "" {
+				return drawStart(picture, &start)
+			}
+			return cli.Print(out, format, start, func(w io.Writer) error { return start.WriteText(w, all) })
+		},
+	}
+	opts.addPlacesTo(cmd)
+	cli.AddFormat(cmd, &format)
+	cmd.Flags().BoolVar(&all, "all", false, "print all requests and reads, not only those that took longest")
+	cmd.Flags().StringVar(&picture, "draw", "", "write a picture to this file, which ends with .svg or .html")
+	return cmd
+}
+
+// unreachable says what to do when no node runs.
+func unreachable(err error) error {
+	if errors.Is(err, node.ErrNoNode) {
+		return fmt.Errorf("%w; start it with \"brisk-node run\", or the service of that name", err)
+	}
+	return err
+}
+
+func printStarts(w io.Writer, list []node.StartSummary) error {
+	table := cli.NewTable(w)
+	table.Row("IMAGE", "MANIFEST", "BEGAN", "READS", "WAITED")
+	for _, start := range list {
+		table.Row(start.Image, start.Manifest.Short(), start.Began.Local().Format(time.DateTime), strconv.Itoa(start.Reads), start.Waited.Round(time.Millisecond).String())
+	}
+	return table.Flush()
+}
+
+// drawStart writes a picture.
+func drawStart(path string, start *waterfall.Start) (err error) {
+	draw := start.WriteSVG
+	switch filepath.Ext(path) {
+	case ".svg":
+	case ".html":
+		draw = start.WriteHTML
+	default:
+		return fmt.Errorf("drawing to %s: the name ends neither with .svg nor with .html", path)
+	}
+	// It has names of images and files.
+	file, err := os.OpenFile(filepath.Clean(path), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("drawing a start: %w", err)
+	}
+	if err := errors.Join(draw(file), file.Close()); err != nil {
+		return fmt.Errorf("drawing a start: %w", err)
+	}
+	return nil
+}

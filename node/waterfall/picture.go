@@ -1,0 +1,160 @@
+package waterfall
+
+import (
+	"encoding/xml"
+	"fmt"
+	"html"
+	"io"
+	"strings"
+	"time"
+)
+
+// Sizes of the picture in pixels.
+const (
+	pictureWidth = 1200
+	labelWidth   = 150
+	rightMargin  = 20
+	phaseHeight  = 18
+	laneHeight   = 5
+	maxLanes     = 60 // of requests, and of reads; what does not fit is drawn over the last
+	headHeight   = 74
+	gap          = 22
+	ticks        = 8
+)
+
+// drawing is an SVG that grows downwards.
+type drawing struct {
+	out strings.Builder
+	y   int
+	end time.Duration
+}
+
+// WriteSVG draws the start as one SVG without references to anything else. Details are shown
+// under the pointer.
+func (s *Start) WriteSVG(w io.Writer) error {
+	_, err := io.WriteString(w, s.svg())
+	return err
+}
+
+// WriteHTML writes a page with the picture and all lines of the text.
+func (s *Start) WriteHTML(w io.Writer) error {
+	var text strings.Builder
+	if err := s.WriteText(&text, true); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(w, "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>Start of %s</title></head>\n<body>\n%s<pre>%s</pre>\n</body></html>\n",
+		html.EscapeString(printable(s.Image)), s.svg(), html.EscapeString(text.String()))
+	return err
+}
+
+func (s *Start) svg() string {
+	sum := s.Summarize()
+	d := &drawing{end: max(sum.End, 1), y: headHeight}
+	d.title("pull and mount")
+	for _, p := range s.Phases {
+		d.box(p.At, p.Took, d.y, phaseHeight-3, "#7b6ba8", fmt.Sprintf("%s: %s", p.Name, seconds(p.Took)))
+		d.text(labelWidth-8, d.y+phaseHeight-6, "end", p.Name)
+		d.y += phaseHeight
+	}
+	d.y += gap
+	d.title(fmt.Sprintf("requests to registries: %d", len(s.Requests)))
+	var requests, waits lanes
+	bottom := d.y
+	for i := range s.Requests {
+		r := &s.Requests[i]
+		y := d.y + requests.place(r.At, r.Took)*laneHeight
+		d.box(r.At, r.FirstByte, y, laneHeight-1, "#c9c9c9", r.describe())
+		d.box(r.At+r.FirstByte, r.Took-r.FirstByte, y, laneHeight-1, "#3f7fbf", r.describe())
+		bottom = max(bottom, y+laneHeight)
+	}
+	d.y = bottom + gap
+	d.title(fmt.Sprintf("reads that waited: %d", sum.Waits))
+	bottom = d.y
+	for i := range s.Reads {
+		if r := &s.Reads[i]; r.Waited {
+			y := d.y + waits.place(r.At, r.Took)*laneHeight
+			d.box(r.At, r.Took, y, laneHeight-1, colour(r), r.describe())
+			bottom = max(bottom, y+laneHeight)
+		}
+	}
+	d.y = bottom + gap
+	d.title(fmt.Sprintf("other reads: %d", sum.Reads-sum.Waits))
+	for i := range s.Reads {
+		if r := &s.Reads[i]; !r.Waited {
+			d.box(r.At, r.Took, d.y, 10, colour(r), r.describe())
+		}
+	}
+	d.y += 10 + gap
+	return s.head(d.y, sum) + d.out.String() + "</svg>\n"
+}
+
+// head begins an SVG of a height.
+func (s *Start) head(height int, sum Summary) string {
+	d := &drawing{end: max(sum.End, 1), y: height}
+	fmt.Fprintf(&d.out, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %d %d" font-family="sans-serif" font-size="11">`+"\n", pictureWidth, d.y, pictureWidth, d.y)
+	fmt.Fprintf(&d.out, `<rect width="%d" height="%d" fill="#ffffff"/>`+"\n", pictureWidth, d.y)
+	d.text(8, 18, "start", fmt.Sprintf("%s, %s", s.Image, s.Began.Format(time.RFC3339)))
+	d.text(8, 34, "start", fmt.Sprintf("%d reads, %d waited, %s with one waiting; %d requests, %.1f MB in %s", sum.Reads, sum.Waits, seconds(sum.Waited),
+		sum.Requests, float64(sum.RequestBytes)/1e6, seconds(sum.Transferring)))
+	for i := range ticks + 1 {
+		at := d.end * time.Duration(i) / ticks
+		fmt.Fprintf(&d.out, `<line x1="%.1f" y1="58" x2="%.1f" y2="%d" stroke="#dddddd"/>`+"\n", d.x(at), d.x(at), d.y)
+		d.text(int(d.x(at)), 54, "middle", seconds(at))
+	}
+	return d.out.String()
+}
+
+func colour(r *Read) string {
+	switch {
+	case r.Failed:
+		return "#000000"
+	case r.Ahead:
+		return "#69b36b"
+	case r.From == Registry:
+		return "#d1495b"
+	case r.From == Peers:
+		return "#e08e2b"
+	default:
+		return "#b5d6b6"
+	}
+}
+
+func (d *drawing) x(at time.Duration) float64 {
+	return labelWidth + (pictureWidth-labelWidth-rightMargin)*float64(at)/float64(d.end)
+}
+
+func (d *drawing) title(text string) {
+	d.text(8, d.y-6, "start", text)
+}
+
+func (d *drawing) text(x, y int, anchor, text string) {
+	fmt.Fprintf(&d.out, `<text x="%d" y="%d" text-anchor="%s">%s</text>`+"\n", x, y, anchor, escape(text))
+}
+
+func (d *drawing) box(at, took time.Duration, y, height int, fill, title string) {
+	fmt.Fprintf(&d.out, `<rect x="%.1f" y="%d" width="%.1f" height="%d" fill="%s"><title>%s</title></rect>`+"\n",
+		d.x(at), y, max(0.5, d.x(at+took)-d.x(at)), height, fill, escape(title))
+}
+
+func escape(text string) string {
+	var out strings.Builder
+	_ = xml.EscapeText(&out, []byte(printable(text))) //nolint:errcheck // a Builder takes everything
+	return out.String()
+}
+
+// lanes places bars so that they do not lie over each other.
+type lanes struct{ ends []time.Duration }
+
+func (l *lanes) place(at, took time.Duration) int {
+	for i, end := range l.ends {
+		if end <= at {
+			l.ends[i] = at + took
+			return i
+		}
+	}
+	if len(l.ends) == maxLanes {
+		return maxLanes - 1
+	}
+	l.ends = append(l.ends, at+took)
+	return len(l.ends) - 1
+}

@@ -1,0 +1,188 @@
+package waterfall
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/brisk-project/brisk/internal/block"
+)
+
+// Start is what was recorded of the start of an image. Durations are in nanoseconds; At
+// is the time since it began.
+type Start struct {
+	Image    string         `json:"image"`
+	Manifest block.Digest   `json:"manifest"`
+	Began    time.Time      `json:"began"`
+	Layers   []block.Digest `json:"layers"` // the layer streams, the bottom one first
+	Phases   []Phase        `json:"phases"`
+	Requests []Request      `json:"requests"`
+	Reads    []Read         `json:"reads"`
+	// Dropped is how many events there were beyond those that are kept.
+	Dropped int `json:"dropped,omitempty"`
+}
+
+// Phase is a part of a pull or mount.
+type Phase struct {
+	Name string        `json:"name"`
+	At   time.Duration `json:"at"`
+	Took time.Duration `json:"took"`
+}
+
+// Request is a request to a registry.
+type Request struct {
+	Began     time.Time     `json:"began"`
+	At        time.Duration `json:"at"`
+	FirstByte time.Duration `json:"firstByte"` // until the head of the answer, from Began on
+	Took      time.Duration `json:"took"`
+	Host      string        `json:"host"`
+	Path      string        `json:"path"`
+	Range     string        `json:"range,omitempty"`
+	Status    int           `json:"status,omitempty"` // 0 without an answer
+	Bytes     int64         `json:"bytes"`            // of the body that were read
+}
+
+// Read is a read that the kernel asked for.
+type Read struct {
+	Layer  int           `json:"layer"` // in Layers
+	Offset int64         `json:"offset"`
+	Length int64         `json:"length"`
+	At     time.Duration `json:"at"`
+	Took   time.Duration `json:"took"`
+	// Waited says that not all was in the disk cache, Failed that it ended with an error.
+	Waited bool `json:"waited,omitempty"`
+	Failed bool `json:"failed,omitempty"`
+	// From is where what was read came from. Ahead says that it had been fetched from there
+	// during this start before it was read.
+	From  Source `json:"from"`
+	Ahead bool   `json:"ahead,omitempty"`
+	// File is what lies there in the image, Position where in it; empty if that is not known.
+	File     string `json:"file,omitempty"`
+	Position int64  `json:"position,omitempty"`
+}
+
+// Locate fills in the files of reads. Files gives the files of a layer stream; it is
+// called once for each layer that was read.
+func (s *Start) Locate(files func(layer block.Digest) *Files) {
+	known := make(map[int]*Files)
+	for i := range s.Reads {
+		r := &s.Reads[i]
+		if r.Layer < 0 || r.Layer >= len(s.Layers) {
+			continue
+		}
+		if _, ok := known[r.Layer]; !ok {
+			known[r.Layer] = files(s.Layers[r.Layer])
+		}
+		r.File, r.Position = known[r.Layer].At(r.Offset, r.Length)
+	}
+}
+
+// Files knows which file lies where in a layer stream. The nil Files knows none.
+type Files struct{ extents []extent }
+
+type extent struct {
+	offset, length, position int64
+	path                     string
+}
+
+// Add adds a part of a file: length bytes of the stream from offset on, which are those of
+// the file from position on.
+func (f *Files) Add(path string, offset, length, position int64) {
+	f.extents = append(f.extents, extent{offset, length, position, path})
+}
+
+// Sort is to be called when everything is added.
+func (f *Files) Sort() {
+	slices.SortFunc(f.extents, func(a, b extent) int { return int(min(1, max(-1, a.offset-b.offset))) })
+}
+
+// At returns the file that has most of a range of the stream, and where in it that begins.
+func (f *Files) At(offset, length int64) (path string, position int64) {
+	if f == nil {
+		return "", 0
+	}
+	most := int64(0)
+	// The first that ends behind the offset.
+	first, _ := slices.BinarySearchFunc(f.extents, offset, func(e extent, offset int64) int {
+		if e.offset+e.length <= offset {
+			return -1
+		}
+		return 1
+	})
+	for _, e := range f.extents[first:] {
+		if e.offset >= offset+length {
+			break
+		}
+		begin := max(e.offset, offset)
+		if n := min(e.offset+e.length, offset+length) - begin; n > most {
+			most, path, position = n, e.path, e.position+begin-e.offset
+		}
+	}
+	return path, position
+}
+
+// Summary is a start in numbers.
+type Summary struct {
+	End           time.Duration // when the last phase, request or read ended
+	Reads, Waits  int
+	Waited        time.Duration // with at least one read waiting
+	Requests      int
+	RequestBytes  int64
+	Transferring  time.Duration // with at least one request under way
+	LongestToByte time.Duration
+	Bytes         map[Source]int64
+	AheadBytes    int64
+}
+
+// Summarize adds up.
+func (s *Start) Summarize() Summary {
+	sum := Summary{Reads: len(s.Reads), Requests: len(s.Requests), Bytes: make(map[Source]int64)}
+	var waits, transfers []interval
+	for _, p := range s.Phases {
+		sum.End = max(sum.End, p.At+p.Took)
+	}
+	for _, r := range s.Reads {
+		sum.End = max(sum.End, r.At+r.Took)
+		sum.Bytes[r.From] += r.Length
+		if r.Ahead {
+			sum.AheadBytes += r.Length
+		}
+		if r.Waited {
+			sum.Waits++
+			waits = append(waits, interval{r.At, r.At + r.Took})
+		}
+	}
+	for _, r := range s.Requests {
+		sum.RequestBytes += r.Bytes
+		sum.LongestToByte = max(sum.LongestToByte, r.FirstByte)
+		transfers = append(transfers, interval{r.At, r.At + r.Took})
+	}
+	sum.Waited, sum.Transferring = covered(waits), covered(transfers)
+	return sum
+}
+
+type interval struct{ from, to time.Duration }
+
+// covered returns the length of the union of intervals.
+func covered(all []interval) (total time.Duration) {
+	slices.SortFunc(all, func(a, b interval) int { return int(min(1, max(-1, a.from-b.from))) })
+	end := time.Duration(-1 << 62)
+	for _, i := range all {
+		if i.to > end {
+			total += i.to - max(i.from, end)
+			end = i.to
+		}
+	}
+	return total
+}
+
+// object is what a request was for, as the path says.
+func (r *Request) object() string {
+	for _, kind := range []string{"manifests", "referrers", "blobs", "tags"} {
+		if _, name, found := strings.Cut(r.Path, "/"+kind+"/"); found {
+			name = strings.TrimPrefix(name, "sha256:")
+			return strings.TrimSuffix(kind, "s") + " " + name[:min(12, len(name))]
+		}
+	}
+	return r.Path[:min(40, len(r.Path))]
+}
