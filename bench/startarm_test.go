@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -39,6 +40,25 @@ func startArms() []startArm {
 		{arm: coldstart.Auto, snapshotter: containerdtest.Snapshotter, repository: "indexed", prepare: (*startBench).convert},
 		{arm: coldstart.Lazy, snapshotter: containerdtest.Snapshotter, repository: "indexed", prepare: (*startBench).convert, flags: []string{"--mode=lazy"}},
 		{arm: coldstart.Learnt, snapshotter: containerdtest.Snapshotter, repository: "indexed", prepare: (*startBench).convert, learnt: true},
+		{arm: coldstart.Trace, snapshotter: containerdtest.Snapshotter, repository: "traced", prepare: (*startBench).pushTrace},
+	}
+}
+
+// pushTrace writes the index of an image, and pushes the trace that a node has learnt of it.
+func (s *startBench) pushTrace(tb testing.TB, ref string) {
+	tb.Helper()
+	s.convert(tb, ref)
+	arms := startArms()
+	learnt := &arms[slices.IndexFunc(arms, func(a startArm) bool { return a.learnt })]
+	s.registry.prepare(tb, learnt.repository, func(ref string) { s.convert(tb, ref) })
+	s.runBrisk(tb, "trace", "push", ref, s.learn(tb, learnt)+traceSuffix)
+}
+
+// runBrisk runs brisk.
+func (s *startBench) runBrisk(tb testing.TB, args ...string) {
+	tb.Helper()
+	if out, err := exec.CommandContext(tb.Context(), s.brisk, args...).CombinedOutput(); err != nil {
+		tb.Fatalf("brisk %s: %v\n%s", strings.Join(args, " "), err, out)
 	}
 }
 
@@ -89,11 +109,17 @@ func (s *startBench) newNode(tb testing.TB, arm *startArm, dir string) *benchNod
 	return &benchNode{Daemon: containerdtest.Start(tb, containerdtest.Config{Socket: socket, Root: dir}), process: cmd, stop: stop}
 }
 
+// learnLimit is longer than a node watches a start.
+const learnLimit = 2 * time.Minute
+
 // maxKept is what a node may keep of an image that it has removed: a trace, no blocks.
 const maxKept = 16 << 20
 
-// learn starts an image on a node, removes it there, and returns the directory with what
-// the node keeps of it.
+// traceSuffix is behind the name of that directory in the name of the file with the trace.
+const traceSuffix = ".trace"
+
+// learn starts an image on a node, waits until the node has learnt a trace, removes the image, and
+// returns the directory with what the node keeps of it.
 func (s *startBench) learn(tb testing.TB, arm *startArm) string {
 	tb.Helper()
 	if dir := s.kept[arm.repository]; dir != "" {
@@ -108,11 +134,23 @@ func (s *startBench) learn(tb testing.TB, arm *startArm) string {
 	container := s.create(run, node, image)
 	container.Start()
 	s.workload.await(run, container.Output)
+	progress("%s: waiting until the trace has been learnt", s.workload.name)
+	containerdtest.Await(run, "a trace of the start", learnLimit, func() bool {
+		return exec.CommandContext(run.Context(), s.brisk, "trace", "export", ref, "--dir", dir, "-o", dir+traceSuffix).Run() == nil
+	})
+	tb.Cleanup(func() {
+		if err := os.Remove(dir + traceSuffix); err != nil {
+			tb.Error(err)
+		}
+	})
 	container.Remove()
 	node.RemoveImage(ref)
 	// Blocks go with the image, but not at once.
 	containerdtest.Await(run, "the removal of all blocks of the image", time.Minute, func() bool { return diskUsage(run, dir) < maxKept })
 	node.stop()
+	if traces, err := filepath.Glob(filepath.Join(dir, "traces", "*")); err != nil || len(traces) == 0 {
+		tb.Fatalf("the node keeps no trace of the image that it has removed: %v", err)
+	}
 	if err := os.Remove(filepath.Join(dir, "s.sock")); err != nil && !errors.Is(err, os.ErrNotExist) {
 		tb.Fatal(err)
 	}
