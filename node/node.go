@@ -67,6 +67,8 @@ type Config struct {
 	// Peers are the other members of the cluster. Members, if set, says that instead.
 	Peers   []p2p.Peer
 	Members p2p.Members
+	// OnEvict, if set, is called when the disk cache has to evict. It must not wait.
+	OnEvict func()
 	// OnFalseIndex, if set, is called when indexes have been found to be false. It must not
 	// call the node back and wait.
 	OnFalseIndex func(ctx context.Context)
@@ -139,7 +141,8 @@ func New(cfg Config) (_ *Node, err error) {
 	n.disk, err = cache.OpenDisk(cache.DiskConfig{
 		Dir: cacheDir(cfg.Dir), Layout: n.layerIndexes, Logger: cfg.Log, Registerer: cfg.Metrics,
 		MaxBytes: cfg.CacheBytes, MaxFiles: cfg.CacheFiles, MinFree: cfg.CacheMinFree,
-		Shed: n.bundles.shed, HighWater: cfg.CacheHighWater, LowWater: cfg.CacheLowWater, OnCorrupt: n.onCorrupt, OnComplete: n.onComplete,
+		Shed: n.bundles.shed, HighWater: cfg.CacheHighWater, LowWater: cfg.CacheLowWater,
+		OnCorrupt: n.onCorrupt, OnComplete: n.onComplete, OnEvict: cfg.OnEvict,
 	})
 	if err != nil {
 		return nil, err

@@ -47,6 +47,9 @@ type DiskConfig struct {
 	// CommitBytes is how many bytes of written blocks Run lets wait at most.
 	// Default 256 MiB.
 	CommitBytes int64
+	// OnEvict, if set, is called when blocks or layers have to go to make room: whoever pins
+	// layers for later should let go of them. It must not wait.
+	OnEvict func()
 	// OnComplete, if set, is called with each layer whose last missing block has been
 	// written. OnCorrupt, if set, is called with each block that was found wrong and
 	// taken out of the cache. Neither may wait or call the cache.
@@ -120,6 +123,9 @@ func OpenDisk(cfg DiskConfig) (*Disk, error) {
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.OnEvict == nil {
+		cfg.OnEvict = func() {}
 	}
 	if cfg.OnComplete == nil {
 		cfg.OnComplete = func(block.Digest) {}

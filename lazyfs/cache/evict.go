@@ -30,6 +30,7 @@ func (d *Disk) evict(target int64) bool {
 	if excess -= shed; excess <= 0 {
 		return true
 	}
+	d.cfg.OnEvict()
 	var victims []victim
 	for _, l := range d.all() {
 		victims = l.appendVictims(victims)

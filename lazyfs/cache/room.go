@@ -133,6 +133,7 @@ func (d *Disk) evictLayers(target int64) {
 	if excess <= 0 {
 		return
 	}
+	d.cfg.OnEvict()
 	type candidate struct {
 		layer *layer
 		used  uint64

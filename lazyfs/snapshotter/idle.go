@@ -18,13 +18,21 @@ type IdleMounts struct {
 	For time.Duration
 }
 
-// Why idle mounts are given up, as the metrics have it.
+// Shortage says what the machine is short of.
+type Shortage string
+
+// What [Snapshotter.Relieve] may be called for.
 const (
-	unwantedNumber   = "number"   // others were used later
-	unwantedAge      = "age"      // it was not used for too long
-	unwantedPressure = "pressure" // the machine is short of memory
-	unwantedRemoved  = "removed"  // its snapshot has been removed
-	unwantedFalse    = "false-index"
+	MemoryPressure Shortage = "pressure"
+	FullCache      Shortage = "cache" // the disk cache has to evict
+)
+
+// Why idle mounts are given up, as the metrics have it, besides shortages.
+const (
+	unwantedNumber  = "number"  // others were used later
+	unwantedAge     = "age"     // it was not used for too long
+	unwantedRemoved = "removed" // its snapshot has been removed
+	unwantedFalse   = "false-index"
 )
 
 // IdleStatus is an image whose mount no snapshot uses.
@@ -61,12 +69,12 @@ func (t *mountTable) status() []IdleStatus {
 
 // relieve gives up the half of the idle mounts that was not used for longest, but at least one.
 // It reports whether there was any.
-func (t *mountTable) relieve() bool {
+func (t *mountTable) relieve(of Shortage) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	idle := t.idleLocked()
 	for _, m := range idle[len(idle)/2:] {
-		m.unwanted = unwantedPressure
+		m.unwanted = string(of)
 	}
 	return len(idle) > 0
 }

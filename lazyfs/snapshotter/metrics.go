@@ -42,7 +42,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		}),
 		gaveUp: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "brisk_snapshotter_idle_mounts_unmounted_total",
-			Help: "Idle mounts that were unmounted, by reason: number, age, pressure, removed, false-index.",
+			Help: "Idle mounts that were unmounted, by reason: number, age, pressure, cache, removed, false-index.",
 		}, []string{"reason"}),
 	}
 	for _, c := range []prometheus.Collector{m.pulls, m.lookup, m.mounts, m.idleMounts, m.reusedIdle, m.gaveUp} {

@@ -72,10 +72,10 @@ func (s *Snapshotter) adopt(ctx context.Context) {
 // IdleMounts returns the mounts that no snapshot uses, those that were used last first.
 func (s *Snapshotter) IdleMounts() []IdleStatus { return s.mounts.status() }
 
-// Relieve gives up half of the idle mounts, at least one if there is any: the machine is short
-// of memory. Run unmounts them.
-func (s *Snapshotter) Relieve() {
-	if s.mounts.relieve() {
+// Relieve gives up half of the idle mounts, at least one if there is any, when something is
+// short. Run unmounts them.
+func (s *Snapshotter) Relieve(of Shortage) {
+	if s.mounts.relieve(of) {
 		s.nudge()
 	}
 }

@@ -84,6 +84,7 @@ func New(ctx context.Context, cfg Config) (*Agent, error) {
 	}
 	a := &Agent{log: cfg.Node.Log}
 	cfg.Node.Extend, cfg.Node.Images, cfg.Node.OnFalseIndex = a.extend, a.cachedImages, a.quarantine
+	cfg.Node.OnEvict = a.evicting
 	n, err := node.New(cfg.Node)
 	if err != nil {
 		return nil, err
@@ -177,9 +178,17 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	return group.Wait()
 }
 
+// evicting gives idle mounts up when the cache has to evict: it can evict nothing of the layers
+// that a mount reads as plain files.
+func (a *Agent) evicting() {
+	if a.snapshots != nil { // else nothing is mounted yet
+		a.snapshots.Relieve(snapshotter.FullCache)
+	}
+}
+
 // watchMemory gives idle mounts up while memory is short. An agent works without that.
 func (a *Agent) watchMemory(ctx context.Context) {
-	if err := a.cfg.Pressure(ctx, a.snapshots.Relieve); err != nil && ctx.Err() == nil {
+	if err := a.cfg.Pressure(ctx, func() { a.snapshots.Relieve(snapshotter.MemoryPressure) }); err != nil && ctx.Err() == nil {
 		a.log.WarnContext(ctx, "idle mounts are not given up when memory is short", "error", err)
 	}
 }

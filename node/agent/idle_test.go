@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -72,17 +74,36 @@ func (b *lockedBuffer) count(text string) int {
 // images.
 func newIdleNode(t *testing.T, keep, images int, backend lazyfs.Backend) *idleNode {
 	t.Helper()
+	n := newIdleNodeWith(t, idleConfig{keep: keep, images: images, size: 600 << 10, cache: 1 << 30, backend: backend})
+	for _, image := range n.images {
+		n.pull(t, image)
+	}
+	return n
+}
+
+// idleConfig configures an agent that keeps idle mounts.
+type idleConfig struct {
+	keep    int // idle mounts
+	images  int // that are pushed
+	size    int // of each of them in bytes
+	cache   int64
+	backend lazyfs.Backend
+}
+
+func newIdleNodeWith(t *testing.T, with idleConfig) *idleNode {
+	t.Helper()
 	require.FUSE(t)
 	n := &idleNode{t: t, clock: &clock{now: time.Now()}, log: &lockedBuffer{}, short: make(chan struct{})}
 	reg := registrytest.New(t, registrytest.Config{})
-	for i := range images {
-		layers := fileLayers(t, 1, 600<<10+i)
+	for i := range with.images {
+		layers := fileLayers(t, 1, with.size)
+		layers[0].Tar = append(slices.Clip(layers[0].Tar), make([]byte, (i+1)*10240)...)
 		n.images = append(n.images, push(t, reg, fmt.Sprintf("app%d:v1", i), true, layers...))
 	}
 	n.running = start(t, filepath.Join(t.TempDir(), "brisk"), func(cfg *agent.Config) {
-		cfg.Node.Backend = backend
+		cfg.Node.Backend, cfg.Node.CacheBytes, cfg.Mode = with.backend, with.cache, agent.ModeFill
 		cfg.Node.Log = slog.New(slog.NewTextHandler(io.MultiWriter(testLog{t}, n.log), nil))
-		cfg.Idle, cfg.Now = snapshotter.IdleMounts{Max: keep, For: time.Hour}, n.clock.Now
+		cfg.Idle, cfg.Now = snapshotter.IdleMounts{Max: with.keep, For: time.Hour}, n.clock.Now
 		cfg.Pressure = func(ctx context.Context, short func()) error {
 			for {
 				select {
@@ -94,9 +115,6 @@ func newIdleNode(t *testing.T, keep, images int, backend lazyfs.Backend) *idleNo
 			}
 		}
 	})
-	for _, image := range n.images {
-		n.pull(t, image)
-	}
 	return n
 }
 
@@ -243,4 +261,31 @@ func TestMemoryPressureGivesIdleMountsUp(t *testing.T) {
 	n.requireIdle(1)
 	n.short <- struct{}{}
 	n.requireIdle()
+}
+
+// TestIdleMountsMakeRoom fills the cache while idle mounts read layers as plain files, of which
+// nothing can be evicted.
+func TestIdleMountsMakeRoom(t *testing.T) {
+	const size = 20 << 20 // of each image; the cache has room for one
+	n := newIdleNodeWith(t, idleConfig{keep: 5, images: 2, size: size, cache: size * 3 / 2})
+	// Nothing is loaded for a pull before that.
+	containerdtest.Await(t, "the agent being ready", containerdtest.Patience, func() bool { return len(n.agent.NotReady(t.Context())) == 0 })
+	cached := func(image int) bool {
+		usage, err := n.Usage(t.Context(), n.images[image].chain[0].String())
+		return err == nil && usage.Size > size
+	}
+	n.pull(t, n.images[0])
+	containerdtest.Await(t, "the first image being cached", containerdtest.Patience, func() bool { return cached(0) })
+	n.use(0)
+	n.requireIdle(0)
+	n.pull(t, n.images[1])
+	containerdtest.Await(t, "the second image being cached", containerdtest.Patience, func() bool {
+		// What comes while the cache is full is not cached, but what is read after that is.
+		if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("1"), 0); err != nil {
+			t.Error(err)
+		}
+		n.use(1)
+		return cached(1)
+	})
+	n.requireIdle(1)
 }
