@@ -16,7 +16,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"golang.org/x/sys/unix"
 
-	"github.com/brisk-project/brisk/bench/chroot"
+	"github.com/brisk-project/brisk/internal/chroot"
 	"github.com/brisk-project/brisk/internal/localregistry"
 	"github.com/brisk-project/brisk/internal/mkimage"
 )
@@ -197,5 +197,5 @@ func (d *demo) spec(root string) chroot.Spec {
 	if len(d.cfg.Args) > 0 {
 		args = d.cfg.Args
 	}
-	return chroot.Spec{Root: root, Args: args, Env: config.Env, Dir: config.WorkingDir}
+	return chroot.Spec{Root: root, Args: args, Env: config.Env, Dir: config.WorkingDir, Temporary: true}
 }

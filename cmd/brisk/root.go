@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"github.com/brisk-project/brisk/bench/chroot"
+	"github.com/brisk-project/brisk/internal/chroot"
 	"github.com/brisk-project/brisk/internal/cli"
 )
 
