@@ -78,6 +78,9 @@ type Config struct {
 	// Free returns how many processors this process may take without taking them from others; nil
 	// means that there are always some.
 	Free func() float64
+	// ExactReads makes the kernel read ahead no more than it does for a local filesystem, so
+	// that OnRead shows what programs read. Reads of incomplete layers are slower with it.
+	ExactReads bool
 	// Keeper keeps mounts that need this process for the next one; nil if there is
 	// nothing that could. Then they end with the process.
 	Keeper keeper.Store

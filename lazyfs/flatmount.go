@@ -27,6 +27,22 @@ const readAheadWindow = 1 << 20
 // came with that would have to wait for blocks that the start does not read.
 const pagesReadAhead = 4 << 10
 
+// exactReadAhead is the same window for [Config.ExactReads]: without one the kernel asks for one
+// page after the other, which is slow. With one of a page it asks for as much again as EROFS.
+const exactReadAhead = 0
+
+// localWindow is the readahead window in bytes that Linux has for local filesystems, EROFS
+// being one.
+const localWindow = 128 << 10
+
+// treeWindow is the readahead window in bytes of a tree.
+func (c *Config) treeWindow() int {
+	if c.ExactReads {
+		return localWindow
+	}
+	return readAheadWindow
+}
+
 // flatMount keeps the filesystem of layer files mounted while it has any.
 type flatMount struct {
 	dir      string

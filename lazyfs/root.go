@@ -70,7 +70,10 @@ func (m *Mount) mountRoot(ctx context.Context, image Image, dir string, cfg Moun
 		return err
 	}
 	window := readAheadWindow
-	if m.fs.hasPages(image) {
+	switch {
+	case m.fs.cfg.ExactReads:
+		window = exactReadAhead
+	case m.fs.hasPages(image):
 		window = pagesReadAhead
 	}
 	err = m.fs.flat.open(window, func() error { return m.mountDevices(root, dir) })
@@ -262,7 +265,7 @@ func someFile(dir *erofs.Node, path string) (string, bool) {
 }
 
 func (m *Mount) treeOptions() fusefs.Options {
-	return fusefs.Options{Source: m.fs.cfg.StateDir, ACL: true, ReadAhead: readAheadWindow, Logger: m.fs.cfg.Logger}
+	return fusefs.Options{Source: m.fs.cfg.StateDir, ACL: true, ReadAhead: m.fs.cfg.treeWindow(), Logger: m.fs.cfg.Logger}
 }
 
 func (m *Mount) undoTree() {

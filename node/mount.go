@@ -130,12 +130,8 @@ func (n *Node) mountImage(ctx context.Context, image *Image, layers int, req Mou
 	if cfg.Note, err = m.note(); err != nil {
 		return nil, err
 	}
-	sizes := make(map[block.Digest]int64, len(m.layers))
-	for _, used := range m.layers {
-		sizes[used.StreamID()] = used.StreamSize()
-	}
 	traces.wait()
-	trace, source := n.startTrace(mounted.ID, image, sizes)
+	trace, source := n.startTrace(mounted.ID, image, m.sizes())
 	bundled, rest, loaded := n.bundleOf(ctx, image, trace)
 	mounted.Pages, cfg.Fill.First, cfg.Fill.After = bundled, rest.Blocks(), loaded
 	n.foundTraces.noteTrace(source)
@@ -207,6 +203,25 @@ func (n *Node) unmount(ctx context.Context, target string) error {
 		}
 	}
 	return fmt.Errorf("unmounting %s: this node has nothing mounted there", target)
+}
+
+// Trace returns what has been read of the mount since it was made, as long as its start is not
+// over, and then what is known of starts of the image.
+func (m *Mount) Trace() startup.Trace {
+	read, watched := m.node.traceRecorders.read(m)
+	if !watched {
+		read = m.node.startupTraces.of(m.image.id(len(m.layers)), m.image.Digest)
+	}
+	return read.Clip(m.sizes())
+}
+
+// sizes returns the lengths in bytes of the layer streams that are mounted.
+func (m *Mount) sizes() map[block.Digest]int64 {
+	sizes := make(map[block.Digest]int64, len(m.layers))
+	for _, used := range m.layers {
+		sizes[used.StreamID()] = used.StreamSize()
+	}
+	return sizes
 }
 
 // CheckIndex is [Node.CheckIndex] for the whole image.

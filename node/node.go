@@ -77,6 +77,10 @@ type Config struct {
 	Starts *waterfall.Recorder
 	// Extend, if set, adds to what the node answers on the socket in its directory.
 	Extend func(mux *http.ServeMux)
+	// StartLasts is how long after its first read a start is over; zero means 30 s. ExactReads
+	// is that of [lazyfs.Config]. Both are for nodes that only record.
+	StartLasts time.Duration
+	ExactReads bool
 	// Log may be nil. Metrics may be nil: then there are none.
 	Log     *slog.Logger
 	Metrics prometheus.Registerer
@@ -163,7 +167,7 @@ func New(cfg Config) (_ *Node, err error) {
 	if n.startupTraces, err = openStartupTraces(filepath.Join(cfg.Dir, "traces"), cfg, n.disk); err != nil {
 		return nil, err
 	}
-	n.traceRecorders = newTraceRecorders(n.startupTraces.addTrace)
+	n.traceRecorders = newTraceRecorders(n.startupTraces.addTrace, cfg.StartLasts)
 	memory, err := cache.NewMemory(cache.MemoryConfig{MaxBytes: cfg.MemoryBytes, Registerer: cfg.Metrics})
 	if err != nil {
 		return nil, err
@@ -194,7 +198,7 @@ func New(cfg Config) (_ *Node, err error) {
 		StateDir: filepath.Join(cfg.Dir, stateName), Source: timed{blocks, n.trafficCounters, &n.delays}, Local: countedDisk{n.disk, n.trafficCounters}, Backend: cfg.Backend,
 		Pages: n.pages, Along: n.along, Free: processors.NewMeter().Free, OnRead: n.traceRecorders.note, Streaming: n.registry.Streaming,
 		OnReadDone: n.noteReadDone, OnMetadata: n.noteMetadata,
-		ReadTimeout: cfg.ReadTimeout, Logger: cfg.Log, Registerer: cfg.Metrics,
+		ReadTimeout: cfg.ReadTimeout, ExactReads: cfg.ExactReads, Logger: cfg.Log, Registerer: cfg.Metrics,
 		Keeper: cfg.Keeper, Reopen: n.reopen,
 	})
 	return n, err

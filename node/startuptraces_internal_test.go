@@ -91,7 +91,7 @@ func TestWhenAStartIsOver(t *testing.T) {
 		learnt, early := make(map[block.Digest]startup.Trace), make(map[block.Digest]bool)
 		l := newTraceRecorders(func(start recordedStart) {
 			learnt[start.id], early[start.id] = start.Trace, start.endedEarly
-		})
+		}, 0)
 		const page = startup.PageSize
 		read := func(layer string, first, count int64) { l.note(imageID(layer), first*page, count*page) }
 		span := func(layer string, off, n int64) startup.Span {

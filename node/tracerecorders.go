@@ -24,6 +24,7 @@ const (
 // of a layer that several images have are taken for those of all that are being started.
 type traceRecorders struct {
 	addTrace func(start recordedStart)
+	lasts    time.Duration
 	open     atomic.Int32 // the number of recorders, so that reads cost nothing without one
 
 	ending sync.Mutex // held while one ends; taken before mu
@@ -51,8 +52,13 @@ type traceRecorder struct {
 	over   *time.Timer
 }
 
-func newTraceRecorders(addTrace func(start recordedStart)) *traceRecorders {
-	return &traceRecorders{addTrace: addTrace, all: make(map[*Mount]*traceRecorder)}
+// newTraceRecorders returns recorders of starts that last for lasts after the first read; zero
+// means startLasts.
+func newTraceRecorders(addTrace func(start recordedStart), lasts time.Duration) *traceRecorders {
+	if lasts == 0 {
+		lasts = startLasts
+	}
+	return &traceRecorders{addTrace: addTrace, lasts: lasts, all: make(map[*Mount]*traceRecorder)}
 }
 
 // begin begins to watch a mount that has just been made, with these layer streams.
@@ -81,7 +87,7 @@ func (l *traceRecorders) note(layer block.Digest, offset, length int64) {
 		}
 		if !watched.begun {
 			watched.begun = true
-			watched.over.Reset(startLasts)
+			watched.over.Reset(l.lasts)
 		}
 		if watched.read.Add(startup.Span{Layer: layer, Offset: offset, Length: length}); watched.read.Full() {
 			watched.over.Reset(0)
@@ -124,4 +130,14 @@ func (l *traceRecorders) current(hint block.Digest) startup.Trace {
 		}
 	}
 	return longest
+}
+
+// read returns what has been read of a mount that is watched, and whether it is.
+func (l *traceRecorders) read(m *Mount) (startup.Trace, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if watched := l.all[m]; watched != nil {
+		return watched.read.Trace(), true
+	}
+	return nil, false
 }
