@@ -17,12 +17,19 @@ import (
 
 func newTraceCommand(shared *globals) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "trace",
-		Short: "Push, show and exchange traces: what the start of an image reads",
+		Short: "Record, push, show and exchange traces: what the start of an image reads",
 		Long: "A trace is the list of what the start of an image reads. Nodes record traces and load\n" +
 			"what a trace lists before all else. A trace that is pushed beside an image is used by\n" +
-			"every node from the first pull on.",
+			"every node from the first pull on.\n\n" +
+			"With an image, run it on a lazy mount of its own and record what its start reads. The\n" +
+			"program runs as a container does: as the user of the image, with the network of this\n" +
+			"machine unless --net=none is given. It is ended when its start is over. The image needs\n" +
+			"an index, see \"brisk convert\". An image whose name is that of a command below needs its\n" +
+			"tag or registry.",
+		Example: "  brisk trace --push registry.example.com/app:v1\n" +
+			"  brisk trace -o app.trace --until port:8080 --until 1m registry.example.com/app:v1 -- app --serve",
 	}
+	addRecord(cmd, shared)
 	cmd.AddCommand(
 		newTracePushCommand(shared),
 		newTraceShowCommand(shared),
