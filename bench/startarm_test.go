@@ -41,17 +41,29 @@ func startArms() []startArm {
 		{arm: coldstart.Lazy, snapshotter: containerdtest.Snapshotter, repository: "indexed", prepare: (*startBench).convert, flags: []string{"--mode=lazy"}},
 		{arm: coldstart.Learnt, snapshotter: containerdtest.Snapshotter, repository: "indexed", prepare: (*startBench).convert, learnt: true},
 		{arm: coldstart.Trace, snapshotter: containerdtest.Snapshotter, repository: "traced", prepare: (*startBench).pushTrace},
+		{arm: coldstart.Bundle, snapshotter: containerdtest.Snapshotter, repository: "bundled", prepare: (*startBench).pushBundle},
 	}
 }
 
 // pushTrace writes the index of an image, and pushes the trace that a node has learnt of it.
 func (s *startBench) pushTrace(tb testing.TB, ref string) {
 	tb.Helper()
+	s.push(tb, ref)
+}
+
+// pushBundle is pushTrace with a bundle.
+func (s *startBench) pushBundle(tb testing.TB, ref string) {
+	tb.Helper()
+	s.push(tb, ref, "--bundle")
+}
+
+func (s *startBench) push(tb testing.TB, ref string, flags ...string) {
+	tb.Helper()
 	s.convert(tb, ref)
 	arms := startArms()
 	learnt := &arms[slices.IndexFunc(arms, func(a startArm) bool { return a.learnt })]
 	s.registry.prepare(tb, learnt.repository, func(ref string) { s.convert(tb, ref) })
-	s.runBrisk(tb, "trace", "push", ref, s.learn(tb, learnt)+traceSuffix)
+	s.runBrisk(tb, append([]string{"trace", "push", ref, s.learn(tb, learnt) + traceSuffix}, flags...)...)
 }
 
 // runBrisk runs brisk.
