@@ -15,8 +15,8 @@ type contentRange struct {
 // parseContentRange reads the header of a 206 answer.
 func parseContentRange(header string) (contentRange, error) {
 	bad := fmt.Errorf("%w: Content-Range %.100q", ErrInvalid, header)
-	spec, ok := strings.CutPrefix(header, "bytes ")
-	if !ok {
+	unit, spec, ok := strings.Cut(header, " ")
+	if !ok || !strings.EqualFold(unit, "bytes") { // RFC 9110, 14.1: units have no case
 		return contentRange{}, bad
 	}
 	span, total, ok := strings.Cut(spec, "/")

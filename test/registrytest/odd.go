@@ -219,6 +219,15 @@ func LabelEncoding(encoding string) Fault {
 	}
 }
 
+// UnitCase writes the unit of ranges in answers with a capital letter.
+func UnitCase() Fault {
+	return OnRanges(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		next.ServeHTTP(&editor{ResponseWriter: w, header: func(h http.Header) {
+			h.Set("Content-Range", strings.Replace(h.Get("Content-Range"), "bytes", "Bytes", 1))
+		}}, r)
+	})
+}
+
 // FromStart answers a ranged read with bytes from the start of the blob, but says that they are
 // those of the range.
 func FromStart() Fault {
@@ -287,6 +296,7 @@ func Oddities() []Oddity {
 		{Name: "deflate of everything", Fault: Recompress("deflate", true), Shown: true, Streamed: true},
 		shown("gzip of the range", Recompress("gzip", false)),
 		{Name: "labelled", Fault: LabelEncoding("gzip")},
+		{Name: "capital unit", Fault: UnitCase()},
 		{Name: "capped", Fault: CapRange(100 << 10)},
 		ranges("capped to very little", CapRange(1000)),
 		{Name: "in parts", Fault: AlignRange(300_000)},
