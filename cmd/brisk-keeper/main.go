@@ -1,7 +1,7 @@
-// Command brisk-keeper keeps mounts while brisk-node is away: it holds the descriptors of
-// their FUSE connections, and nothing else. It is to be started before brisk-node and
-// to be left alone when brisk-node is replaced. Under systemd, whose descriptor store
-// does the same, it is not needed.
+// Command brisk-keeper keeps mounts while brisk-node is down: it holds the descriptors of
+// their FUSE connections, and does nothing else. Start it before brisk-node, and do not
+// restart it together with brisk-node. systemd does not need it: its descriptor store has
+// the same function.
 package main
 
 import (
@@ -28,10 +28,10 @@ func main() {
 }
 
 func run(ctx context.Context) error {
-	socket := flag.String("socket", "/run/brisk/keeper.sock", "where brisk-node finds the keeper")
-	patience := flag.Duration("patience", keeper.DefaultPatience, "how long readers wait for brisk-node before they get an error")
-	sessions := flag.Int("max-sessions", keeper.DefaultMaxSessions, "how many connections are kept at most")
-	showVersion := flag.Bool("version", false, "print the version, and what it was built from")
+	socket := flag.String("socket", "/run/brisk/keeper.sock", "socket of the keeper, for brisk-node")
+	patience := flag.Duration("patience", keeper.DefaultPatience, "time that readers wait for brisk-node before they get an error")
+	sessions := flag.Int("max-sessions", keeper.DefaultMaxSessions, "maximum number of connections")
+	showVersion := flag.Bool("version", false, "print version and build")
 	flag.Parse()
 	if *showVersion || flag.Arg(0) == "version" {
 		return version.Of("brisk-keeper").Write(os.Stdout)

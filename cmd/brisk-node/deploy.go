@@ -17,13 +17,13 @@ func newDeployCommand() *cobra.Command {
 	var ready bool
 	cmd := &cobra.Command{
 		Use:   "deploy",
-		Short: "Install the agent on the machine of this pod, and keep its credentials fresh",
-		Long: `Install the agent on the machine of this pod, and keep its credentials fresh.
+		Short: "Install the agent on the machine of this pod, and renew its credentials",
+		Long: `Install the agent on the machine of this pod, and renew its credentials.
 
-The pod has to share the process numbers of the machine. This program, which must be a
-static one, is copied there and installs itself: "brisk-node install". With credentials the agent
-reports to the cluster as the node that NODE_NAME and NODE_IP name. The agent stays
-when the pod goes; "brisk-node uninstall" on the machine removes it.`,
+The pod must use the PID namespace of the machine. The command copies this program, which
+must be static, to the machine and runs "brisk-node install" there. With credentials the
+agent reports to the cluster as the node given by NODE_NAME and NODE_IP. The agent outlives
+the pod. To remove it, run "brisk-node uninstall" on the machine.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if ready {
@@ -47,11 +47,11 @@ when the pod goes; "brisk-node uninstall" on the machine removes it.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&cfg.Directory, "directory", "/opt/brisk/bin", "where on the machine the program goes")
+	f.StringVar(&cfg.Directory, "directory", "/opt/brisk/bin", "directory on the machine for the program")
 	f.StringVar(&cfg.Settings, "settings", nodeconfig.DefaultPath, "configuration file of the agent, in the pod")
-	f.StringVar(&cfg.Credentials, "credentials", "", "directory in the pod with the files token and ca.crt, for the agent to reach the cluster")
-	f.StringVar(&cfg.Server, "server", "", "address of the API server (default: as the environment of pods says)")
-	f.BoolVar(&ready, "ready", false, "only say whether the agent is ready, by the exit code")
+	f.StringVar(&cfg.Credentials, "credentials", "", "directory in the pod with the files token and ca.crt, for access to the cluster")
+	f.StringVar(&cfg.Server, "server", "", "address of the API server (default: from the environment of the pod)")
+	f.BoolVar(&ready, "ready", false, "only check whether the agent is ready; the exit code is the result")
 	return cmd
 }
 

@@ -20,11 +20,10 @@ func newDoctorCommand() *cobra.Command {
 	var format, registry string
 	cmd := &cobra.Command{
 		Use:   "doctor",
-		Short: "Find out what keeps images from being lazy on this node",
-		Long: `Find out what keeps images from being lazy on this node, and say what to do about it.
+		Short: "Check whether this node can run lazy images",
+		Long: `Check whether this node can run lazy images, and say how to fix problems.
 
-Images are really mounted for that, in a directory that is removed again. The exit code is
-1 if anything is found that does not work.`,
+The checks mount images in a temporary directory. The exit code is 1 if a check fails.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := opts.load(cmd.Flags())
@@ -48,7 +47,7 @@ Images are really mounted for that, in a directory that is removed again. The ex
 	opts.addPlacesTo(cmd)
 	opts.addContainerdTo(cmd.Flags())
 	cli.AddFormat(cmd, &format)
-	cmd.Flags().StringVar(&registry, "registry", "", "compare the clock with that of this registry, given as host or host:port")
+	cmd.Flags().StringVar(&registry, "registry", "", "also compare the clock with this registry, given as host or host:port")
 	return cmd
 }
 

@@ -40,20 +40,20 @@ func (o *installOptions) addTo(cmd *cobra.Command) {
 	o.addPlacesTo(cmd)
 	f := cmd.Flags()
 	o.addContainerdTo(f)
-	f.StringVar(&o.service, "containerd-service", "containerd", "what the service manager calls containerd")
-	f.StringVar(&o.unit, "unit", install.DefaultUnit, "where the unit of the agent is written")
+	f.StringVar(&o.service, "containerd-service", "containerd", "name of the containerd service")
+	f.StringVar(&o.unit, "unit", install.DefaultUnit, "path of the unit file of the agent")
 	_, err := os.Stat("/run/systemd/system")
-	f.BoolVar(&o.systemd, "systemd", err == nil, "write a unit, and start, restart and stop services")
+	f.BoolVar(&o.systemd, "systemd", err == nil, "write a systemd unit, and start, restart and stop services")
 	f.Lookup("systemd").DefValue = "whether systemd runs here" // for the help, which is the same on all machines
-	f.BoolVar(&o.dryRun, "dry-run", false, "print what would be done, and do nothing")
+	f.BoolVar(&o.dryRun, "dry-run", false, "print all changes and make none")
 }
 
 // addContainerdTo adds the flags that say where the parts of containerd are.
 func (o *installOptions) addContainerdTo(f *pflag.FlagSet) {
-	f.StringVar(&o.version, "containerd-version", "", "version of containerd, if it cannot be asked")
+	f.StringVar(&o.version, "containerd-version", "", "version of containerd, if it does not run")
 	f.StringVar(&o.main, "containerd-config", containerdconfig.DefaultMain, "main configuration file of containerd")
-	f.StringVar(&o.dropIn, "containerd-drop-in", containerdconfig.DefaultDropIn, "file to write for containerd 2")
-	f.StringVar(&o.containerd, "containerd-program", "containerd", "program of containerd, which validates its configuration")
+	f.StringVar(&o.dropIn, "containerd-drop-in", containerdconfig.DefaultDropIn, "drop-in configuration file for containerd 2")
+	f.StringVar(&o.containerd, "containerd-program", "containerd", "containerd program, used to validate the configuration")
 }
 
 // target says what containerd is to be configured for.
@@ -132,7 +132,7 @@ func (o *installOptions) settings(cfg nodeconfig.Config, path string) ([]byte, e
 		return nil, err
 	}
 	if now, err := there.Marshal(); err != nil || !bytes.Equal(now, wanted) {
-		return nil, errors.Join(err, fmt.Errorf("the flags say something else than %s, which the service reads: change the file", path))
+		return nil, errors.Join(err, fmt.Errorf("the flags differ from %s, which the service reads: change the file", path))
 	}
 	return wanted, nil
 }
@@ -141,15 +141,15 @@ func newInstallCommand() *cobra.Command {
 	opts := &installOptions{}
 	cmd := &cobra.Command{
 		Use:   "install",
-		Short: "Run the agent as a service, and make containerd use it",
-		Long: `Run the agent as a service, and make containerd use it.
+		Short: "Install the agent as a service and configure containerd to use it",
+		Long: `Install the agent as a service and configure containerd to use it.
 
-containerd 1.7 and 2.x can be configured. A copy of its main file is kept where that is
-changed, containerd checks the result, and what does not work is undone. To install again
-changes nothing but what has changed.
+Supports containerd 1.7 and 2.x. If the main configuration file changes, a copy is kept.
+containerd validates the result. If a step fails, all changes are undone. A second install
+changes only what is different.
 
-Images that containerd has unpacked already are adopted: they run as they are, and nothing is
-pulled again. For that containerd is restarted twice, and containers that run go on.`,
+Images that containerd has already unpacked are adopted: they still run, and nothing is
+pulled again. containerd is restarted twice for this. Running containers keep running.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			installer, err := opts.installer(cmd, false)
@@ -160,7 +160,7 @@ pulled again. For that containerd is restarted twice, and containers that run go
 		},
 	}
 	opts.addTo(cmd)
-	cmd.Flags().BoolVar(&opts.skipLost, "skip-lost-images", false, "go on although there are images that have to be pulled again before they run")
+	cmd.Flags().BoolVar(&opts.skipLost, "skip-lost-images", false, "continue even if some images must be pulled again before they can run")
 	return cmd
 }
 
@@ -169,17 +169,17 @@ func newUninstallCommand() *cobra.Command {
 	var how install.UninstallOptions
 	cmd := &cobra.Command{
 		Use:   "uninstall",
-		Short: "Make containerd do without the agent, and remove the service",
-		Long: `Make containerd do without the agent, and remove the service.
+		Short: "Restore the configuration of containerd and remove the service",
+		Long: `Restore the configuration of containerd and remove the service.
 
-While there are containers on snapshots of the agent they are listed, and nothing is
-changed. With --drain new containers are made elsewhere, and the agent stays until those
-that there are have been removed. With --force they are killed; on a node of Kubernetes
-move them away before, with kubectl drain.
+If containers use snapshots of the agent, the command lists them and changes nothing. With
+--drain, new containers use the former snapshotter, and the agent stays until the existing
+ones have been removed. With --force they are killed; on a Kubernetes node, run "kubectl
+drain" first.
 
-Images that are here in full are unpacked for the snapshotter that containerd had before, without
-the network. Others are removed: they are pulled again when they are needed. If the agent
-does not run and cannot be started, images that only it has are removed, too.`,
+Complete images are unpacked for the former snapshotter, without the network. Incomplete
+ones are removed, and pulled again when they are needed. If the agent cannot be started,
+images that only the agent has are also removed.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			installer, err := opts.installer(cmd, true)
@@ -191,9 +191,9 @@ does not run and cannot be started, images that only it has are removed, too.`,
 	}
 	opts.addTo(cmd)
 	f := cmd.Flags()
-	f.BoolVar(&how.Drain, "drain", false, "wait until no container needs the agent")
-	f.BoolVar(&how.Force, "force", false, "kill the containers that need the agent, or those that are left at the end of --drain")
-	f.BoolVar(&how.Purge, "purge", false, "remove the directory of the agent too")
-	f.DurationVar(&how.Patience, "drain-timeout", 15*time.Minute, "how long --drain waits")
+	f.BoolVar(&how.Drain, "drain", false, "wait until no container uses the agent")
+	f.BoolVar(&how.Force, "force", false, "kill the containers that use the agent, or those that are left after --drain")
+	f.BoolVar(&how.Purge, "purge", false, "also remove the directory of the agent")
+	f.DurationVar(&how.Patience, "drain-timeout", 15*time.Minute, "maximum time that --drain waits")
 	return cmd
 }

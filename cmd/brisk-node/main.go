@@ -29,7 +29,7 @@ func main() {
 func newRootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "brisk-node",
-		Short:         "Start containers of this node before their image has arrived",
+		Short:         "Node agent: start containers before their image has arrived",
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}

@@ -63,7 +63,7 @@ func (o *options) addPlacesTo(cmd *cobra.Command) {
 	f.StringVar(&o.path, "config", "", "configuration file (default "+nodeconfig.DefaultPath+" if it exists)")
 	field(o, "dir", func(c *config) *string { return &c.Directory },
 		word(f, "directory for the cache and all state, not on an overlay filesystem"))
-	field(o, "socket", func(c *config) *string { return &c.Socket }, word(f, "socket that containerd finds the snapshotter under"))
+	field(o, "socket", func(c *config) *string { return &c.Socket }, word(f, "socket of the snapshotter, for containerd"))
 	field(o, "containerd", func(c *config) *string { return &c.Containerd.Address }, word(f, "socket of containerd"))
 }
 
@@ -76,57 +76,57 @@ func (o *options) addTo(cmd *cobra.Command) {
 	f := cmd.Flags()
 	field(o, "log-level", func(c *config) *string { return &c.Log.Level }, word(f, "debug, info, warn or error"))
 	field(o, "log-format", func(c *config) *string { return &c.Log.Format }, word(f, "text or json"))
-	field(o, "cache-size", func(c *config) *size { return &c.Cache.Size }, text[size](f, "the most `bytes` that the cache takes on disk"))
-	field(o, "cache-inodes", func(c *config) *int64 { return &c.Cache.Inodes }, number(f, "the most `inodes` that the cache takes on disk"))
+	field(o, "cache-size", func(c *config) *size { return &c.Cache.Size }, text[size](f, "limit of the disk cache in `bytes`"))
+	field(o, "cache-inodes", func(c *config) *int64 { return &c.Cache.Inodes }, number(f, "limit of the disk cache in `inodes`"))
 	field(o, "cache-high-water", func(c *config) *int { return &c.Cache.HighWater },
-		percent(f, "above this many `percent` of its bounds the cache evicts"))
+		percent(f, "the disk cache evicts above this `percent` of its limits"))
 	field(o, "cache-low-water", func(c *config) *int { return &c.Cache.LowWater },
-		percent(f, "the cache evicts down to this many `percent` of its bounds"))
-	field(o, "cache-memory", func(c *config) *size { return &c.Cache.Memory }, text[size](f, "the most `bytes` that the cache takes in memory"))
+		percent(f, "the disk cache evicts down to this `percent` of its limits"))
+	field(o, "cache-memory", func(c *config) *size { return &c.Cache.Memory }, text[size](f, "limit of the memory cache in `bytes`"))
 	field(o, "cache-min-free", func(c *config) *size { return &c.Cache.MinFree },
-		text[size](f, "with fewer `bytes` free on the disk the node is not ready; the cache gives way before"))
+		text[size](f, "the node is not ready with fewer free `bytes` on the disk; the cache shrinks before that"))
 	field(o, "scrub-interval", func(c *config) *duration { return &c.Cache.Scrub.Interval },
-		text[duration](f, "the `duration` in which the disk cache is read and hashed once; 0 leaves that out"))
+		text[duration](f, "`duration` in which the whole disk cache is read and hashed; 0 turns it off"))
 	field(o, "memory-limit", func(c *config) *size { return &c.Process.MemoryLimit },
-		text[size](f, "what the garbage collector keeps memory below, in `bytes`, without the memory cache; 0 leaves that to GOMEMLIMIT"))
+		text[size](f, "soft memory limit of the program in `bytes`, without the memory cache; 0 means GOMEMLIMIT"))
 	field(o, "backend", func(c *config) *string { return &c.Mount.Backend },
 		word(f, "force a mount backend: erofs, loop or tree (default: the first that works)"))
 	field(o, "read-timeout", func(c *config) *duration { return &c.Mount.ReadTimeout },
-		text[duration](f, "how long a read may wait, as a `duration`, before it fails with EIO"))
+		text[duration](f, "`duration` after which a waiting read fails with EIO"))
 	field(o, "mode", func(c *config) *string { return &c.Snapshotter.Mode },
 		word(f, "how images with an index are loaded: auto, lazy, fill or plain"))
 	field(o, "write-indexes", func(c *config) *bool { return &c.Snapshotter.WriteIndexes },
-		truth(f, "write the indexes of pulled images that have none"))
+		truth(f, "write indexes for pulled images that have none"))
 	field(o, "lookup-timeout", func(c *config) *duration { return &c.Snapshotter.LookupTimeout },
-		text[duration](f, "how long a pull may wait, as a `duration`, for the answer whether its image has an index"))
+		text[duration](f, "`duration` that a pull may wait to learn whether its image has an index"))
 	field(o, "fetch-timeout", func(c *config) *duration { return &c.Snapshotter.FetchTimeout },
-		text[duration](f, "how long a pull may wait, as a `duration`, for an index that is there"))
+		text[duration](f, "`duration` that a pull may wait for the index"))
 	field(o, "async-remove", func(c *config) *bool { return &c.Snapshotter.AsyncRemove },
-		truth(f, "leave the files of removed snapshots to the next clean-up of containerd"))
+		truth(f, "delete the files of removed snapshots at the next clean-up of containerd"))
 	field(o, "idle-mounts", func(c *config) *int64 { return &c.Snapshotter.IdleMounts },
-		number(f, "how many `images` stay mounted without a container, for the next one; 0 for none"))
+		number(f, "number of `images` that stay mounted without a container, for the next one; 0 means none"))
 	field(o, "idle-time", func(c *config) *duration { return &c.Snapshotter.IdleTime },
-		text[duration](f, "how long each of them does, as a `duration`"))
+		text[duration](f, "`duration` that an image stays mounted without a container"))
 	field(o, "plain-http", func(c *config) *[]string { return &c.Registry.PlainHTTP },
-		list(f, "speak http instead of https to this registry, given as host:port (always done on loopback)"))
+		list(f, "use http instead of https for this registry, given as host:port (always used on loopback)"))
 	o.addCredentialsTo(f)
 	field(o, "listen", func(c *config) *[]string { return &c.Peers.Listen },
 		list(f, "serve blocks to peers on this address, such as /ip4/0.0.0.0/tcp/4077"))
 	field(o, "peer", func(c *config) *[]string { return &c.Peers.Members },
-		list(f, "a member of the cluster: peerID@/ip4/.../tcp/..."))
+		list(f, "peer to load blocks from: peerID@/ip4/.../tcp/..."))
 	field(o, "keeper", func(c *config) *string { return &c.Keeper.Socket },
-		word(f, "socket of brisk-keeper, which keeps mounts while this program is away (default: systemd's descriptor store)"))
+		word(f, "socket of brisk-keeper, which keeps mounts while this program is down (default: descriptor store of systemd)"))
 	field(o, "http", func(c *config) *string { return &c.HTTP.Address },
 		word(f, "serve metrics and health on this address; empty serves neither"))
-	field(o, "pprof", func(c *config) *bool { return &c.HTTP.Pprof }, truth(f, "serve profiles of the process too, on loopback"))
+	field(o, "pprof", func(c *config) *bool { return &c.HTTP.Pprof }, truth(f, "also serve profiles of the process, on loopback"))
 	field(o, "kubernetes", func(c *config) *bool { return &c.Kubernetes.Enabled },
-		truth(f, "report to the cluster what the node has, and find peers there"))
+		truth(f, "report images to the cluster, and find peers there"))
 	field(o, "kubeconfig", func(c *config) *string { return &c.Kubernetes.Kubeconfig },
-		word(f, "how to reach the cluster (default: as a pod does)"))
+		word(f, "kubeconfig file (default: in-cluster configuration of a pod)"))
 	field(o, "node-name", func(c *config) *string { return &c.Kubernetes.Node }, word(f, "name of the node (default: $NODE_NAME)"))
 	field(o, "node-address", func(c *config) *string { return &c.Kubernetes.Address },
-		word(f, "IP address that other nodes reach this one under (default: $NODE_IP, or else all of the machine)"))
-	f.BoolVarP(&o.verbose, "verbose", "v", false, "log what is being done: the same as --log-level debug")
+		word(f, "IP address of this node for other nodes (default: $NODE_IP, or all addresses of the machine)"))
+	f.BoolVarP(&o.verbose, "verbose", "v", false, "same as --log-level debug")
 }
 
 // addCredentialsTo adds the flags that say how registries are reached, and with which
@@ -134,23 +134,23 @@ func (o *options) addTo(cmd *cobra.Command) {
 func (o *options) addCredentialsTo(f *pflag.FlagSet) {
 	type config = nodeconfig.Config
 	field(o, "registry-config-path", func(c *config) *string { return &c.Registry.ConfigPath },
-		word(f, "directories with a hosts.toml for each registry, separated by colons: config_path of containerd"))
+		word(f, "directories with a hosts.toml per registry, separated by colons, as config_path of containerd"))
 	field(o, "docker-config", func(c *config) *string { return &c.Credentials.DockerConfig },
 		word(f, "Docker configuration file with credentials (default: that of the user)"))
 	field(o, "credentials-dir", func(c *config) *string { return &c.Credentials.Directory },
-		word(f, "directory of such files, such as mounted Secrets"))
+		word(f, "directory of Docker configuration files, such as mounted Secrets"))
 	field(o, "credential-plugins-config", func(c *config) *string { return &c.Credentials.Plugins.Config },
-		word(f, "what kubelet has as --image-credential-provider-config"))
+		word(f, "value of --image-credential-provider-config of kubelet"))
 	field(o, "credential-plugins-dir", func(c *config) *string { return &c.Credentials.Plugins.BinDir },
-		word(f, "what kubelet has as --image-credential-provider-bin-dir"))
+		word(f, "value of --image-credential-provider-bin-dir of kubelet"))
 	field(o, "credentials-file", func(c *config) *string { return &c.Credentials.File },
-		word(f, "file that keeps credentials, sealed (default: credentials in --dir)"))
+		word(f, "encrypted cache of credentials (default: credentials in --dir)"))
 	field(o, "credentials-key", func(c *config) *string { return &c.Credentials.KeyFile },
-		word(f, "file with the key of the seal (default: that file with .key behind it)"))
+		word(f, "file with its key (default: the name of that file plus .key)"))
 	field(o, "cri-socket", func(c *config) *string { return &c.CRI.Socket },
-		word(f, "socket for kubelet's imageServiceEndpoint, to learn what it pulls with (default: none)"))
+		word(f, "socket for imageServiceEndpoint of kubelet, to capture pull secrets (default: none)"))
 	field(o, "cri-runtime", func(c *config) *string { return &c.CRI.Runtime },
-		word(f, "socket that calls of kubelet are handed on to (default: that of containerd)"))
+		word(f, "container runtime that calls of kubelet are forwarded to (default: containerd)"))
 }
 
 // where returns the path of the configuration file.

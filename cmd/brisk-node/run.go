@@ -30,7 +30,7 @@ func newRunCommand() *cobra.Command {
 	opts := &options{}
 	cmd := &cobra.Command{
 		Use:   "run",
-		Short: "Serve containerd until interrupted",
+		Short: "Run the agent until interrupted",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := opts.load(cmd.Flags())
@@ -48,7 +48,7 @@ func newConfigCommand() *cobra.Command {
 	opts := &options{}
 	cmd := &cobra.Command{
 		Use:   "config",
-		Short: "Print the configuration that is in force",
+		Short: "Print the effective configuration",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := opts.load(cmd.Flags())
@@ -196,12 +196,12 @@ func serveAll(ctx context.Context, a *agent.Agent, known *registries, in *cluste
 		}
 		// Without a service manager nothing is told.
 		if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
-			look.Logger.WarnContext(ctx, "the service manager cannot be told that the agent is ready", "error", err)
+			look.Logger.WarnContext(ctx, "the service manager cannot be notified that the agent is ready", "error", err)
 		}
 		<-ctx.Done()
 		_, err := daemon.SdNotify(false, daemon.SdNotifyStopping)
 		if err != nil {
-			look.Logger.WarnContext(ctx, "the service manager cannot be told that the agent ends", "error", err)
+			look.Logger.WarnContext(ctx, "the service manager cannot be notified of the end of the agent", "error", err)
 		}
 		return nil
 	})

@@ -17,13 +17,13 @@ func newScrubCommand() *cobra.Command {
 	opts := &options{}
 	cmd := &cobra.Command{
 		Use:   "scrub {start|pause|resume|trust}",
-		Short: "Search the disk cache for bit rot now, pause that, or trust the disk again",
-		Long: `Search the disk cache for bit rot now, pause that, or trust the disk again.
+		Short: "Control the search for bit rot in the disk cache",
+		Long: `Control the search for bit rot in the disk cache.
 
-  start   read and hash the whole cache now, with up to a tenth of a core
-  pause   stop reading; corrupt blocks that are known are still mended
-  resume  go on
-  trust   forget the corrupt blocks of the past, so that the node is ready again`,
+  start   read and hash the whole cache now, with at most a tenth of a core
+  pause   stop reading; known corrupt blocks are still repaired
+  resume  continue after pause
+  trust   forget all corrupt blocks found so far, so that the node is ready again`,
 		Args:      cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),
 		ValidArgs: []string{node.ScrubStart, node.ScrubPause, node.ScrubResume, node.ScrubTrust},
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -21,7 +21,7 @@ func newStatusCommand() *cobra.Command {
 	var format string
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Print what the agent of this node is doing, image by image",
+		Short: "Print the state of the agent and of each image",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := opts.load(cmd.Flags())

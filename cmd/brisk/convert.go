@@ -30,20 +30,20 @@ func newConvertCommand(shared *globals) *cobra.Command {
 	opts := &convertOptions{globals: shared}
 	cmd := &cobra.Command{
 		Use:   "convert IMAGE",
-		Short: "Give an image in a registry its index; the image is not touched",
-		Long: "Read every layer of an image once and push its index beside the image: as a referrer\n" +
-			"of each platform's manifest, and under the tag with the suffix \"_accelerated\", so that\n" +
-			"copying that tag copies the acceleration. Layers that have an index are not read.",
+		Short: "Create and push the index of an image; the image does not change",
+		Long: "Read every layer of an image once and push the index: as a referrer of the manifest of\n" +
+			"each platform, and under the tag with the suffix \"_accelerated\", so that a copy of that\n" +
+			"tag includes the index. Layers that already have an index are not read.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return opts.run(cmd.Context(), cmd.OutOrStdout(), args[0])
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringSliceVar(&opts.known, "base", nil, "use the indexes of this image for layers it shares with IMAGE, such as its base image")
-	flags.StringVar(&opts.tag, "tag", "", "where the accelerated image index goes (default: the tag of IMAGE with the suffix \"_accelerated\")")
-	flags.IntVar(&opts.parallel, "parallel", 0, "how many layers to read at a time (default: one for each core)")
-	flags.BoolVar(&opts.reindex, "reindex", false, "read every layer, whether it has an index or not")
+	flags.StringSliceVar(&opts.known, "base", nil, "reuse the indexes of this image for layers that it shares with IMAGE, such as the base image")
+	flags.StringVar(&opts.tag, "tag", "", "tag for the accelerated image index (default: the tag of IMAGE with the suffix \"_accelerated\")")
+	flags.IntVar(&opts.parallel, "parallel", 0, "number of layers to read in parallel (default: number of cores)")
+	flags.BoolVar(&opts.reindex, "reindex", false, "read every layer, even if it has an index")
 	cli.AddFormat(cmd, &opts.output)
 	return cmd
 }

@@ -29,23 +29,23 @@ func newDemoCommand(shared *globals) *cobra.Command {
 	opts := &demoOptions{globals: shared, rate: 200_000_000}
 	cmd := &cobra.Command{
 		Use:   "demo",
-		Short: "Measure a plain pull beside lazy nodes that share blocks",
-		Long: "Start one image four times over a link of limited rate, counted from the moment it is\n" +
-			"asked for: pulled and unpacked whole, then lazily on three nodes, one after the other.\n" +
-			"The image is made of this machine's Go toolchain and builds and runs a program, unless\n" +
-			"--image names another, which is copied to the demo's own registry first.",
+		Short: "Compare a plain pull with lazy nodes that share blocks",
+		Long: "Start one image four times over a link of limited rate, and measure the time from the\n" +
+			"request: first pulled and unpacked, then lazily on three nodes, one after the other.\n" +
+			"The image contains the Go toolchain of this machine, and builds and runs a program.\n" +
+			"--image uses another image, which is first copied to the registry of the demo.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return opts.run(cmd.Context(), cmd.OutOrStdout()) },
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&opts.image, "image", "", "use this image of any registry")
-	flags.StringArrayVar(&opts.args, "cmd", nil, "run this in place of the image's command; repeat for each argument")
-	flags.Var(&opts.rate, "rate", "rate of the link, limited at the registry; 0 is unlimited")
-	flags.IntVar(&opts.nodes, "nodes", 3, "how many nodes start the image lazily")
-	flags.StringVar(&opts.size, "size", "full", "full or small: how much of the Go toolchain the image holds")
-	flags.StringVar(&opts.dir, "dir", "", "where to work, not on an overlay filesystem (default: a temporary directory)")
-	flags.StringArrayVar(&opts.node, "node-flag", nil, "a flag for each node's \"brisk mount\", such as --backend=tree")
-	flags.BoolVar(&opts.check, "check", false, "fail unless lazy was faster than plain and peers spared the registry")
+	flags.StringVar(&opts.image, "image", "", "image to use, from any registry")
+	flags.StringArrayVar(&opts.args, "cmd", nil, "command to run instead of the command of the image; repeat the flag for each argument")
+	flags.Var(&opts.rate, "rate", "rate of the link to the registry; 0 means unlimited")
+	flags.IntVar(&opts.nodes, "nodes", 3, "number of nodes that start the image lazily")
+	flags.StringVar(&opts.size, "size", "full", "full or small: part of the Go toolchain in the image")
+	flags.StringVar(&opts.dir, "dir", "", "working directory, not on an overlay filesystem (default: a temporary directory)")
+	flags.StringArrayVar(&opts.node, "node-flag", nil, "flag for \"brisk mount\" of each node, such as --backend=tree")
+	flags.BoolVar(&opts.check, "check", false, "fail unless lazy is faster than plain and peers reduce registry traffic")
 	return cmd
 }
 

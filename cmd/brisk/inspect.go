@@ -13,7 +13,7 @@ import (
 	"github.com/brisk-project/brisk/internal/units"
 )
 
-// inspection is what "brisk inspect" tells of an image. All sizes are in bytes: StoredSize
+// inspection is the output of "brisk inspect". All sizes are in bytes: StoredSize
 // of the blobs in the registry, which are compressed, StreamSize of what is in them.
 type inspection struct {
 	Image        string            `json:"image"`

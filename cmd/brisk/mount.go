@@ -52,11 +52,11 @@ func newMountCommand(shared *globals) *cobra.Command {
 	opts := &mountOptions{globals: shared, cacheSize: 20 << 30, memorySize: 32 << 20}
 	cmd := &cobra.Command{
 		Use:   "mount IMAGE DIR",
-		Short: "Mount an image that has an index, before it has arrived",
-		Long: "Mount an image that has an index (see \"brisk convert\") on a directory. The command\n" +
-			"serves the mount until it is interrupted or the image is unmounted, unless --detach\n" +
-			"is given. If a node already serves mounts from --dir, that node mounts the image too,\n" +
-			"with the settings it was started with.",
+		Short: "Mount an image with an index, and load it on demand",
+		Long: "Mount an image with an index (see \"brisk convert\") on a directory. Without --detach, the\n" +
+			"command serves the mount until it is interrupted or the image is unmounted. If a\n" +
+			"process already serves mounts from --dir, that process also mounts this image, with its\n" +
+			"own settings.",
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return opts.run(cmd.Context(), cmd.OutOrStdout(), args[0], args[1])
@@ -64,17 +64,17 @@ func newMountCommand(shared *globals) *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&opts.dir, "dir", defaultDir, "directory for the cache and all state, not on an overlay filesystem")
-	flags.BoolVar(&opts.overlay, "overlay", false, "make the mount writable; changes are dropped when it is unmounted")
-	flags.StringVar(&opts.overlayDir, "overlay-dir", "", "make the mount writable and keep changes in this directory")
-	flags.BoolVarP(&opts.detach, "detach", "d", false, "serve the mount in the background, with node.log in --dir for its messages")
-	flags.BoolVar(&opts.noFill, "no-fill", false, "load only what is read, never the rest in the background")
+	flags.BoolVar(&opts.overlay, "overlay", false, "make the mount writable; unmounting discards the changes")
+	flags.StringVar(&opts.overlayDir, "overlay-dir", "", "make the mount writable and store the changes in this directory")
+	flags.BoolVarP(&opts.detach, "detach", "d", false, "serve the mount in the background, and log to node.log in --dir")
+	flags.BoolVar(&opts.noFill, "no-fill", false, "load only blocks that are read; do not load the rest in the background")
 	flags.StringVar(&opts.platform, "platform", "", "platform of a multi-platform image, such as linux/arm64 (default: this machine's)")
 	flags.StringVar(&opts.backend, "backend", "", "force a mount backend: erofs, loop or tree (default: the first that works)")
-	flags.Var(&opts.cacheSize, "cache-size", "bound of the disk cache")
-	flags.Var(&opts.memorySize, "memory-size", "bound of the memory cache")
-	flags.DurationVar(&opts.readTimeout, "read-timeout", 30*time.Second, "how long a read may wait before it fails with EIO")
+	flags.Var(&opts.cacheSize, "cache-size", "limit of the disk cache")
+	flags.Var(&opts.memorySize, "memory-size", "limit of the memory cache")
+	flags.DurationVar(&opts.readTimeout, "read-timeout", 30*time.Second, "time after which a waiting read fails with EIO")
 	flags.StringSliceVar(&opts.listen, "listen", nil, "serve blocks to peers on this address, such as /ip4/0.0.0.0/tcp/4077")
-	flags.StringSliceVar(&opts.peers, "peer", nil, "a member of the cluster: peerID@/ip4/.../tcp/...")
+	flags.StringSliceVar(&opts.peers, "peer", nil, "peer to load blocks from: peerID@/ip4/.../tcp/...")
 	return cmd
 }
 

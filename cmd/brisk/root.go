@@ -41,15 +41,15 @@ func newRootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "brisk",
 		Short: "Start containers before their image has arrived",
-		Long: "Brisk gives an image a small index, mounts the image from it at once, and loads\n" +
-			"only the blocks that a program reads: from its own cache, from peers, and from\n" +
-			"the registry last.",
+		Long: "Brisk adds a small index to an image. With it, an image is mounted immediately, and\n" +
+			"blocks are loaded when they are read: from the local cache, from peers, or from the\n" +
+			"registry.",
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
 	flags := root.PersistentFlags()
-	flags.BoolVarP(&shared.verbose, "verbose", "v", false, "log what is being done to standard error")
-	flags.BoolVar(&shared.plainHTTP, "plain-http", false, "speak http instead of https to registries (always done on loopback)")
+	flags.BoolVarP(&shared.verbose, "verbose", "v", false, "log debug messages to standard error")
+	flags.BoolVar(&shared.plainHTTP, "plain-http", false, "use http instead of https for registries (always used on loopback)")
 	root.AddCommand(
 		newConvertCommand(shared),
 		newInspectCommand(shared),

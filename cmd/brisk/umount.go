@@ -17,16 +17,16 @@ func newUmountCommand() *cobra.Command {
 	var dir string
 	cmd := &cobra.Command{
 		Use:   "umount DIR",
-		Short: "Unmount an image and leave nothing behind but the cache",
-		Long: "Unmount the image that \"brisk mount\" has mounted on a directory, and end the process that\n" +
-			"serves it if that was its last. The list of mounts says which process that is. If it has\n" +
-			"died, what it has left is unmounted.",
+		Short: "Unmount an image and keep only the cache",
+		Long: "Unmount an image that \"brisk mount\" has mounted. The process that serves it ends with its\n" +
+			"last mount; the mount table says which process that is. If the process has died, its\n" +
+			"mount is removed.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return umount(cmd.Context(), cmd.ErrOrStderr(), dir, args[0])
 		},
 	}
-	cmd.Flags().StringVar(&dir, "dir", "", "directory given to \"brisk mount\" (default: what the list of mounts says)")
+	cmd.Flags().StringVar(&dir, "dir", "", "the --dir of \"brisk mount\" (default: from the mount table)")
 	return cmd
 }
 

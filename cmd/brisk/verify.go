@@ -23,8 +23,8 @@ func newVerifyCommand(shared *globals) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify IMAGE",
 		Short: "Read an image through its index and check every digest",
-		Long: "Read every layer of an image the way a node does, frame by frame through its index,\n" +
-			"and check every block digest and the diffID of every layer.",
+		Long: "Read every layer of an image through its index, frame by frame, as a node does, and\n" +
+			"check every block digest and the diffID of every layer.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return verify(cmd.Context(), shared, cmd.OutOrStdout(), args[0], platform)

@@ -20,9 +20,9 @@ type (
 )
 
 func (o *options) newImagesCommand() *cobra.Command {
-	return o.newListCommand("images [TEXT]", "List the images: where they are warm, and how much of them is there",
-		`List the images that nodes have, or those whose name contains TEXT: where they are warm,
-and how much of them is there. With TEXT a table has a line for each node.`,
+	return o.newListCommand("images [TEXT]", "List images: on which nodes they are warm, and how much is cached",
+		`List the images of all nodes, or those whose name contains TEXT: on which nodes they are
+warm, and how much is cached. With TEXT the table has one line per node.`,
 		cobra.MaximumNArgs(1), func(cmd *cobra.Command, args []string) error {
 			text := strings.Join(args, "")
 			if len(args) > 0 && (o.format == cli.Text || o.format == formatWide) {

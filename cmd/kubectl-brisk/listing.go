@@ -75,7 +75,7 @@ func (l listing[R]) run(ctx context.Context, o *options, w io.Writer) error {
 
 func (o *options) checkFormat() error {
 	if !slices.Contains(formats(), o.format) {
-		return fmt.Errorf("--output %q is none of %s", o.format, strings.Join(formats(), ", "))
+		return fmt.Errorf("--output is %q, not one of %s", o.format, strings.Join(formats(), ", "))
 	}
 	return nil
 }
@@ -83,7 +83,7 @@ func (o *options) checkFormat() error {
 // newListCommand returns a command that lists, and watches.
 func (o *options) newListCommand(use, short, long string, args cobra.PositionalArgs, run func(*cobra.Command, []string) error) *cobra.Command {
 	cmd := &cobra.Command{Use: use, Short: short, Long: long, Args: args, RunE: run}
-	cmd.Flags().BoolVarP(&o.watch, "watch", "w", false, "after listing, print what changes, until interrupted")
+	cmd.Flags().BoolVarP(&o.watch, "watch", "w", false, "keep running and print changed rows")
 	return cmd
 }
 

@@ -45,7 +45,7 @@ func (o *options) newNodesCommand() *cobra.Command {
 		column[nodeRow]{header: "PEERS", wide: true, text: func(r nodeRow) string { return units.Throughput(r.PeerRate) }},
 		column[nodeRow]{header: "REGISTRY", wide: true, text: func(r nodeRow) string { return units.Throughput(r.RegistryRate) }},
 	)
-	return o.newListCommand("nodes", "List the nodes: whether they accelerate, and what their caches hold", "", cobra.NoArgs,
+	return o.newListCommand("nodes", "List nodes: whether they accelerate images, and the content of their caches", "", cobra.NoArgs,
 		func(cmd *cobra.Command, _ []string) error { return l.run(cmd.Context(), o, cmd.OutOrStdout()) })
 }
 
@@ -68,6 +68,6 @@ func (o *options) newTopCommand() *cobra.Command {
 		slices.SortStableFunc(rows, func(a, b nodeRow) int { return cmp.Compare(b.StartupMissing, a.StartupMissing) })
 		return rows
 	}
-	return o.newListCommand("top", "List the nodes that have most to load first, with their rates", "", cobra.NoArgs,
+	return o.newListCommand("top", "List nodes with their rates, the one with most to load first", "", cobra.NoArgs,
 		func(cmd *cobra.Command, _ []string) error { return l.run(cmd.Context(), o, cmd.OutOrStdout()) })
 }

@@ -23,7 +23,7 @@ func newRootCommand() *cobra.Command {
 	opts := &options{ConfigFlags: genericclioptions.NewConfigFlags(true)}
 	root := &cobra.Command{
 		Use:           "kubectl-brisk",
-		Short:         "Where images are warm, and why pods go where they go",
+		Short:         "Show where images are warm, and why a pod was placed on a node",
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl brisk"},

@@ -16,11 +16,11 @@ import (
 func (o *options) newWhyCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "why POD",
-		Short: "Say how long a pod would wait for its images on each node, and what for",
-		Long: `Say how long a pod would wait for its images on each node, and what for.
+		Short: "Show how long a pod would wait for its images on each node, and why",
+		Long: `Show how long a pod would wait for its images on each node, and why.
 
-The times are what the scheduler would take them for now. What it has promised to pods on
-their way is known to it alone.`,
+The times are the estimates that the scheduler would make now. They do not include the load
+that the scheduler has reserved for other pods, because only the scheduler knows it.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			namespace, _, err := o.ToRawKubeConfigLoader().Namespace()

@@ -22,7 +22,7 @@ import (
 func AddDocs(root *cobra.Command, section string) {
 	root.AddCommand(&cobra.Command{
 		Use:    "docs DIR",
-		Short:  "Write manual pages and shell completions to a directory",
+		Short:  "Write man pages and shell completions to a directory",
 		Hidden: true,
 		Args:   cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {

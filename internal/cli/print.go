@@ -31,7 +31,7 @@ func AddFormat(cmd *cobra.Command, format *string) {
 // CheckFormat says whether a format is known, before any work is done for it.
 func CheckFormat(format string) error {
 	if !slices.Contains([]string{Text, JSON, YAML}, format) {
-		return fmt.Errorf("--output %q is none of table, json and yaml", format)
+		return fmt.Errorf("--output is %q, not table, json or yaml", format)
 	}
 	return nil
 }

@@ -20,7 +20,7 @@ func AddVersion(root *cobra.Command, more func(*version.Info)) {
 	//nolint:errcheck,gosec // a buffer takes everything
 	info.Write(&text)
 	// Made here, because libraries may have made a global flag of that name, of another type.
-	root.Flags().Bool("version", false, "print the version, and what it was built from")
+	root.Flags().Bool("version", false, "print version and build")
 	root.Version = info.Version
 	root.SetVersionTemplate(text.String())
 	root.AddCommand(NewVersionCommand(info))
@@ -31,7 +31,7 @@ func NewVersionCommand(info version.Info) *cobra.Command {
 	var format string
 	cmd := &cobra.Command{
 		Use:   "version",
-		Short: "Print the version, and what it was built from",
+		Short: "Print version and build",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return Print(cmd.OutOrStdout(), format, info, func(w io.Writer) error { return info.Write(w) })
