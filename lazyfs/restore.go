@@ -100,7 +100,7 @@ func (r *restorer) receiveSessions(ctx context.Context) {
 	}
 	held, err := r.fs.cfg.Keeper.Take(ctx)
 	if err != nil {
-		r.fs.cfg.Logger.WarnContext(ctx, "mounts of the process before are lost, those that need a process", "error", err)
+		r.fs.cfg.Logger.WarnContext(ctx, "mounts of the previous process that need a process are lost", "error", err)
 	}
 	for _, s := range held {
 		if _, twice := r.held[s.Name]; twice {
@@ -116,7 +116,7 @@ func (r *restorer) discard(ctx context.Context) {
 	for name, fd := range r.held {
 		closeFD(fd)
 		if err := r.fs.cfg.Keeper.Remove(ctx, name); err != nil {
-			r.fs.cfg.Logger.WarnContext(ctx, "a connection that nobody uses is still kept", "session", name, "error", err)
+			r.fs.cfg.Logger.WarnContext(ctx, "the keeper still has an unused connection", "session", name, "error", err)
 		}
 	}
 	names, err := r.fs.records.list()
@@ -169,13 +169,13 @@ func (r *restorer) finish(ctx context.Context, file string, m *revival, err erro
 		r.fs.mu.Lock()
 		r.fs.mounts[m.Mount] = struct{}{}
 		r.fs.mu.Unlock()
-		log.InfoContext(ctx, "mount of the process before is served again", "image", m.name, "target", m.target, "direct", m.direct())
+		log.InfoContext(ctx, "mount of the previous process is served again", "image", m.name, "target", m.target, "direct", m.direct())
 	case errors.Is(err, errGone):
 		result = resultGone
-		log.InfoContext(ctx, "mount of the process before is given up", "reason", err)
+		log.InfoContext(ctx, "mount of the previous process ends", "reason", err)
 	default:
 		result = resultBroken
-		log.ErrorContext(ctx, "mount of the process before cannot be served again and is given up", "error", err)
+		log.ErrorContext(ctx, "mount of the previous process cannot be served again and ends", "error", err)
 	}
 	if r.fs.restored != nil {
 		r.fs.restored.WithLabelValues(result).Inc()
@@ -186,7 +186,7 @@ func (r *restorer) finish(ctx context.Context, file string, m *revival, err erro
 	}
 	if m != nil {
 		if err := m.undo.run(context.WithoutCancel(ctx), true); err != nil {
-			log.WarnContext(ctx, "giving a mount up", "error", err)
+			log.WarnContext(ctx, "ending a mount", "error", err)
 		}
 	}
 	r.drop(ctx, file)
@@ -237,7 +237,7 @@ func (r *restorer) revive(ctx context.Context, file string) (*revival, error) {
 		return nil, err
 	}
 	if err != nil {
-		r.fs.cfg.Logger.WarnContext(ctx, "layers of a mount that needs no process are not known", "image", m.name, "error", err)
+		r.fs.cfg.Logger.WarnContext(ctx, "layers of a mount that needs no process are unknown", "image", m.name, "error", err)
 	}
 	return m, r.resume(ctx, m, layers)
 }

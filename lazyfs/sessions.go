@@ -57,7 +57,7 @@ func (s *sessions) end(ctx context.Context, name string) error {
 		return nil
 	}
 	if err := s.store.Remove(ctx, name); err != nil {
-		s.logger.WarnContext(ctx, "a connection that has ended is still kept", "session", name, "error", err)
+		s.logger.WarnContext(ctx, "the keeper still has a connection that has ended", "session", name, "error", err)
 	}
 	return s.records.remove(name + sessionSuffix)
 }

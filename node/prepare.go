@@ -74,7 +74,7 @@ func (n *Node) startPreparing(ctx context.Context, image *Image, bundled block.D
 		delete(n.preparing, p)
 		n.mu.Unlock()
 		if err := n.releasePrepared(ref.Context(), p); err != nil {
-			n.log.Warn("letting go of the layers of an image", "image", image.Name, "error", err)
+			n.log.Warn("releasing the layers of an image", "image", image.Name, "error", err)
 		}
 	})
 	return nil

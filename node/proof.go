@@ -29,7 +29,7 @@ type proofMetrics struct {
 func (n *Node) openProofs() error {
 	var err error
 	if n.proofs, err = openProofs(filepath.Join(n.cfg.Dir, ProofsFile)); err != nil {
-		n.log.Warn("proofs of layers are lost, they are made again", "error", err)
+		n.log.Warn("results of verification are lost, layers are verified again", "error", err)
 	}
 	if n.cfg.Metrics == nil {
 		return nil
@@ -106,7 +106,7 @@ func (n *Node) proven(ctx context.Context, stream block.Digest, truth proof.Trut
 	if n.proofMetrics != nil {
 		n.proofMetrics.layers.Inc()
 	}
-	n.log.DebugContext(ctx, "layer is proven", "layer", stream.Short(), "digest", truth.DiffID.String())
+	n.log.DebugContext(ctx, "layer is verified", "layer", stream.Short(), "digest", truth.DiffID.String())
 	return errors.Join(err, n.remember(ctx, v))
 }
 

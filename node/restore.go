@@ -110,7 +110,7 @@ func (n *Node) takeOver() {
 // letGo releases the layers of a mount that is not this node's.
 func (n *Node) letGo(m *Mount) {
 	if err := m.releaseLayers(); err != nil {
-		n.log.Warn("letting go of the layers of a mount", "image", m.req.Image, "error", err)
+		n.log.Warn("releasing the layers of a mount", "image", m.req.Image, "error", err)
 	}
 }
 

@@ -50,7 +50,7 @@ func (n *Node) Retain(ctx context.Context, images []*Image, objects ...block.Dig
 			errs = append(errs, fmt.Errorf("dropping the blocks of layer %s: %w", stream.Short(), err))
 			continue
 		}
-		n.log.InfoContext(ctx, "blocks dropped of a layer that no image has", "layer", stream.Short())
+		n.log.InfoContext(ctx, "blocks of an unused layer removed", "layer", stream.Short())
 	}
 	return errors.Join(errs...)
 }

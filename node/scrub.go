@@ -126,7 +126,7 @@ func (n *Node) openCandidate(c candidate) (release func(), err error) {
 		n.registry.Remove(ref.Context(), used.Layer)
 		n.layerIndexes.lend(used, false)
 		if err := n.layerIndexes.release(used); err != nil {
-			n.log.Warn("letting go of a layer", "image", c.image.Name, "error", err)
+			n.log.Warn("releasing a layer", "image", c.image.Name, "error", err)
 		}
 	}, nil
 }

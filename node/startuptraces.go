@@ -85,7 +85,7 @@ func openStartupTraces(dir string, cfg Config, disk *cache.Disk) (*startupTraces
 			err = s.loadLocked(id) // nobody else knows of s yet
 		}
 		if err != nil {
-			s.log.Warn("a trace is of no use and is removed", "file", entry.Name(), "error",
+			s.log.Warn("an unusable trace is removed", "file", entry.Name(), "error",
 				errors.Join(err, os.Remove(filepath.Join(dir, entry.Name()))))
 		}
 	}
@@ -193,7 +193,7 @@ func (s *startupTraces) addTrace(start recordedStart) {
 			history, err = startup.ParseHistory(content)
 		}
 		if err != nil {
-			s.log.Warn("what starts have read before is lost", "image", start.id.Short(), "error", err)
+			s.log.Warn("the traces of earlier starts are lost", "image", start.id.Short(), "error", err)
 		}
 	}
 	history, changed := history.Add(start.Sample, start.endedEarly)
@@ -202,7 +202,7 @@ func (s *startupTraces) addTrace(start recordedStart) {
 	}
 	history.Image, changed = start.manifest, changed || history.Image != start.manifest
 	if err := s.saveLocked(start.id, history, changed); err != nil {
-		s.log.Warn("what a start has read is lost", "image", start.id.Short(), "error", err)
+		s.log.Warn("the trace of a start is lost", "image", start.id.Short(), "error", err)
 		return
 	}
 	known := s.images[start.id]

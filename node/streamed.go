@@ -87,7 +87,7 @@ func (n *Node) checkRanges(ctx context.Context, repo name.Repository, image stri
 		return fmt.Errorf("layer %s of %s: %w", layer.Digest.Short(), image, err)
 	}
 	if err != nil {
-		n.log.DebugContext(ctx, "not known whether the registry serves ranges", "image", image, "error", err)
+		n.log.DebugContext(ctx, "unknown whether the registry serves ranges", "image", image, "error", err)
 	}
 	return nil
 }

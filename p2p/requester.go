@@ -40,7 +40,7 @@ type requester struct {
 	stream stream
 	pool   *bufferPool
 	out    chan []byte   // frames to write
-	closed chan struct{} // closed when the requester is of no use any more
+	closed chan struct{} // closed when the requester has failed
 
 	mu      sync.Mutex // guards everything below
 	pending map[uint64]*call

@@ -58,13 +58,13 @@ func (s *store) await(ctx context.Context, longest time.Duration) {
 	select {
 	case <-s.first:
 	case <-timer.C:
-		s.logger.Info("Beginning without what nodes report, which could not be listed in time", "waited", longest)
+		s.logger.Info("Starting without reports of nodes, which could not be listed in time", "waited", longest)
 	case <-ctx.Done():
 	}
 }
 
 // refused takes in why nothing can be listed. Without such a kind of object, or without
-// the right to see it, waiting is of no use.
+// the right to see it, waiting is useless.
 func (s *store) refused(err error) {
 	if apierrors.IsNotFound(err) || apierrors.IsForbidden(err) {
 		s.told()
@@ -120,7 +120,7 @@ func (s *store) Resync() error { return nil }
 func (s *store) set(object any) {
 	report, name, err := parse(object)
 	if err != nil {
-		s.logger.Info("Ignoring what a node reports", "node", name, "err", err)
+		s.logger.Info("Ignoring the report of a node", "node", name, "err", err)
 		if s.index.Delete(name) {
 			s.wake()
 		}
@@ -128,7 +128,7 @@ func (s *store) set(object any) {
 	}
 	change, err := s.index.Set(report)
 	if err != nil {
-		s.logger.Info("Ignoring what a node reports", "node", name, "err", err)
+		s.logger.Info("Ignoring the report of a node", "node", name, "err", err)
 	}
 	s.metrics.finished(change.Starts)
 	if change.Better {

@@ -88,7 +88,7 @@ type NodeBlocksStatus struct {
 	Starts []StartStatus `json:"starts,omitempty"`
 }
 
-// MaxStarts is how many start-ups a report tells of at most.
+// MaxStarts is the maximum number of start-ups in a report.
 const MaxStarts = 4
 
 // StartStatus is how long a start-up waited for its image.

@@ -89,7 +89,7 @@ func credentialSources(cfg nodeconfig.Credentials, log *slog.Logger) []credentia
 			ConfigPath: cfg.Plugins.Config, BinDir: cfg.Plugins.BinDir, Logger: log,
 		})
 		if err != nil {
-			log.Error("going on without the credential plugins of kubelet", "error", err)
+			log.Error("continuing without the credential plugins of kubelet", "error", err)
 		}
 		sources = append(sources, plugins...)
 	}
@@ -119,7 +119,7 @@ func (r *registries) serveKubelet(ctx context.Context) {
 		}
 		if err.Error() != said {
 			said = err.Error()
-			r.log.ErrorContext(ctx, "kubelet is not served and cannot pull images: trying again", "socket", r.socket, "error", err)
+			r.log.ErrorContext(ctx, "kubelet is not served and cannot pull images; retrying", "socket", r.socket, "error", err)
 		}
 		timer := time.NewTimer(kubeletRetry)
 		select {

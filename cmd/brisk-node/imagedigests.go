@@ -69,7 +69,7 @@ func (p *imageDigests) update(ctx context.Context, at time.Time, held []agent.Im
 	defer cancel()
 	targets, err := p.list(ctx)
 	if p.failed = err != nil; p.failed {
-		p.log.DebugContext(ctx, "it is not known under which digests images were pulled", "error", err)
+		p.log.DebugContext(ctx, "the digests of pulled images are unknown", "error", err)
 		return
 	}
 	for manifest, image := range images {

@@ -66,7 +66,7 @@ func newCluster(cfg clusterConfig) (*cluster, error) {
 	settings := cfg.settings.Kubernetes
 	name := cmp.Or(settings.Node, os.Getenv("NODE_NAME"))
 	if name == "" {
-		return nil, errors.New("kubernetes.node is empty, and the environment does not say NODE_NAME")
+		return nil, errors.New("kubernetes.node is empty, and NODE_NAME is not set")
 	}
 	how, err := restConfig(settings)
 	if err != nil {

@@ -44,7 +44,7 @@ type Config struct {
 	Objects Objects
 	// Zone returns the zone of the node, and whether it is known.
 	Zone func() (zone string, known bool)
-	// Set is told of all agents of the zone when they are others than before, this one
+	// Set is called with all agents of the zone when they have changed, this one
 	// among them, sorted: each as the peer ID, an @, and addresses with commas between
 	// them. What is written there was written by others, and is not checked.
 	Set func(members []string)
@@ -65,7 +65,7 @@ type Watcher struct {
 // New returns a watcher. It asks nobody yet.
 func New(cfg Config) (*Watcher, error) {
 	if cfg.Objects == nil || cfg.Zone == nil || cfg.Set == nil {
-		return nil, errors.New("finding members needs a client of objects, the zone, and who is told")
+		return nil, errors.New("finding members: Objects, Zone and Set are required")
 	}
 	if cfg.Least == 0 {
 		cfg.Least = defaultLeast
@@ -87,7 +87,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 		if zone, known := w.cfg.Zone(); known {
 			err := w.list(ctx, zone)
 			if err != nil && !failing && ctx.Err() == nil {
-				w.log.WarnContext(ctx, "the members of the zone cannot be listed; going on with those known", "members", len(w.last), "error", err)
+				w.log.WarnContext(ctx, "the members of the zone cannot be listed; keeping the known ones", "members", len(w.last), "error", err)
 			}
 			failing = err != nil
 			pause = min(w.cfg.Least+perMember*time.Duration(len(w.last)), max(most, w.cfg.Least))
@@ -102,7 +102,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 	}
 }
 
-// list asks for the members, and tells of them if they are others.
+// list requests the members, and calls Set if they have changed.
 func (w *Watcher) list(ctx context.Context, zone string) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()

@@ -17,7 +17,7 @@ const zoneLabel = "topology.kubernetes.io/zone"
 type watched struct {
 	cfg *Config
 
-	mu   sync.Mutex // guards what follows
+	mu   sync.Mutex // guards the fields below
 	node *metav1.PartialObjectMetadata
 	news chan struct{} // closed at the next change, nil until somebody asks
 }

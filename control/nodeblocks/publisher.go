@@ -173,12 +173,12 @@ func (p *Publisher) try(ctx context.Context, at time.Time, again *retry, do func
 	case ctx.Err() != nil:
 	case err == nil:
 		if again.failures > 0 {
-			p.log.InfoContext(ctx, "the API server takes what the node reports again")
+			p.log.InfoContext(ctx, "reporting to the cluster works again")
 		}
 		again.failures = 0
 	default:
 		if again.failures == 0 {
-			p.log.WarnContext(ctx, "the cluster is not told what the node has; trying again", "error", err)
+			p.log.WarnContext(ctx, "reporting to the cluster failed; retrying", "error", err)
 		}
 		again.next = at.Add(pause(again.failures))
 		again.failures++
@@ -248,7 +248,7 @@ func (p *Publisher) write(ctx context.Context, at time.Time, node *metav1.Partia
 	if err := fill(object, report, at); err != nil {
 		return err
 	}
-	// Without its node the object is of no use: the cluster removes it.
+	// Without its node the object is useless: the cluster removes it.
 	object.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: p.cfg.Node, UID: node.UID}}
 	var err error
 	if exists {
@@ -285,6 +285,6 @@ func (p *Publisher) part(ctx context.Context) {
 	report.Status.Zone, report.Status.Starts = node.Labels[zoneLabel], nil
 	at := time.Now()
 	if err := errors.Join(p.mark(ctx, at, node, false), p.write(ctx, at, node, report)); err != nil {
-		p.log.WarnContext(ctx, "the cluster is not told that the agent has ended", "error", err)
+		p.log.WarnContext(ctx, "the end of the agent is not reported to the cluster", "error", err)
 	}
 }

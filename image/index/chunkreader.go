@@ -12,7 +12,7 @@ import (
 
 // Entries walks the entries in the order of the tar, reading the index a chunk
 // at a time. After an error the walk ends. Entries may be kept; what they hold
-// is shared between them and must not be modified. Every call starts anew.
+// is shared between them and must not be modified. Every call starts again.
 func (l *Layer) Entries() iter.Seq2[*Entry, error] {
 	return func(yield func(*Entry, error) bool) {
 		dec, err := newUnpacker()

@@ -120,7 +120,7 @@ func (s *stream) advance(n int) {
 	s.pos += int64(n)
 }
 
-// record starts to keep header bytes anew, from offset off of the stream on.
+// record starts to keep header bytes again, from offset off of the stream on.
 func (s *stream) record(off int64) {
 	s.headers, s.headerStart = s.headers[:0], off
 }

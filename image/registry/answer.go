@@ -40,7 +40,7 @@ func contentOf(resp *http.Response, body io.ReadCloser, want span) (io.ReadClose
 	length := got.last - got.first + 1
 	// Of objects that are stored with such a header the bytes are those of the blob.
 	if encodings(resp) != nil && (got.total != want.size || resp.ContentLength != length) {
-		return nil, 0, fmt.Errorf("%w: %s compressed the range anew (%s)", ErrNoRanges, host, resp.Header.Get("Content-Encoding"))
+		return nil, 0, fmt.Errorf("%w: %s compressed the range (%s)", ErrNoRanges, host, resp.Header.Get("Content-Encoding"))
 	}
 	if got.first > want.off || got.last < want.off || want.off-got.first > maxDiscard || (got.total >= 0 && got.total != want.size) {
 		return nil, 0, fmt.Errorf("%w: asked for bytes %d-%d of %d, got Content-Range %q", ErrInvalid,

@@ -105,7 +105,7 @@ func (c *Client) ways(ctx context.Context, repo name.Repository, what need) []*s
 		}
 		s, err := c.sessionVia(repo, e)
 		if err != nil {
-			c.log.WarnContext(ctx, "leaving out an endpoint of a registry", "registry", repo.RegistryStr(), "error", err)
+			c.log.WarnContext(ctx, "ignoring an endpoint of a registry", "registry", repo.RegistryStr(), "error", err)
 			continue
 		}
 		if e.suspect() {

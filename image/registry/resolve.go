@@ -173,7 +173,7 @@ func (s *session) manifest(ctx context.Context, ref name.Reference, patience tim
 		got.MediaType = inside.MediaType
 	}
 	if got.MediaType.IsSchema1() {
-		return nil, fmt.Errorf("%s: %w: the manifest has schema 1, which has no diffIDs; push the image anew", doing, ErrInvalid)
+		return nil, fmt.Errorf("%s: %w: the manifest has schema 1, which has no diffIDs; push the image again", doing, ErrInvalid)
 	}
 	return got, nil
 }

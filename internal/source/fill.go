@@ -25,7 +25,7 @@ type FillConfig struct {
 	// Else, if not nil, gets the blocks that the store does not take, but for those of
 	// background fill, which would only take the place of others.
 	Else block.Store
-	// Logger is told of blocks that could not be stored, nil for nobody.
+	// Logger is called for blocks that could not be stored; nil means none.
 	Logger *slog.Logger
 	// Registerer takes the metrics, nil for none.
 	Registerer prometheus.Registerer

@@ -69,7 +69,7 @@ func (f *flight) keeperLocked(s *SingleFlight) *waiter {
 }
 
 // errAbandoned is the cause of the end of a fetch that nobody waits for.
-var errAbandoned = errors.New("nobody waits for the blocks any more")
+var errAbandoned = errors.New("no request waits for the blocks any more")
 
 // leaveLocked takes back that w waits for a block of the flight. When nobody waits
 // for the flight any more it is ended, unless it has delivered what it was asked

@@ -75,7 +75,7 @@ type SingleFlight struct {
 	shared     prometheus.Counter
 	duplicates prometheus.Counter
 
-	mu    sync.Mutex // guards what follows, and all state of flights, slots and waiters
+	mu    sync.Mutex // guards the fields below, and all state of flights, slots and waiters
 	slots map[block.Key]*slot
 }
 

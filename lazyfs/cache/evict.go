@@ -114,7 +114,7 @@ func (d *Disk) drop(l *layer, blocks []span, may func(i uint32) bool) int {
 		// The blocks are absent; only their room is not given back until they are
 		// written again or the cache is opened anew.
 		d.metrics.failures.Inc()
-		d.cfg.Logger.Error("room of evicted blocks not given back", "layer", l.id.String(), "error", err)
+		d.cfg.Logger.Error("space of evicted blocks not freed", "layer", l.id.String(), "error", err)
 	}
 	var freed int64
 	for _, i := range claimed {

@@ -83,7 +83,7 @@ func (d *Disk) checkVersion() error {
 	case err != nil:
 		return err
 	case string(text) != versionText:
-		return fmt.Errorf("it was made by another version (%q, not %q): remove it or choose another directory",
+		return fmt.Errorf("it was created by another version (%q, not %q): remove it or choose another directory",
 			strings.TrimSpace(string(text)), strings.TrimSpace(versionText))
 	}
 	return nil

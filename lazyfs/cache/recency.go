@@ -36,7 +36,7 @@ const (
 	maxTick = 1 << 62
 )
 
-var errRecency = errors.New("record of what was used when is damaged")
+var errRecency = errors.New("record of last use is damaged")
 
 func (r recency) encode() []byte {
 	out := append(make([]byte, 0, recencyHeader), recencyMagic...)
@@ -99,7 +99,7 @@ func (d *Disk) saveRecency() {
 		all[l.id] = ticks
 	}
 	if err := statefile.WriteDurable(d.recencyPath(), all.encode()); err != nil {
-		d.cfg.Logger.Warn("what was used when will be lost with this process", "error", err)
+		d.cfg.Logger.Warn("the times of last use are not saved", "error", err)
 	}
 }
 
@@ -118,7 +118,7 @@ func (d *Disk) loadRecency() {
 		d.kept, err = decodeRecency(data)
 	}
 	if err != nil {
-		d.cfg.Logger.Warn("what was used when before the start is lost", "error", err)
+		d.cfg.Logger.Warn("the stored times of last use are lost", "error", err)
 	}
 }
 

@@ -156,7 +156,7 @@ func (s *Server) Unmount(ctx context.Context, detach bool) error {
 	}
 }
 
-// Served is closed when the kernel has let go of the filesystem.
+// Served is closed when the kernel has released the filesystem.
 func (s *Server) Served() <-chan struct{} { return s.served }
 
 // firstOf returns the first error; the second happened while cleaning up after it.

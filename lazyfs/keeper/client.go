@@ -34,7 +34,7 @@ type ClientConfig struct {
 type Client struct {
 	cfg ClientConfig
 
-	mu   sync.Mutex // held during a request; guards what follows
+	mu   sync.Mutex // held during a request; guards the fields below
 	conn *net.UnixConn
 	held map[string]int // duplicates of the descriptors that the keeper should have
 }
@@ -124,7 +124,7 @@ func (c *Client) check(ctx context.Context) {
 		_, err = c.ask(ctx, message{kind: kindPing}, -1)
 	}
 	if err != nil {
-		c.cfg.Logger.WarnContext(ctx, "the keeper cannot be reached: the end of this process would be felt", "error", err)
+		c.cfg.Logger.WarnContext(ctx, "the keeper cannot be reached: mounts do not survive this process", "error", err)
 	}
 }
 
@@ -176,7 +176,7 @@ func (c *Client) connect(ctx context.Context) error {
 		if _, err := c.exchange(ctx, message{kind: kindPut, text: name}, fd); err != nil && c.conn == nil {
 			return err
 		} else if err != nil {
-			c.cfg.Logger.WarnContext(ctx, "the keeper does not take a connection", "session", name, "error", err)
+			c.cfg.Logger.WarnContext(ctx, "the keeper rejects a connection", "session", name, "error", err)
 		}
 	}
 	return nil

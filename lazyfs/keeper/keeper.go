@@ -43,7 +43,7 @@ type Config struct {
 type Keeper struct {
 	cfg Config
 
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex // guards the fields below
 	sessions map[string]*session
 	ended    bool
 }
@@ -76,7 +76,7 @@ func New(cfg Config) (*Keeper, error) {
 	return &Keeper{cfg: cfg, sessions: make(map[string]*session)}, nil
 }
 
-// Run keeps what workers bring until ctx ends, and then lets go of everything. It must
+// Run keeps the descriptors of workers until ctx ends, and then closes them. It must
 // be called once. The error says that the socket cannot be used.
 func (k *Keeper) Run(ctx context.Context) error {
 	unlock, err := lock(k.cfg.Socket + ".lock")
@@ -255,7 +255,7 @@ func (k *Keeper) remove(ctx context.Context, name string) {
 	}
 }
 
-// drop lets go of a session.
+// drop closes the descriptor of a session.
 func (k *Keeper) drop(ctx context.Context, s *session) {
 	k.complain(ctx, s.rest())
 	closeFD(s.fd)
@@ -308,7 +308,7 @@ func (k *Keeper) wait(s *session) {
 
 // answer starts to answer for a session. It is called with mu held.
 func (k *Keeper) answer(s *session) {
-	k.cfg.Logger.Warn("no worker has come: reads fail until one does", "session", s.name, "patience", k.cfg.Patience)
+	k.cfg.Logger.Warn("no process has connected: reads fail until one does", "session", s.name, "patience", k.cfg.Patience)
 	a, err := startAnswering(s.fd, func(err error) {
 		k.cfg.Logger.Debug("a session has ended", "session", s.name, "reason", err)
 	})
@@ -323,7 +323,7 @@ func (k *Keeper) answer(s *session) {
 	s.answering = a
 }
 
-// close lets go of everything.
+// close closes all descriptors.
 func (k *Keeper) close(ctx context.Context) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -336,6 +336,6 @@ func (k *Keeper) close(ctx context.Context) {
 // complain logs what went wrong where nothing can be done about it.
 func (k *Keeper) complain(ctx context.Context, err error) {
 	if err != nil && !errors.Is(err, net.ErrClosed) {
-		k.cfg.Logger.DebugContext(ctx, "tidying up", "error", err)
+		k.cfg.Logger.DebugContext(ctx, "cleaning up", "error", err)
 	}
 }

@@ -17,7 +17,7 @@ type Store interface {
 	// before, and says that this process serves the connection. After an error it
 	// is tried again while Run runs, if that makes sense.
 	Put(ctx context.Context, name string, fd int) error
-	// Remove lets go of a connection. A name that is not known is no error.
+	// Remove closes a connection. A name that is not known is no error.
 	Remove(ctx context.Context, name string) error
 	// Take returns what workers before this one have put. It is called once, before
 	// anything is put.

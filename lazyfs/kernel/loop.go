@@ -20,7 +20,7 @@ type Loop struct {
 // Path returns the device node.
 func (l *Loop) Path() string { return l.path }
 
-// Close lets go of the device.
+// Close releases the device.
 func (l *Loop) Close() error {
 	if err := unix.Close(l.fd); err != nil {
 		return fmt.Errorf("closing %s: %w", l.path, err)

@@ -75,7 +75,7 @@ func OpenStore(cfg Config) (*Store, error) {
 	}
 	for _, file := range files {
 		if err := s.add(file); err != nil {
-			cfg.Logger.Warn("a file of pages is of no use and is removed", "file", file.Name(), "error",
+			cfg.Logger.Warn("an unusable file of pages is removed", "file", file.Name(), "error",
 				errors.Join(err, os.Remove(filepath.Join(cfg.Dir, file.Name()))))
 		}
 	}
@@ -260,7 +260,7 @@ func (s *Store) Shed(n int64, idle time.Duration) int64 {
 		}
 		freed += s.entries[id].bytes
 		if err := s.removeLocked(id); err != nil {
-			s.cfg.Logger.Warn("room of pages was not given back", "error", err)
+			s.cfg.Logger.Warn("space of pages not freed", "error", err)
 		}
 	}
 	return freed

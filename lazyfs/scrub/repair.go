@@ -36,7 +36,7 @@ type repair struct {
 	err       string // of the last attempt
 }
 
-// Report tells of a wrong block, for it to be mended. It does not wait.
+// Report adds a corrupt block to the blocks to repair. It does not wait.
 func (s *Scrubber) Report(c cache.Corrupt) {
 	now := time.Now()
 	s.mu.Lock()
@@ -115,14 +115,14 @@ func (w *worker) mend(ctx context.Context, k block.Key) {
 		w.mu.Lock()
 		r.err = err.Error()
 		w.mu.Unlock()
-		log.WarnContext(ctx, "corrupt block is not mended yet", "mapped", mapped, "error", err)
+		log.WarnContext(ctx, "corrupt block is not repaired yet", "mapped", mapped, "error", err)
 	default:
 		w.forget(k)
 		w.mu.Lock()
 		w.state.noteMended(k)
 		w.mu.Unlock()
 		w.metrics.mended.Inc()
-		log.WarnContext(ctx, "corrupt block was fetched again and written over", "mapped", mapped)
+		log.WarnContext(ctx, "corrupt block is repaired", "mapped", mapped)
 		if w.dropPages(ctx, k, right) {
 			log.WarnContext(ctx, "programs still see the corrupt bytes, in pages that they have mapped")
 			w.mu.Lock()

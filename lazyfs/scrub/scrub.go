@@ -82,7 +82,7 @@ type Scrubber struct {
 	metrics metrics
 	wake    chan struct{} // holds a token when Run has something to do
 
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex // guards the fields below
 	state    state
 	complete []block.Digest // layers to be read back
 	repairs  map[block.Key]*repair
@@ -104,7 +104,7 @@ func New(cfg Config) (*Scrubber, error) {
 	s := &Scrubber{cfg: cfg, wake: make(chan struct{}, 1), repairs: make(map[block.Key]*repair), stale: make(map[block.Key]*staleBlock)}
 	kept, err := readState(cfg.Path)
 	if err != nil {
-		cfg.Logger.Warn("state of the scrubber is lost, everything is read again", "error", err)
+		cfg.Logger.Warn("state of the scrubber is lost, the whole cache is read again", "error", err)
 	}
 	s.state = kept
 	for _, k := range kept.Pending {

@@ -183,6 +183,6 @@ func (s *Scrubber) saveSometimes(ctx context.Context) {
 		return
 	}
 	if err := s.save(); err != nil {
-		s.cfg.Logger.WarnContext(ctx, "what the scrubber has done is lost with this process", "error", err)
+		s.cfg.Logger.WarnContext(ctx, "the state of the scrubber is not saved", "error", err)
 	}
 }

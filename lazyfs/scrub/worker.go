@@ -262,7 +262,7 @@ func (w *worker) endPass(ctx context.Context) {
 	w.forced, w.dirty = false, true
 	checked, took := w.state.CheckedBytes, w.state.LastPass.Sub(w.state.PassStarted)
 	w.mu.Unlock()
-	w.cfg.Logger.InfoContext(ctx, "cache has been scrubbed", "bytes", checked, "took", took)
+	w.cfg.Logger.InfoContext(ctx, "scrubbing pass is complete", "bytes", checked, "took", took)
 }
 
 // openLayer opens the layer that the pass is at, and closes the one before.

@@ -74,7 +74,7 @@ func New(ctx context.Context, cfg Config) (*Snapshotter, error) {
 	case !filepath.IsAbs(cfg.Root):
 		return nil, fmt.Errorf("configuring the snapshotter: root %q is not an absolute path", cfg.Root)
 	case strings.ContainsAny(cfg.Root, ",:\\"):
-		return nil, fmt.Errorf("configuring the snapshotter: root %q holds a character that mount options give a meaning to", cfg.Root)
+		return nil, fmt.Errorf("configuring the snapshotter: root %q contains a character with a special meaning in mount options", cfg.Root)
 	case cfg.Images == nil:
 		return nil, errors.New("configuring the snapshotter: no images")
 	}

@@ -53,7 +53,7 @@ func (s *Snapshotter) adopt(ctx context.Context) {
 	if s.cfg.Restored != nil {
 		var err error
 		if restored, err = s.cfg.Restored(ctx); err != nil {
-			s.log.WarnContext(ctx, "mounts of the process before are lost", "error", err)
+			s.log.WarnContext(ctx, "mounts of the previous process are lost", "error", err)
 		}
 	}
 	refs := make(map[string]lazyRef)
@@ -64,7 +64,7 @@ func (s *Snapshotter) adopt(ctx context.Context) {
 		return nil
 	})
 	if err != nil {
-		s.log.WarnContext(ctx, "images of mounts of the process before are not known", "error", err)
+		s.log.WarnContext(ctx, "images of mounts of the previous process are unknown", "error", err)
 	}
 	s.mounts.adopt(restored, refs)
 }

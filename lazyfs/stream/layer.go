@@ -70,7 +70,7 @@ func (l *Layer) releasePages(off int64, n int) {
 		return
 	}
 	if err := r.pages.ReleasePages(l.id, off, int64(n)); err != nil {
-		r.pagesOnce.Do(func() { r.cfg.Logger.Warn("page cache of the cache file is not given back", "error", err) })
+		r.pagesOnce.Do(func() { r.cfg.Logger.Warn("page cache of the cache file is not released", "error", err) })
 	}
 }
 

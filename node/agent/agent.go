@@ -112,7 +112,7 @@ func (a *Agent) writeIndexes(ctx context.Context, cfg Config, n *node.Node, know
 	}
 	var err error
 	if known.localIndexes, err = openLocalIndexes(filepath.Join(cfg.Node.Dir, "indexed.json"), n); err != nil {
-		a.log.WarnContext(ctx, "indexes written before are lost", "error", err)
+		a.log.WarnContext(ctx, "the list of written indexes is lost", "error", err)
 	}
 	a.indexer = &indexer{
 		containerd: cfg.Containerd, node: n, localIndexes: known.localIndexes, wanted: a.lacksIndex, done: a.lookAgain, log: a.log,

@@ -43,7 +43,7 @@ func (a *Agent) checkMounts(context.Context) error {
 	case <-a.node.Ready():
 		return nil
 	default:
-		return errors.New("mounts: what a process before has left is still being cleaned up")
+		return errors.New("mounts: mounts of the previous process are still being cleaned up")
 	}
 }
 

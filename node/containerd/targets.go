@@ -129,7 +129,7 @@ func readContent(ctx context.Context, content contentapi.ContentClient, digest s
 // its digest says.
 func parseIndex(digest string, encoded []byte) ([]string, error) {
 	if sum := fmt.Sprintf("sha256:%x", sha256.Sum256(encoded)); sum != digest {
-		return nil, fmt.Errorf("reading index %s: the digest of what is there is %s", digest, sum)
+		return nil, fmt.Errorf("reading index %s: its content has the digest %s", digest, sum)
 	}
 	index, err := v1.ParseIndexManifest(bytes.NewReader(encoded))
 	if err != nil {

@@ -38,7 +38,7 @@ type Config struct {
 	Listener net.Listener
 	// Runtime is the path of the runtime's own socket.
 	Runtime string
-	// Capture is told of every credential that kubelet pulls with, before the runtime
+	// Capture is called for every credential that kubelet pulls with, before the runtime
 	// is. It returns quickly. Its error, which holds no secret, is logged.
 	Capture func(repo name.Repository, auth authn.AuthConfig) error
 	// MaxMessage is the longest message in bytes that is handed on. Default 16 MiB.
@@ -67,7 +67,7 @@ func New(cfg Config) (*Proxy, error) {
 	case cfg.Socket == cfg.Runtime:
 		return nil, errors.New("proxy of the runtime interface: it would connect to itself")
 	case cfg.Capture == nil:
-		return nil, errors.New("proxy of the runtime interface: nobody wants the credentials")
+		return nil, errors.New("CRI proxy: Capture is required")
 	case cfg.MaxMessage < 0 || cfg.StopTimeout < 0:
 		return nil, errors.New("proxy of the runtime interface: negative limit")
 	}
@@ -188,7 +188,7 @@ func (p *Proxy) removeStale(ctx context.Context) error {
 	}
 	var dialer net.Dialer
 	if conn, err := dialer.DialContext(ctx, "unix", p.cfg.Socket); err == nil {
-		return errors.Join(fmt.Errorf("somebody else listens on %s", p.cfg.Socket), conn.Close())
+		return errors.Join(fmt.Errorf("another process listens on %s", p.cfg.Socket), conn.Close())
 	}
 	return ignoreMissing(os.Remove(p.cfg.Socket))
 }

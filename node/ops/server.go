@@ -125,7 +125,7 @@ func (s *Server) Run(ctx context.Context) error {
 		patient, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 		defer cancel()
 		if err := server.Shutdown(patient); err != nil {
-			s.log.DebugContext(ctx, "requests under way are given up", "error", errors.Join(err, server.Close()))
+			s.log.DebugContext(ctx, "pending requests are canceled", "error", errors.Join(err, server.Close()))
 		}
 	})
 	s.log.InfoContext(ctx, "serving metrics and health", "address", listener.Addr().String(), "pprof", s.cfg.Pprof)

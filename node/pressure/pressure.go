@@ -60,7 +60,7 @@ func (c Config) Watch(ctx context.Context, short func()) error {
 	}
 	fd, err := register(filepath.Join(c.Proc, "pressure/memory"))
 	if err != nil {
-		c.Logger.DebugContext(ctx, "the kernel does not tell of memory pressure; looking at MemAvailable", "error", err)
+		c.Logger.DebugContext(ctx, "the kernel does not report memory pressure; using MemAvailable", "error", err)
 		return c.watchAvailable(ctx, short)
 	}
 	defer func() { _ = unix.Close(fd) }() //nolint:errcheck // nothing was written but the trigger
@@ -150,7 +150,7 @@ func readMemory(path string) (total, available int64, err error) {
 	}
 	total, available = found["MemTotal:"], found["MemAvailable:"]
 	if err := lines.Err(); err != nil || total < 0 || available < 0 {
-		return 0, 0, errors.Join(fmt.Errorf("looking for free memory: %s does not say", path), err)
+		return 0, 0, errors.Join(fmt.Errorf("reading free memory: not found in %s", path), err)
 	}
 	return total, available, nil
 }

@@ -79,7 +79,7 @@ type Type uint8
 const (
 	TypeWant   Type = 1  // asks for blocks of a layer stream; payload: the stream ID
 	TypeObject Type = 2  // asks for an object; payload: its digest
-	TypeCancel Type = 3  // the answer to ID is of no use any more
+	TypeCancel Type = 3  // ends request ID
 	TypeBlock  Type = 16 // one block; payload: its bytes
 	TypeChunk  Type = 17 // one part of an object; payload: its bytes
 	TypeEnd    Type = 18 // the last frame of a request

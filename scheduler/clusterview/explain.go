@@ -18,7 +18,7 @@ import (
 // namesToLearn bounds how many names of images are remembered.
 const namesToLearn = 100_000
 
-// PodExplanation is what is told of a pod.
+// PodExplanation is the output of "kubectl brisk why".
 type PodExplanation struct {
 	Document
 

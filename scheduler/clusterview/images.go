@@ -11,7 +11,7 @@ import (
 // ImageKind is the kind of [ImageSummary].
 const ImageKind = "ImageSummary"
 
-// ImageSummary is what is told of an image. Sizes are in bytes.
+// ImageSummary describes an image. Sizes are in bytes.
 type ImageSummary struct {
 	Document
 

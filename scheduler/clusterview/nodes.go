@@ -5,7 +5,7 @@ import "k8s.io/apimachinery/pkg/util/duration"
 // NodeKind is the kind of [NodeSummary].
 const NodeKind = "NodeSummary"
 
-// NodeSummary is what is told of a node. Sizes are in bytes, rates in bytes per second.
+// NodeSummary describes a node. Sizes are in bytes, rates in bytes per second.
 type NodeSummary struct {
 	Document
 

@@ -139,9 +139,9 @@ func (d *Directory) read(path string) (configFile, bool) {
 	}
 	switch {
 	case err != nil:
-		d.log.Warn("leaving out a file of credentials", "path", path, "error", err)
+		d.log.Warn("ignoring a file of credentials", "path", path, "error", err)
 	case unusable > 0:
-		d.log.Warn("leaving out entries of a file of credentials", "path", path, "entries", unusable)
+		d.log.Warn("ignoring entries of a file of credentials", "path", path, "entries", unusable)
 	}
 	// An error of the disk may be over at the next look; the content stays as it is.
 	return file, err == nil || data != nil

@@ -47,7 +47,7 @@ func parsePlace(s string) (place, error) {
 	host, port := u.Host, ""
 	if strings.Contains(host, ":") {
 		if host, port, err = net.SplitHostPort(u.Host); err != nil {
-			return place{}, errors.New("pattern has a port that is none")
+			return place{}, errors.New("pattern has an invalid port")
 		}
 	}
 	return place{labels: strings.Split(host, "."), port: port, path: u.Path}, nil

@@ -63,7 +63,7 @@ func NewPlugins(cfg PluginConfig) ([]Source, error) {
 	var sources []Source
 	for _, provider := range providers {
 		if provider.needsToken() {
-			cfg.Logger.Warn("leaving out a credential plugin that only runs with the token of a pod", "plugin", provider.Name)
+			cfg.Logger.Warn("ignoring a credential plugin that needs the token of a pod", "plugin", provider.Name)
 			continue
 		}
 		kept, err := lru.New[string, pluginAnswer](maxPluginAnswers)

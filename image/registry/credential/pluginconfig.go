@@ -168,7 +168,7 @@ func (p *provider) complete() error {
 	}
 	for _, e := range p.Env {
 		if e.Name == "" || strings.ContainsAny(e.Name, "=\x00") || strings.Contains(e.Value, "\x00") {
-			return errors.New("env has a name that is none, or a value with a zero byte")
+			return errors.New("env has an invalid name, or a value with a zero byte")
 		}
 	}
 	return nil

@@ -189,7 +189,7 @@ func Open(cfg Config) (*Store, error) {
 	}
 	if cfg.Path != "" {
 		if err := s.load(); err != nil {
-			s.log.Warn("beginning without the credentials of the last time", "path", cfg.Path, "error", err)
+			s.log.Warn("starting without the stored credentials", "path", cfg.Path, "error", err)
 		}
 	}
 	return s, nil

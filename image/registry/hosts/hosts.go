@@ -105,7 +105,7 @@ func (h *Hosts) Endpoints(ctx context.Context, host string) []*registry.Endpoint
 		err = h.load(ctx, host, dir, e)
 	}
 	if err != nil {
-		h.cfg.Logger.WarnContext(ctx, "going on without the configured hosts of a registry", "registry", host, "error", err)
+		h.cfg.Logger.WarnContext(ctx, "continuing without the configured hosts of a registry", "registry", host, "error", err)
 	}
 	return e.endpoints
 }

@@ -27,7 +27,7 @@ func sections() map[int64][]string {
 	}
 }
 
-// proxyPlugin is what containerd is told of the snapshotter.
+// proxyPlugin is the entry of the snapshotter in the configuration of containerd.
 type proxyPlugin struct {
 	Type         string            `toml:"type"`
 	Address      string            `toml:"address"`

@@ -95,7 +95,7 @@ func (i *Installer) adopt(ctx context.Context, images int) (ready bool, err erro
 		return false, err
 	}
 	if !i.cfg.Systemd {
-		i.report("once it is restarted, run this again: it adopts the images, and containers are made as before until then")
+		i.report("after the restart, run this command again: it adopts the images. Until then containers are created as before")
 		return false, nil
 	}
 	if err := i.adoptNow(ctx); err != nil {

@@ -39,7 +39,7 @@ func (i *Installer) works(ctx context.Context, state containerdconfig.State) err
 		return err
 	}
 	if known != (state != containerdconfig.Absent) {
-		return fmt.Errorf("containerd goes on with the configuration of before: that it has the snapshotter %s is %t", i.cfg.Target.Name, known)
+		return fmt.Errorf("containerd still uses its previous configuration (snapshotter %s present: %t)", i.cfg.Target.Name, known)
 	}
 	return nil
 }

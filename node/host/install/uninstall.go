@@ -57,7 +57,7 @@ func (i *Installer) Uninstall(ctx context.Context, how UninstallOptions) error {
 	}
 	if err := i.findVersion(ctx); err != nil {
 		if !how.Force {
-			return fmt.Errorf("%w; --force goes on without asking containerd", err)
+			return fmt.Errorf("%w; --force continues without containerd", err)
 		}
 		// Any version that knows drop-ins: removing is the same for all.
 		i.cfg.Target.Version = containerdconfig.Version{Major: 2}
@@ -121,7 +121,7 @@ func (i *Installer) release(ctx context.Context, how UninstallOptions) (err erro
 	defer cancel()
 	if _, err := containerdapi.Version(asking, i.cfg.Address); err != nil {
 		if !how.Force {
-			return fmt.Errorf("%w; start it, or go on with --force without asking it", err)
+			return fmt.Errorf("%w; start it, or use --force to continue without it", err)
 		}
 		i.report("%v: going on without asking it", err)
 		return nil
@@ -254,7 +254,7 @@ func (i *Installer) purge() error {
 		err = nil
 	}
 	if err := errors.Join(err, removeAll(dir)); err != nil {
-		return fmt.Errorf("removing what the agent has kept: %w", err)
+		return fmt.Errorf("removing the state of the agent: %w", err)
 	}
 	return nil
 }

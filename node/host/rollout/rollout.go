@@ -97,7 +97,7 @@ func (r *Rollout) Run(ctx context.Context) error {
 		select {
 		case <-tick.C:
 			if err := r.handOn(); err != nil {
-				r.cfg.Log.WarnContext(ctx, "credentials are not handed on", "error", err)
+				r.cfg.Log.WarnContext(ctx, "credentials are not passed on", "error", err)
 			}
 		case <-ctx.Done():
 			return nil

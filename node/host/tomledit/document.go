@@ -81,7 +81,7 @@ func (d *Document) Delete(path ...string) error {
 	return d.become(wanted, func() ([]byte, error) { return d.deleteText(path, wanted) })
 }
 
-// become changes the text by edit, or writes it anew if that comes to something else.
+// become changes the text by edit, or writes it again if that comes to something else.
 func (d *Document) become(wanted map[string]any, edit func() ([]byte, error)) error {
 	text, err := edit()
 	if err == nil {
