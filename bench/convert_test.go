@@ -25,7 +25,7 @@ const (
 	// maxIndexShare is the most that an index may take of the image it belongs to.
 	maxIndexShare = 0.025
 	// maxHeadShare is the most of an index that a mount may need.
-	maxHeadShare = 0.3
+	maxHeadShare = 0.31
 )
 
 // images are the images to convert: large files and many, small files and very many.

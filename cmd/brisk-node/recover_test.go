@@ -233,7 +233,7 @@ func TestScaleRestart(t *testing.T) {
 	f.restart()
 	// Image 2 is still mounted: its record is needed for a mount only.
 	f.requireTrees(len(f.refs) - 2)
-	if len(f.logs.lines("cannot be served again and is given up")) != 2 {
+	if len(f.logs.lines("cannot be served again and ends")) != 2 {
 		t.Error("the log does not tell of the two mounts that were given up")
 	}
 	if err := f.mount(0); err != nil {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/brisk-project/brisk/lazyfs"
 	"github.com/brisk-project/brisk/node"
@@ -50,8 +51,22 @@ func (s site) awaitNoNode(t *testing.T) {
 	t.Helper()
 	p2ptest.Await(t, "the end of the node", func() bool {
 		_, err := node.Client{Dir: s.node}.Status(t.Context())
-		return errors.Is(err, node.ErrNoNode)
+		return errors.Is(err, node.ErrNoNode) && s.unlocked(t)
 	})
+}
+
+// unlocked reports whether no node has the lock of the cache: it is given back last.
+func (s site) unlocked(t *testing.T) bool {
+	t.Helper()
+	lock, err := os.Open(filepath.Join(s.node, "cache", "lock"))
+	if err != nil {
+		return errors.Is(err, os.ErrNotExist)
+	}
+	err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if closeErr := lock.Close(); closeErr != nil {
+		t.Error(closeErr)
+	}
+	return err == nil
 }
 
 // foreground starts "brisk mount" and returns once it has mounted the image.

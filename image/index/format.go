@@ -271,7 +271,7 @@ func unpack(dec *zstd.Decoder, stored []byte, raw int, section string) ([]byte, 
 // newPacker returns the compressor of sections and chunks. The same input gives
 // the same output: one goroutine, a fixed level and window.
 func newPacker() (*zstd.Encoder, error) {
-	enc, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedBestCompression),
+	enc, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedBetterCompression),
 		zstd.WithEncoderCRC(false), zstd.WithSingleSegment(true), zstd.WithWindowSize(1<<20))
 	if err != nil {
 		return nil, fmt.Errorf("making a zstd encoder: %w", err)

@@ -266,7 +266,7 @@ func TestSocket(t *testing.T) {
 		defer cancel()
 		return p.Run(ctx)
 	}
-	if err := run(s.cfg, 20*time.Second); err == nil || !strings.Contains(err.Error(), "somebody else listens") {
+	if err := run(s.cfg, 20*time.Second); err == nil || !strings.Contains(err.Error(), "another process listens") {
 		t.Errorf("a second proxy: %v", err)
 	}
 	file := s.cfg

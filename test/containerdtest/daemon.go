@@ -123,6 +123,8 @@ state = %[2]q
 address = %[3]q
 [ttrpc]
 address = %[4]q
+[plugins."io.containerd.nri.v1.nri"]
+disable = true
 [plugins."io.containerd.service.v1.diff-service"]
 default = ["erofs", "walking"]
 [plugins."io.containerd.cri.v1.images"]
@@ -159,7 +161,8 @@ snapshotter = %[1]q
 `, Snapshotter, cfg.Socket, exports, cfg.Transfer, runtime.GOARCH)
 }
 
-// base is the configuration without the snapshotter.
+// base is the configuration without the snapshotter. NRI is off: its socket has the same path for
+// all daemons of a machine, and one that starts beside others may wait for it.
 func (d *Daemon) base(version int, cri string) string {
 	return fmt.Sprintf(`version = %[7]d
 root = %[1]q
@@ -168,6 +171,8 @@ state = %[2]q
 address = %[3]q
 [ttrpc]
 address = %[4]q
+[plugins."io.containerd.nri.v1.nri"]
+disable = true
 [plugins.%[8]q.containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
 [plugins.%[8]q.containerd.runtimes.runc.options]

@@ -145,7 +145,7 @@ func TestSealedFileUnusable(t *testing.T) {
 			if len(s.Status()) != 0 {
 				t.Errorf("begins with %v", s.Status())
 			}
-			for _, part := range []string{"WARN", "beginning without the credentials", tt.text, cfg.Path} {
+			for _, part := range []string{"WARN", "starting without the stored credentials", tt.text, cfg.Path} {
 				if !strings.Contains(log.String(), part) {
 					t.Errorf("the log does not say %q: %s", part, log)
 				}

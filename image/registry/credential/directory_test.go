@@ -114,7 +114,7 @@ func TestDirectoryReadsOnce(t *testing.T) {
 		for range 5 {
 			found(t, source, "r.example/app")
 		}
-		if n := strings.Count(log.String(), "leaving out"); n != 1 {
+		if n := strings.Count(log.String(), "ignoring"); n != 1 {
 			t.Errorf("logged %d times: %s", n, log)
 		}
 	})

@@ -127,7 +127,7 @@ func TestAdoptWithoutSystemd(t *testing.T) {
 		s.awaitCRI()
 	}
 	s.install()
-	if !strings.Contains(s.out.String(), "run this again") {
+	if !strings.Contains(s.out.String(), "run this command again") {
 		t.Errorf("it does not say what is left to do:\n%s", s.out)
 	}
 	restart()
