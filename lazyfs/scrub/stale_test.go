@@ -2,6 +2,7 @@ package scrub_test
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,9 +19,22 @@ func TestStalePagesAreLookedAtAgain(t *testing.T) {
 		s := newSetting(t, dir, two())
 		s.fill(t)
 		bad := s.fx.Largest().Range().Key(7)
-		var calls []bool // with the right bytes or without
-		mapped := true
+		var (
+			mu     sync.Mutex
+			calls  []bool // with the right bytes or without
+			mapped = true
+		)
+		// taken returns the calls since the last time, and sets what the next ones find.
+		taken := func(stillMapped bool) []bool {
+			mu.Lock()
+			defer mu.Unlock()
+			got := calls
+			calls, mapped = nil, stillMapped
+			return got
+		}
 		drop := func(_ context.Context, k block.Key, right []byte) bool {
+			mu.Lock()
+			defer mu.Unlock()
 			calls = append(calls, right != nil)
 			if k != bad || right != nil && block.Sum(right) != block.Sum(s.fx.Content(bad)) {
 				t.Errorf("pages of block %s are dropped, for %d bytes", k, len(right))
@@ -45,8 +59,8 @@ func TestStalePagesAreLookedAtAgain(t *testing.T) {
 		if got := s.scrubber.Status(); len(got.Corrupt) != 1 || !got.Corrupt[0].Mended || !got.Corrupt[0].Stale {
 			t.Errorf("while it is mapped: %+v", got)
 		}
-		if len(calls) < 10 || len(calls) > 20 || calls[0] || !calls[1] {
-			t.Errorf("the pages were dropped with the right bytes: %t", calls)
+		if dropped := taken(true); len(dropped) < 10 || len(dropped) > 20 || dropped[0] || !dropped[1] {
+			t.Errorf("the pages were dropped with the right bytes: %t", dropped)
 		}
 		s.close(t)
 		s = newSetting(t, dir, s.fx)
@@ -56,13 +70,13 @@ func TestStalePagesAreLookedAtAgain(t *testing.T) {
 		if got := s.scrubber.Status(); len(got.Corrupt) != 1 || !got.Corrupt[0].Stale {
 			t.Errorf("after a restart: %+v", got)
 		}
-		mapped = false
+		taken(false)
 		<-time.After(time.Hour)
-		calls = nil
+		taken(false)
 		<-time.After(time.Hour)
 		stop()
-		if got := s.scrubber.Status(); len(got.Corrupt) != 1 || got.Corrupt[0].Stale || len(calls) > 0 {
-			t.Errorf("after the end of the mapping: %+v, %d calls", got, len(calls))
+		if got, dropped := s.scrubber.Status(), taken(false); len(got.Corrupt) != 1 || got.Corrupt[0].Stale || len(dropped) > 0 {
+			t.Errorf("after the end of the mapping: %+v, %d calls", got, len(dropped))
 		}
 	})
 }
