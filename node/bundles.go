@@ -101,8 +101,9 @@ func imageBundle(found *registry.Artifact) *ImageBundle {
 }
 
 // startBundle begins to load the bundle of an image, unless it is there or on its way. It goes
-// on when ctx ends. That it fails does not matter to a mount: then blocks are loaded.
-func (n *Node) startBundle(ctx context.Context, repo name.Repository, image *Image) {
+// on when ctx ends. That it fails does not matter to a mount: then blocks are loaded, once indexed
+// says whether the indexes of the image are there. Until then nothing but the name is read of it.
+func (n *Node) startBundle(ctx context.Context, repo name.Repository, image *Image, indexed <-chan bool) {
 	b := image.Bundle
 	if b == nil {
 		return
@@ -130,9 +131,11 @@ func (n *Node) startBundle(ctx context.Context, repo name.Repository, image *Ima
 			n.log.InfoContext(ctx, "bundle of an image is loaded", "image", image.Name, "bytes", loaded, "seconds", time.Since(began).Seconds())
 		case err != nil && ctx.Err() == nil:
 			n.log.WarnContext(ctx, "bundle of an image cannot be had; blocks are loaded instead", "image", image.Name, "error", err)
-			n.keeping.RLock()
-			n.prepare(ctx, image, false)
-			n.keeping.RUnlock()
+			if <-indexed {
+				n.keeping.RLock()
+				n.prepare(ctx, image, false)
+				n.keeping.RUnlock()
+			}
 		}
 	})
 }

@@ -149,8 +149,9 @@ func (n *Node) Fetch(ctx context.Context, image *Image, prepare func(*Image) boo
 	opened := make([]*openLayer, image.Indexed())
 	ranges := n.startRangeCheck(ctx, ref.Context(), image)
 	traces := n.fetchTraces(ctx, ref.Context(), image)
+	indexed := make(chan bool, 1)
 	if prepare != nil {
-		n.startBundle(ctx, ref.Context(), image)
+		n.startBundle(ctx, ref.Context(), image, indexed)
 	}
 	for i := range opened {
 		layer := &image.Layers[i]
@@ -170,6 +171,7 @@ func (n *Node) Fetch(ctx context.Context, image *Image, prepare func(*Image) boo
 	}
 	fetched := time.Now()
 	traces.wait()
+	indexed <- err == nil
 	if err == nil {
 		n.cfg.Starts.Phase(startOf(image), "fetch layer indexes", began, fetched)
 		n.cfg.Starts.Phase(startOf(image), "wait for the trace", fetched, time.Now())

@@ -74,8 +74,10 @@ func TestMountFetchesTheHeadOfAnIndex(t *testing.T) {
 	awaitPeers(t, metrics, 1)
 	reg.ResetRequests()
 	requireFiles(t, mount(t, n2, ref).Target(), readable().files)
-	if sent := indexBytes(reg, image); sent != 0 {
-		t.Errorf("the second node was sent %d bytes of an index by the registry", sent)
+	for _, r := range reg.BlobRequests() { // windows may come from it, where a peer was slow
+		if strings.HasSuffix(r.Path, layer.Index.Hex()) && (r.Range == "" || strings.HasPrefix(r.Range, "bytes=0-")) {
+			t.Errorf("the second node asked the registry for the head of an index: %+v", r)
+		}
 	}
 
 	if err := n.Retain(t.Context(), []*node.Image{image}); err != nil {

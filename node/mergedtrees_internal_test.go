@@ -38,9 +38,11 @@ func TestMergedTreesAreKeptForAWhile(t *testing.T) {
 			}
 		}
 		<-time.After(treeLife + time.Second)
+		kept.mu.Lock()
 		if kept.trees != nil {
 			t.Error("trees are kept for ever")
 		}
+		kept.mu.Unlock()
 		if get("first") == first {
 			t.Error("a tree has come back")
 		}

@@ -74,8 +74,10 @@ func (n *Node) Mount(ctx context.Context, req MountRequest) (*Mount, error) {
 	if err != nil {
 		return nil, err
 	}
-	n.startBundle(ctx, ref.Context(), image)
+	indexed := make(chan bool, 1)
+	n.startBundle(ctx, ref.Context(), image, indexed)
 	m, err := n.mountImage(ctx, image, len(image.Layers), req, n.fetchTraces(ctx, ref.Context(), image))
+	indexed <- err == nil
 	if err != nil {
 		return nil, err
 	}
