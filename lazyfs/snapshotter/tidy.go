@@ -218,11 +218,18 @@ func (s *Snapshotter) Cleanup(ctx context.Context) error {
 			if _, ok := ids[name]; ok || s.mounts.mounted(name) {
 				continue
 			}
-			doomed := strings.TrimPrefix(name, doomedPrefix)
-			if err := os.Rename(s.dirPath(name), s.dirPath(doomedPrefix+doomed)); err != nil {
-				return err
+			doomed := name
+			if !strings.HasPrefix(name, doomedPrefix) {
+				doomed = doomedPrefix + name
+				err := os.Rename(s.dirPath(name), s.dirPath(doomed))
+				if errors.Is(err, os.ErrNotExist) {
+					continue // whoever removed the snapshot has removed it by now
+				}
+				if err != nil {
+					return err
+				}
 			}
-			left = append(left, doomedPrefix+doomed)
+			left = append(left, doomed)
 		}
 		return nil
 	})

@@ -146,9 +146,13 @@ func (f *Filler) fill(ctx context.Context) error {
 // fillRange fetches a range in as many requests as it takes for reads not to be held up.
 func (f *Filler) fillRange(ctx context.Context, want block.Range) error {
 	for want.Count > 0 {
-		n, err := f.reader.starts.acquire(ctx, int(want.Count)*block.Size)
+		n, err := f.reader.starts.acquire(ctx, int(want.Count)*block.Size, func() bool { return f.reader.lacks(want) })
 		if err != nil {
 			return err
+		}
+		if n == 0 { // reads have brought all of it
+			f.done.Add(int64(want.Count))
+			return nil
 		}
 		part := block.Range{Layer: want.Layer, First: want.First, Count: uint32(n / block.Size)}
 		err = f.fetch(ctx, block.Request{Range: part, Class: block.ClassFill}, math.MaxInt, func(int) {})

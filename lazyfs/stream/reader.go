@@ -195,6 +195,14 @@ func (r *Reader) has() func(block.Key) bool {
 	return r.holder.Has
 }
 
+// lacks reports whether the local cache does not hold all of a range.
+func (r *Reader) lacks(want block.Range) bool {
+	for range r.missing(want) {
+		return true
+	}
+	return false
+}
+
 // missing yields the parts of a range that the local cache does not hold.
 func (r *Reader) missing(want block.Range) func(yield func(block.Range) bool) {
 	return func(yield func(block.Range) bool) {

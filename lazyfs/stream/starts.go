@@ -226,9 +226,13 @@ func (s *starts) allowanceLocked(now time.Time) int {
 // busy reports whether others need the processors.
 func (s *starts) busy() bool { return s.free != nil && s.free() < fillProcessors }
 
-// acquire waits until the fill may send a request, and returns for how many bytes, at most n.
-func (s *starts) acquire(ctx context.Context, n int) (int, error) {
+// acquire waits until the fill may send a request, and returns for how many bytes, at most n; zero
+// once nothing is needed any more.
+func (s *starts) acquire(ctx context.Context, n int, needed func() bool) (int, error) {
 	for {
+		if !needed() {
+			return 0, ctx.Err()
+		}
 		s.mu.Lock()
 		may := s.allowanceLocked(time.Now())
 		if may > 0 && (s.filling == 0 || s.filling+n <= may) {
