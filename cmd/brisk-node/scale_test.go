@@ -244,19 +244,27 @@ func TestScaleImages(t *testing.T) {
 	s.requireEmpty()
 }
 
+// idleSpans is how many spans the program may take to come to rest: complete layers are read back
+// and proven first, slowly, so as to disturb nobody.
+const idleSpans = 4
+
 // requireIdle measures the program while nobody asks anything of it but containerd.
 func (s *site) requireIdle(span time.Duration, most float64) {
 	s.t.Helper()
-	before := s.cpu()
-	select {
-	case <-time.After(span):
-	case <-s.t.Context().Done():
+	share := 0.0
+	for range idleSpans {
+		before := s.cpu()
+		select {
+		case <-time.After(span):
+		case <-s.t.Context().Done():
+		}
+		share = float64(s.cpu()-before) / float64(span)
+		s.t.Logf("idle for %s: %.2f %% of a processor", span, 100*share)
+		if share <= most {
+			return
+		}
 	}
-	share := float64(s.cpu()-before) / float64(span)
-	s.t.Logf("idle for %s: %.2f %% of a processor", span, 100*share)
-	if share > most {
-		s.t.Errorf("an idle program takes %.2f %% of a processor, more than %.2f %%", 100*share, 100*most)
-	}
+	s.t.Errorf("an idle program takes %.2f %% of a processor, more than %.2f %%", 100*share, 100*most)
 }
 
 // TestScaleFiles mounts an image of 100,000 files, walks it and reads all of it: the
