@@ -218,16 +218,12 @@ func (s *Snapshotter) Cleanup(ctx context.Context) error {
 			if _, ok := ids[name]; ok || s.mounts.mounted(name) {
 				continue
 			}
-			doomed := name
-			if !strings.HasPrefix(name, doomedPrefix) {
-				doomed = doomedPrefix + name
-				err := os.Rename(s.dirPath(name), s.dirPath(doomed))
-				if errors.Is(err, os.ErrNotExist) {
-					continue // whoever removed the snapshot has removed it by now
-				}
-				if err != nil {
-					return err
-				}
+			doomed, err := s.doom(name)
+			if errors.Is(err, os.ErrNotExist) {
+				continue // whoever removed the snapshot has removed it by now
+			}
+			if err != nil {
+				return err
 			}
 			left = append(left, doomed)
 		}
@@ -241,6 +237,14 @@ func (s *Snapshotter) Cleanup(ctx context.Context) error {
 		errs = append(errs, s.removeDir(name))
 	}
 	return errors.Join(errs...)
+}
+
+// doom gives a directory that is to be removed a name that no snapshot has.
+func (s *Snapshotter) doom(name string) (string, error) {
+	if strings.HasPrefix(name, doomedPrefix) {
+		return name, nil
+	}
+	return doomedPrefix + name, os.Rename(s.dirPath(name), s.dirPath(doomedPrefix+name))
 }
 
 // removeDir removes the files of a snapshot that is not there any more, but not what an
