@@ -16,8 +16,12 @@ import (
 )
 
 const (
-	// maxCandidates is the most artifacts looked at for the index of one image.
+	// maxCandidates is the most artifacts looked at for the index of one image, start-up artifacts
+	// aside.
 	maxCandidates = 16
+	// maxUntyped is the most manifests fetched in one place to find an index, where a registry does
+	// not say which of them are start-up artifacts: old ones stay when traces are pushed.
+	maxUntyped = 256
 	// maxStartups is the most artifacts looked at for the traces of one image.
 	maxStartups = 4
 	// startupGrace is how much longer than the index the start-up artifact of an image may
@@ -61,7 +65,6 @@ func (c *Client) best(ctx context.Context, image *Image, listed []v1.Descriptor)
 			startups = append(startups, d)
 		}
 	}
-	indexes = indexes[:min(len(indexes), maxCandidates)]
 	if len(indexes) == 0 {
 		return nil, nil
 	}
@@ -71,7 +74,7 @@ func (c *Client) best(ctx context.Context, image *Image, listed []v1.Descriptor)
 	defer cancel() // if it is not waited for
 	newest := make(chan *Startup, 1)
 	running.Go(func() { newest <- c.newestStartup(startupCtx, image, startups) })
-	got, err := c.artifacts(ctx, image, indexes)
+	got, err := c.indexes(ctx, image, indexes)
 	if err != nil {
 		return nil, err
 	}
@@ -89,6 +92,42 @@ func (c *Client) best(ctx context.Context, image *Image, listed []v1.Descriptor)
 	}
 	best.Startup = newerStartup(append(got, fetched{startup: typed}), image)
 	return best, nil
+}
+
+// indexes fetches the manifests that may be index artifacts of an image, until one is or
+// [maxCandidates] were something else than start-up artifacts. Those that are listed as index
+// artifacts come first, those that have a date, as start-up artifacts do, last, the newest first.
+func (c *Client) indexes(ctx context.Context, image *Image, listed []v1.Descriptor) (all []fetched, err error) {
+	slices.SortStableFunc(listed, func(a, b v1.Descriptor) int {
+		dateA, _ := createdOf(a.Annotations)
+		dateB, _ := createdOf(b.Annotations)
+		return cmp.Or(cmp.Compare(indexRank(a), indexRank(b)), dateB.Compare(dateA))
+	})
+	listed = listed[:min(len(listed), maxUntyped)]
+	for left := maxCandidates; left > 0 && len(listed) > 0 && bestIndex(all, image) == nil; {
+		n := min(left, len(listed))
+		got, err := c.artifacts(ctx, image, listed[:n])
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range got {
+			if f.startup == nil {
+				left--
+			}
+		}
+		all, listed = append(all, got...), listed[n:]
+	}
+	return all, nil
+}
+
+func indexRank(d v1.Descriptor) int {
+	if d.ArtifactType == ArtifactType {
+		return 0
+	}
+	if _, dated := createdOf(d.Annotations); !dated {
+		return 1
+	}
+	return 2
 }
 
 // bestIndex returns the index artifact that covers most layers of the image, of equals the one
