@@ -3,7 +3,6 @@ package registry
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -41,32 +40,37 @@ func (c *Client) ReadBlob(ctx context.Context, repo name.Repository, digest bloc
 	if size < 0 || size > limit {
 		return nil, fmt.Errorf("reading blob %s from %s: %w: %d bytes, the limit is %d", digest.Short(), repo, ErrInvalid, size, limit)
 	}
-	r := &blobReader{ctx: ctx, client: c, repo: repo, digest: digest, size: size}
+	return (&blobReader{ctx: ctx, client: c, repo: repo, digest: digest, size: size}).verified(digest)
+}
+
+// verified reads to the end what has a digest, again from another endpoint if it has another one.
+func (r *blobReader) verified(want block.Digest) ([]byte, error) {
+	start := r.off
 	for {
-		content, err := r.whole()
+		content, err := r.all()
 		if err != nil {
 			return nil, err
 		}
-		got := block.Digest(sha256.Sum256(content))
-		if got == digest {
+		got := block.Sum(content)
+		if got == want {
 			return content, nil
 		}
 		if r.from == nil || r.from.suspect() {
-			return nil, fmt.Errorf("reading blob %s from %s: %w: digest is %s", digest.Short(), repo, ErrInvalid, got)
+			return nil, fmt.Errorf("reading blob %s from %s: %w: digest is %s", r.digest.Short(), r.repo, ErrInvalid, got)
 		}
 		// Another endpoint may have the right one.
 		r.from.avoid()
-		r.off = 0
+		r.off = start
 	}
 }
 
-// whole reads the blob to its end.
-func (r *blobReader) whole() ([]byte, error) {
+// all reads to the end.
+func (r *blobReader) all() ([]byte, error) {
 	if err := r.open(); err != nil {
 		return nil, err
 	}
 	var buf bytes.Buffer
-	_, err := buf.ReadFrom(io.LimitReader(r, r.size))
+	_, err := buf.ReadFrom(io.LimitReader(r, r.end()-r.off))
 	err = errors.Join(err, r.Close())
 	r.body = nil
 	return buf.Bytes(), err
@@ -78,6 +82,7 @@ type blobReader struct {
 	repo   name.Repository
 	digest block.Digest
 	size   int64
+	behind int64 // bytes at the end of the blob that are not read
 
 	body     io.ReadCloser // nil between requests
 	from     *Endpoint     // where it comes from
@@ -88,6 +93,9 @@ type blobReader struct {
 	err      error // the first error that has no further attempt
 	counter  func(int)
 }
+
+// end returns where reading ends.
+func (r *blobReader) end() int64 { return r.size - r.behind }
 
 // skip reads up to a byte.
 func (r *blobReader) skip(n int64) error {
@@ -117,10 +125,10 @@ func (c *Client) openWhole(ctx context.Context, repo name.Repository, digest blo
 // open asks for what is left, again while the registry cannot be reached.
 func (r *blobReader) open() error {
 	for {
-		if r.off == r.size && r.size > 0 {
+		if r.off == r.end() && r.size > 0 {
 			return nil
 		}
-		want := span{off: r.off, n: r.size - r.off, size: r.size, unranged: r.unranged}
+		want := span{off: r.off, n: r.end() - r.off, size: r.size, unranged: r.unranged}
 		body, err := r.client.getBlob(r.ctx, r.repo, r.digest, want)
 		if err == nil {
 			r.body, r.from, r.arrived = body, body.from, 0
@@ -165,7 +173,7 @@ func (r *blobReader) Read(p []byte) (int, error) {
 		if r.err != nil {
 			return 0, r.err
 		}
-		if r.off == r.size {
+		if r.off == r.end() {
 			return 0, io.EOF
 		}
 		if r.body == nil {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 
@@ -22,59 +21,26 @@ func OpenIndexHead(layer Layer, r io.ReaderAt, head index.Head, digest block.Dig
 // ReadIndexPart returns a part of a layer index, whose digest has been verified. Where ranges are
 // not served, the whole index is read for it. Errors are those of [Client.ReadBlob].
 func (c *Client) ReadIndexPart(ctx context.Context, repo name.Repository, part index.Part) ([]byte, error) {
-	doing := fmt.Sprintf("reading bytes %d-%d of index %s from %s", part.Offset, part.Offset+part.Length, part.Index.Short(), repo)
 	if part.IndexSize > MaxIndexBlob || part.Length < 0 || part.Offset < 0 || part.Length > part.IndexSize-part.Offset {
-		return nil, fmt.Errorf("%s: %w: it has %d bytes, the limit is %d", doing, ErrInvalid, part.IndexSize, MaxIndexBlob)
+		return nil, fmt.Errorf("reading %d bytes from %d on of index %s from %s: %w: it has %d bytes, the limit is %d",
+			part.Length, part.Offset, part.Index.Short(), repo, ErrInvalid, part.IndexSize, MaxIndexBlob)
 	}
-	delay := resumeDelay
-	for attempt := 0; ; attempt++ {
-		content, from, err := c.readPart(ctx, repo, part)
-		switch {
-		case err == nil && block.Sum(content) == part.Digest:
-			return content, nil
-		case err == nil && !from.suspect():
-			from.avoid() // another endpoint may have the right bytes
-			err = fmt.Errorf("%w: digest is %s, not %s", ErrInvalid, block.Sum(content), part.Digest)
-		case err == nil, errors.Is(err, ErrNoRanges):
-			return c.cutIndexPart(ctx, repo, part)
-		case !errors.Is(err, block.ErrUnavailable):
-			return nil, fmt.Errorf("%s: %w", doing, err)
-		}
-		if attempt == maxResumes {
-			return nil, fmt.Errorf("%s: %w", doing, err)
-		}
-		timer := time.NewTimer(delay)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return nil, fmt.Errorf("%s: %w, then: %w", doing, err, context.Cause(ctx))
-		}
-		delay *= 2
+	r := &blobReader{
+		ctx: ctx, client: c, repo: repo, digest: part.Index, size: part.IndexSize,
+		off: part.Offset, behind: part.IndexSize - part.Offset - part.Length,
 	}
-}
-
-// readPart reads a part with one request.
-func (c *Client) readPart(ctx context.Context, repo name.Repository, part index.Part) ([]byte, *Endpoint, error) {
-	body, err := c.getBlob(ctx, repo, part.Index, span{off: part.Offset, n: part.Length, size: part.IndexSize})
-	if err != nil {
-		return nil, nil, err
+	content, err := r.verified(part.Digest)
+	if !errors.Is(err, ErrNoRanges) && !errors.Is(err, ErrInvalid) {
+		return content, err
 	}
-	content := make([]byte, part.Length)
-	_, err = io.ReadFull(body, content)
-	return content, body.from, errors.Join(err, body.Close())
-}
-
-// cutIndexPart reads a whole index for a part of it.
-func (c *Client) cutIndexPart(ctx context.Context, repo name.Repository, part index.Part) ([]byte, error) {
+	// Ranges of it are not served, or are wrong.
 	whole, err := c.ReadBlob(ctx, repo, part.Index, part.IndexSize, MaxIndexBlob)
 	if err != nil {
 		return nil, err
 	}
-	content := whole[part.Offset : part.Offset+part.Length]
-	if got := block.Sum(content); got != part.Digest {
-		return nil, fmt.Errorf("bytes %d-%d of index %s: %w: digest is %s, not %s",
-			part.Offset, part.Offset+part.Length, part.Index.Short(), ErrInvalid, got, part.Digest)
+	if content = whole[part.Offset : part.Offset+part.Length]; block.Sum(content) != part.Digest {
+		return nil, fmt.Errorf("reading a part of index %s from %s: %w: it does not have the digest %s",
+			part.Index.Short(), repo, ErrInvalid, part.Digest)
 	}
 	return content, nil
 }
