@@ -86,19 +86,9 @@ func (a *Artifact) Index(layer block.Digest) (IndexBlob, bool) {
 // arguments give the same bytes. Layers that occur more than once in indexes are
 // listed once.
 func EncodeArtifact(subject v1.Descriptor, indexes []IndexBlob) ([]byte, error) {
-	empty, err := descriptor(emptyMediaType, emptyContent())
+	manifest, err := artifactManifest(ArtifactType, subject)
 	if err != nil {
 		return nil, err
-	}
-	manifest := v1.Manifest{
-		SchemaVersion: 2,
-		MediaType:     types.OCIManifestSchema1,
-		ArtifactType:  ArtifactType,
-		Config:        empty,
-		Layers:        []v1.Descriptor{},
-		// Nothing but what identifies it: where the subject was found must not change
-		// the artifact.
-		Subject: &v1.Descriptor{MediaType: subject.MediaType, Size: subject.Size, Digest: subject.Digest},
 	}
 	seen := make(map[block.Digest]bool, len(indexes))
 	for _, b := range indexes {
@@ -119,6 +109,24 @@ func EncodeArtifact(subject v1.Descriptor, indexes []IndexBlob) ([]byte, error) 
 		})
 	}
 	return encodeManifest(manifest)
+}
+
+// artifactManifest returns the manifest of an artifact for a subject, without blobs.
+func artifactManifest(artifactType string, subject v1.Descriptor) (v1.Manifest, error) {
+	empty, err := descriptor(emptyMediaType, emptyContent())
+	if err != nil {
+		return v1.Manifest{}, err
+	}
+	return v1.Manifest{
+		SchemaVersion: 2,
+		MediaType:     types.OCIManifestSchema1,
+		ArtifactType:  artifactType,
+		Config:        empty,
+		Layers:        []v1.Descriptor{},
+		// Nothing but what identifies it: where the subject was found must not change
+		// the artifact.
+		Subject: &v1.Descriptor{MediaType: subject.MediaType, Size: subject.Size, Digest: subject.Digest},
+	}, nil
 }
 
 // ParseArtifact reads the manifest of an artifact. Blobs of media types it does

@@ -77,19 +77,11 @@ func EncodeStartup(subject v1.Descriptor, s *Startup) ([]byte, error) {
 	if len(s.Traces) > MaxTraces {
 		return nil, fmt.Errorf("encoding a start-up artifact: %d traces, the limit is %d", len(s.Traces), MaxTraces)
 	}
-	empty, err := descriptor(emptyMediaType, emptyContent())
+	manifest, err := artifactManifest(StartupType, subject)
 	if err != nil {
 		return nil, err
 	}
-	manifest := v1.Manifest{
-		SchemaVersion: 2,
-		MediaType:     types.OCIManifestSchema1,
-		ArtifactType:  StartupType,
-		Config:        empty,
-		Layers:        []v1.Descriptor{},
-		Subject:       &v1.Descriptor{MediaType: subject.MediaType, Size: subject.Size, Digest: subject.Digest},
-		Annotations:   map[string]string{AnnotationCreated: s.Created.UTC().Format(time.RFC3339)},
-	}
+	manifest.Annotations = map[string]string{AnnotationCreated: s.Created.UTC().Format(time.RFC3339)}
 	for _, t := range s.Traces {
 		manifest.Layers = append(manifest.Layers, traceDescriptor(t))
 	}
