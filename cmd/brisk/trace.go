@@ -61,6 +61,19 @@ func readTraceFile(path string) ([]byte, error) {
 	return content, nil
 }
 
+// parseTraceFile reads the trace in a file.
+func parseTraceFile(path string) (startup.File, error) {
+	content, err := readTraceFile(path)
+	if err != nil {
+		return startup.File{}, err
+	}
+	f, err := startup.ParseFile(content)
+	if err != nil {
+		return startup.File{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return f, nil
+}
+
 // writeTraceFile writes a trace to a file, "-" being standard output.
 func writeTraceFile(out io.Writer, path string, f startup.File) error {
 	encoded, err := f.Encode()
@@ -143,13 +156,9 @@ func newTraceMergeCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var all []startup.File
 			for _, path := range args {
-				content, err := readTraceFile(path)
+				f, err := parseTraceFile(path)
 				if err != nil {
 					return err
-				}
-				f, err := startup.ParseFile(content)
-				if err != nil {
-					return fmt.Errorf("%s: %w", path, err)
 				}
 				all = append(all, f)
 			}

@@ -121,13 +121,9 @@ type shownLayer struct {
 
 // showFile shows a trace without its image.
 func (o *traceOptions) showFile(out io.Writer, path string) error {
-	content, err := readTraceFile(path)
+	f, err := parseTraceFile(path)
 	if err != nil {
 		return err
-	}
-	f, err := startup.ParseFile(content)
-	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
 	}
 	shown := describeTrace(f)
 	for _, s := range f.Trace {
