@@ -111,22 +111,23 @@ func (p *peerTraces) ask(ctx context.Context, manifest block.Digest) {
 	})
 }
 
-// isMiss reports whether it is known that no peer has the trace.
-func (a *peerTrace) isMiss() bool {
+// isThere reports whether the peers have answered.
+func (a *peerTrace) isThere() bool {
 	select {
 	case <-a.done:
-		return len(a.trace) == 0
+		return true
 	default:
 		return false
 	}
 }
 
+// isMiss reports whether it is known that no peer has the trace.
+func (a *peerTrace) isMiss() bool { return a.isThere() && len(a.trace) == 0 }
+
 // of returns the trace that peers have for an image, nil if there is none or they have not
 // been asked. It waits for their answers.
 func (p *peerTraces) of(manifest block.Digest) startup.Trace {
-	p.mu.Lock()
-	answer := p.answers[manifest]
-	p.mu.Unlock()
+	answer := p.answer(manifest)
 	if answer == nil {
 		return nil
 	}
@@ -136,18 +137,17 @@ func (p *peerTraces) of(manifest block.Digest) startup.Trace {
 
 // known returns the trace that peers have answered with, without waiting.
 func (p *peerTraces) known(manifest block.Digest) startup.Trace {
-	p.mu.Lock()
-	answer := p.answers[manifest]
-	p.mu.Unlock()
-	if answer == nil {
-		return nil
-	}
-	select {
-	case <-answer.done:
+	if answer := p.answer(manifest); answer != nil && answer.isThere() {
 		return answer.trace
-	default:
-		return nil
 	}
+	return nil
+}
+
+// answer returns the answer of the peers for an image, nil if they have not been asked.
+func (p *peerTraces) answer(manifest block.Digest) *peerTrace {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.answers[manifest]
 }
 
 // askPeersForTrace asks peers for the trace of an image that is about to be pulled or mounted,
