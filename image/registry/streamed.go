@@ -188,7 +188,8 @@ func (s *Source) endStreamsLocked(id block.Digest, why error) {
 	}
 }
 
-// Close ends all streams. What is fetched afterwards is not streamed.
+// Close ends all streams, and returns when what was fetched of indexes is kept. What is fetched
+// afterwards is not streamed, nor kept.
 func (s *Source) Close() {
 	s.mu.Lock()
 	s.closed = true
@@ -197,6 +198,7 @@ func (s *Source) Close() {
 	}
 	s.mu.Unlock()
 	s.running.Wait()
+	s.windows.close()
 }
 
 // Streaming reports whether a layer is being streamed and gets on, so that whoever waits for a

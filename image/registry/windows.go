@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -34,6 +35,10 @@ type windows struct {
 	store  Objects // nil for none
 	recent *lru.Cache[block.Digest, []byte]
 	flight singleflight.Group
+
+	mu      sync.Mutex // guards closed, and that nothing is stored after it
+	closed  bool
+	storing sync.WaitGroup
 }
 
 func newWindows(client *Client, store Objects) (*windows, error) {
@@ -118,10 +123,28 @@ func (w *windows) load(ctx context.Context, loc *location, part index.Part) ([]b
 		return nil, err
 	}
 	w.recent.Add(part.Digest, content)
-	if w.store != nil {
+	w.keep(ctx, part, content)
+	return content, nil
+}
+
+// keep stores a part. Nobody waits for it: a read does not wait for a disk to have what it needs.
+func (w *windows) keep(ctx context.Context, part index.Part, content []byte) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.store == nil || w.closed {
+		return
+	}
+	w.storing.Go(func() {
 		if err := w.store.Put(part.Digest, content); err != nil {
 			w.client.log.DebugContext(ctx, "keeping a part of an index", "index", part.Index.String(), "error", err)
 		}
-	}
-	return content, nil
+	})
+}
+
+// close returns when everything is stored that was fetched before.
+func (w *windows) close() {
+	w.mu.Lock()
+	w.closed = true
+	w.mu.Unlock()
+	w.storing.Wait()
 }

@@ -118,6 +118,7 @@ func TestWindowsAreFetchedWhenTheyAreNeeded(t *testing.T) {
 	if _, sent := h.ofIndex(r); sent > windows {
 		t.Errorf("%d bytes of the index were sent for windows of %d", sent, windows)
 	}
+	src.Close()
 	r.ResetRequests()
 	again := newSource(t, newClient(t, registry.Config{}), registry.SourceConfig{Parts: kept})
 	again.Add(h.repo, h.head)
