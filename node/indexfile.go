@@ -32,10 +32,7 @@ func (n *Node) openIndex(ctx context.Context, repo name.Repository, layer ImageL
 	}
 	file, err := n.storedIndex(layer)
 	if errors.Is(err, block.ErrNotFound) {
-		if err := n.fetchIndex(ctx, repo, layer); err != nil {
-			return nil, err
-		}
-		file, err = n.storedIndex(layer)
+		file, err = n.fetchIndex(ctx, repo, layer)
 	}
 	if err != nil {
 		return nil, err
@@ -87,24 +84,37 @@ func (n *Node) storedObject(digest block.Digest, limit int64) (*indexFile, error
 	if err != nil {
 		return nil, err
 	}
+	return n.openObject(digest, len(content))
+}
+
+// openObject opens an object of a length whose digest has been compared.
+func (n *Node) openObject(digest block.Digest, size int) (*indexFile, error) {
 	file, err := os.Open(n.objects.Path(digest))
 	if err != nil {
 		return nil, fmt.Errorf("opening layer index: %w", err)
 	}
-	return &indexFile{File: file, size: int64(len(content))}, nil
+	return &indexFile{File: file, size: int64(size)}, nil
 }
 
-// fetchIndex puts what a mount needs of a layer index into the object store.
-func (n *Node) fetchIndex(ctx context.Context, repo name.Repository, layer ImageLayer) error {
+// fetchIndex puts what a mount needs of a layer index into the object store, and opens it.
+func (n *Node) fetchIndex(ctx context.Context, repo name.Repository, layer ImageLayer) (*indexFile, error) {
 	digest, size := layer.Index, layer.IndexSize
 	if layer.Head.Size > 0 {
 		digest, size = layer.Head.Digest, layer.Head.Size
 	}
 	content, err := n.fetchObject(ctx, repo, layer, digest, size)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return n.objects.Put(digest, content)
+	if err := n.objects.Put(digest, content); err != nil {
+		return nil, err
+	}
+	file, err := n.openObject(digest, len(content))
+	if err != nil {
+		return nil, err
+	}
+	file.head = layer.Head.Size > 0
+	return file, nil
 }
 
 // fetchObject fetches a layer index or its head from a peer, or else from the registry.
