@@ -9,8 +9,6 @@ import (
 	"testing"
 	"time"
 
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-
 	"github.com/brisk-project/brisk/image/registry"
 	"github.com/brisk-project/brisk/image/startup"
 	"github.com/brisk-project/brisk/image/startup/artifact"
@@ -59,17 +57,8 @@ func pushBundle(t *testing.T, reference string, edit func(blob []byte)) *bundle.
 	}
 	annotations := built.Annotations()
 	edit(built.Blob)
-	c := newClient(t)
-	ref, err := c.ParseReference(reference)
-	if err != nil {
-		t.Fatal(err)
-	}
-	image, err := c.Resolve(t.Context(), ref, v1.Platform{OS: "linux", Architecture: "amd64"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	image.Name = ref
-	if err := c.PushBlob(t.Context(), ref.Context(), built.Blob, registry.BundleMediaType); err != nil {
+	c, image := resolve(t, reference)
+	if err := c.PushBlob(t.Context(), image.Name.Context(), built.Blob, registry.BundleMediaType); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := artifact.Push(t.Context(), c, image, nil, artifact.Config{

@@ -25,8 +25,8 @@ import (
 	"github.com/brisk-project/brisk/test/require"
 )
 
-// pushTrace pushes traces of an image.
-func pushTrace(t *testing.T, reference string, files ...startup.File) {
+// resolve returns an image of a registry, and a client to push what belongs to it.
+func resolve(t *testing.T, reference string) (*registry.Client, *registry.Image) {
 	t.Helper()
 	c := newClient(t)
 	ref, err := c.ParseReference(reference)
@@ -38,6 +38,13 @@ func pushTrace(t *testing.T, reference string, files ...startup.File) {
 		t.Fatal(err)
 	}
 	image.Name = ref
+	return c, image
+}
+
+// pushTrace pushes traces of an image.
+func pushTrace(t *testing.T, reference string, files ...startup.File) {
+	t.Helper()
+	c, image := resolve(t, reference)
 	found, err := c.FindArtifact(t.Context(), image)
 	if err != nil {
 		t.Fatal(err)
