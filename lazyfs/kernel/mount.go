@@ -1,7 +1,6 @@
 package kernel
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 
@@ -111,12 +110,6 @@ func explain(fs int, err error) error {
 		return err
 	}
 	return fmt.Errorf("%w (%s)", err, strings.Join(said, "; "))
-}
-
-// Unsupported reports whether an error of a mount means that this kernel cannot do
-// it at all.
-func Unsupported(err error) bool {
-	return errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENOTBLK) || errors.Is(err, unix.ENOSYS)
 }
 
 func closeFD(fd int) {

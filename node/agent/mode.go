@@ -13,9 +13,6 @@ const (
 	ModePlain Mode = "plain" // not lazily at all
 )
 
-// Modes returns all modes.
-func Modes() []Mode { return []Mode{ModeAuto, ModeLazy, ModeFill, ModePlain} }
-
 // cacheShare is the part of the cache, as one in so many, that an image may take for it
 // to be loaded whole in ModeAuto: one that pushes out others, or its own first blocks,
 // gains nothing by it.
