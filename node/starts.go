@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 
 	"github.com/brisk-project/brisk/image/registry"
+	"github.com/brisk-project/brisk/image/startup/files"
 	"github.com/brisk-project/brisk/internal/block"
 	"github.com/brisk-project/brisk/lazyfs"
 	"github.com/brisk-project/brisk/lazyfs/stream"
@@ -81,7 +82,7 @@ func (r recorded) Fetch(ctx context.Context, req block.Request, sink block.Sink)
 func (n *Node) StartRecord(ctx context.Context, image string) (waterfall.Start, error) {
 	for _, start := range n.cfg.Starts.Starts() {
 		if start.Image == image || start.Manifest.String() == image {
-			start.Locate(func(layer block.Digest) *waterfall.Files { return n.filesOf(ctx, layer) })
+			start.Locate(func(layer block.Digest) *files.Index { return n.filesOf(ctx, layer) })
 			return start, nil
 		}
 	}
@@ -89,18 +90,18 @@ func (n *Node) StartRecord(ctx context.Context, image string) (waterfall.Start, 
 }
 
 // filesOf returns the files of a layer stream whose index this node has, nil for none.
-func (n *Node) filesOf(ctx context.Context, id block.Digest) *waterfall.Files {
+func (n *Node) filesOf(ctx context.Context, id block.Digest) *files.Index {
 	opened, err := n.openStream(ctx, id)
 	if err != nil {
 		n.log.DebugContext(ctx, "files of a layer are not known", "stream", id.Short(), "error", err)
 		return nil
 	}
 	defer opened.Release()
-	files, err := waterfall.FilesOf(n.layerIndexes.layer(id))
+	found, err := files.IndexOf(n.layerIndexes.layer(id))
 	if err != nil {
 		n.log.WarnContext(ctx, "reading which files a layer has", "stream", id.Short(), "error", err)
 	}
-	return files
+	return found
 }
 
 func (n *Node) serveStarts(mux *http.ServeMux) {

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"strconv"
 	"time"
 
@@ -45,7 +43,7 @@ Without it, list the starts that are recorded.`,
 				return unreachable(err)
 			}
 			if picture != "" {
-				return drawStart(picture, &start)
+				return waterfall.Draw(picture, &start)
 			}
 			return cli.Print(out, format, start, func(w io.Writer) error { return start.WriteText(w, all) })
 		},
@@ -72,25 +70,4 @@ func printStarts(w io.Writer, list []node.StartSummary) error {
 		table.Row(start.Image, start.Manifest.Short(), start.Began.Local().Format(time.DateTime), strconv.Itoa(start.Reads), start.Waited.Round(time.Millisecond).String())
 	}
 	return table.Flush()
-}
-
-// drawStart writes a picture.
-func drawStart(path string, start *waterfall.Start) (err error) {
-	draw := start.WriteSVG
-	switch filepath.Ext(path) {
-	case ".svg":
-	case ".html":
-		draw = start.WriteHTML
-	default:
-		return fmt.Errorf("drawing to %s: the name ends neither with .svg nor with .html", path)
-	}
-	// It has names of images and files.
-	file, err := os.OpenFile(filepath.Clean(path), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return fmt.Errorf("drawing a start: %w", err)
-	}
-	if err := errors.Join(draw(file), file.Close()); err != nil {
-		return fmt.Errorf("drawing a start: %w", err)
-	}
-	return nil
 }

@@ -11,9 +11,13 @@ import (
 )
 
 // registryClient makes the client that all commands find images with.
-func (g *globals) registryClient() (*registry.Client, error) {
+func (g *globals) registryClient() (*registry.Client, error) { return g.observedClient(nil) }
+
+// observedClient is registryClient with a function that is told of each request.
+func (g *globals) observedClient(onRequest func(registry.Exchange)) (*registry.Client, error) {
 	return registry.NewClient(registry.Config{
 		PlainHTTP: func(string) bool { return g.plainHTTP },
+		OnRequest: onRequest,
 		Logger:    g.logger(),
 	})
 }

@@ -171,8 +171,8 @@ func newTraceMergeCommand() *cobra.Command {
 
 type traceOptions struct {
 	*globals
-	dir, platform, output, command string
-	bundle                         bool
+	dir, platform, output, command, draw string
+	bundle, all                          bool
 }
 
 func newTracePushCommand(shared *globals) *cobra.Command {
@@ -217,8 +217,10 @@ func newTraceShowCommand(shared *globals) *cobra.Command {
 		Use:   "show IMAGE [FILE] | FILE",
 		Short: "Show the files that a trace reads",
 		Long: "Show the files that a trace of an image reads, in the order of the first read: the trace\n" +
-			"in the registry, or that in FILE. Of FILE alone only the\n" +
-			"layers are known.",
+			"in the registry, or that in FILE. Of FILE alone only the layers are known.\n\n" +
+			"A trace keeps the order and the sizes of reads, but no times: these depend on the machine\n" +
+			"and the link. \"brisk trace --draw\" draws the start that it records with its times, and\n" +
+			"\"brisk-node why\" shows the last start on a node.",
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return opts.show(cmd.Context(), cmd.OutOrStdout(), cmd.PrintErrf, args)
@@ -226,6 +228,8 @@ func newTraceShowCommand(shared *globals) *cobra.Command {
 	}
 	opts.addPlatform(cmd)
 	cli.AddFormat(cmd, &opts.output)
+	cmd.Flags().BoolVar(&opts.all, "all", false, "show every read instead of files")
+	cmd.Flags().StringVar(&opts.draw, "draw", "", "write a picture to this file, which ends with .svg or .html")
 	return cmd
 }
 

@@ -15,7 +15,9 @@ import (
 	"github.com/brisk-project/brisk/image/startup/artifact"
 	"github.com/brisk-project/brisk/internal/units"
 	"github.com/brisk-project/brisk/lazyfs"
+	"github.com/brisk-project/brisk/node"
 	"github.com/brisk-project/brisk/node/record"
+	"github.com/brisk-project/brisk/node/waterfall"
 )
 
 type recordOptions struct {
@@ -24,6 +26,7 @@ type recordOptions struct {
 	env      []string
 	net      string
 	output   string
+	draw     string
 	push     bool
 	platform string
 	dir      string
@@ -51,6 +54,7 @@ func addRecord(cmd *cobra.Command, shared *globals) {
 	flags.StringArrayVar(&opts.env, "env", nil, "an environment variable for the program, NAME=VALUE; repeat for several")
 	flags.StringVar(&opts.net, "net", "host", "network of the program: host, or none for loopback only")
 	flags.StringVarP(&opts.output, "output", "o", "", "write the trace to this file")
+	flags.StringVar(&opts.draw, "draw", "", "write a picture of what the start waited for to this file, which ends with .svg or .html")
 	flags.BoolVar(&opts.push, "push", false, "push the trace beside the image")
 	flags.StringVar(&opts.platform, "platform", "", "platform of a multi-platform image, such as linux/arm64 (default: this machine's)")
 	flags.StringVar(&opts.dir, "dir", defaultDir, "directory to work in, not on an overlay filesystem; nothing stays in it")
@@ -65,7 +69,10 @@ func (o *recordOptions) run(ctx context.Context, out, report io.Writer, image st
 	if os.Geteuid() != 0 {
 		return errors.New("mounting needs root")
 	}
-	if cfg.Registry, err = o.registryClient(); err != nil {
+	if o.draw != "" {
+		cfg.Starts = waterfall.New(nil)
+	}
+	if cfg.Registry, err = o.observedClient(node.NoteExchange(cfg.Starts)); err != nil {
 		return err
 	}
 	defer cfg.Registry.Close()
@@ -77,6 +84,11 @@ func (o *recordOptions) run(ctx context.Context, out, report io.Writer, image st
 	if _, err := fmt.Fprintf(report, "recorded %s of %s in %s, until %s: %s\n", units.Size(read.Bytes()), image,
 		recorded.Took.Round(time.Millisecond), recorded.Ended, recorded.File.Command); err != nil {
 		return err
+	}
+	if o.draw != "" {
+		if err := waterfall.Draw(o.draw, recorded.Start); err != nil {
+			return err
+		}
 	}
 	if o.output != "" {
 		if err := writeTraceFile(out, o.output, recorded.File); err != nil {
@@ -93,8 +105,13 @@ func (o *recordOptions) config(image string, args []string) (cfg record.Config, 
 	cfg = record.Config{
 		Image: image, Args: args, Env: o.env, Dir: o.dir, Backend: lazyfs.Backend(o.backend), Output: os.Stderr, Log: o.logger(),
 	}
-	if o.output == "" && !o.push {
+	if o.output == "" && !o.push && o.draw == "" {
 		return cfg, errors.New("the trace would be lost: use -o FILE or --push")
+	}
+	if o.draw != "" {
+		if err := waterfall.CheckDrawing(o.draw); err != nil {
+			return cfg, err
+		}
 	}
 	switch o.net {
 	case "host":

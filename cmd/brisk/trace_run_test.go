@@ -51,8 +51,13 @@ func TestTraceRecordsAndPushes(t *testing.T) {
 	s := newSite(t)
 	image := pushBusybox(t, reg, "app:v1", "busybox", "httpd", "-f", "-p", "127.0.0.1:"+port)
 	file := filepath.Join(s.dir, "app.trace")
-	out := run(t, "trace", "--dir", s.node, "--until", "port:"+port, "--until", "1m", "-o", file, "--push", image)
+	page := filepath.Join(s.dir, "start.html")
+	out := run(t, "trace", "--dir", s.node, "--until", "port:"+port, "--until", "1m", "-o", file, "--draw", page, "--push", image)
 	requireOutput(t, out, "recorded", image, "until port:"+port, "busybox httpd -f -p 127.0.0.1:"+port, "pushed sha256:")
+	drawn, err := os.ReadFile(page)
+	if err != nil || !strings.Contains(string(drawn), "/bin/busybox at") || !strings.Contains(string(drawn), "request: blob ") || !strings.Contains(string(drawn), "read waited") {
+		t.Errorf("the picture of the start: %v\n%.3000s", err, drawn)
+	}
 	// The trace of another command is kept beside it.
 	run(t, "trace", "--dir", s.node, "--net", "none", "--push", image, "--", "busybox", "echo", "hello world")
 	encoded, err := os.ReadFile(file)

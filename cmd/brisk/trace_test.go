@@ -74,6 +74,13 @@ func TestTrace(t *testing.T) {
 	if strings.Join(order, " ") != filePath("2")+" "+filePath("1") {
 		t.Errorf("files are shown in the order %v", order)
 	}
+	requireOutput(t, run(t, "trace", "show", image, "--all"), "order", "/"+filePath("1")+" at 0 (", "layer 0 at ")
+	for _, name := range []string{"order.svg", "order.html"} {
+		run(t, "trace", "show", image, "--draw", filepath.Join(dir, name))
+		if drawn, err := os.ReadFile(filepath.Join(dir, name)); err != nil || !strings.Contains(string(drawn), "<title>/"+filePath("2")+" at 0 (") {
+			t.Errorf("%s: %v, %.300s", name, err, drawn)
+		}
+	}
 	requireOutput(t, run(t, "trace", "push", image, both, "--bundle"), "  bundle sha256:", "start-up artifact sha256:")
 	exported := filepath.Join(dir, "exported")
 	run(t, "trace", "export", image, "-o", exported)
@@ -92,6 +99,8 @@ func TestTrace(t *testing.T) {
 		{"show", image, writeFile(t, "foreign", foreign)},
 		{"merge", writeFile(t, "damaged", foreign[:10])},
 		{"export", image},
+		{"show", image, "--draw", "order.png"},
+		{"show", both, "--all"},
 	} {
 		if got := finish(t, program(t, append([]string{"trace"}, args...)...)); got.code == 0 || got.stderr == "" {
 			t.Errorf("%v: %+v", args, got)

@@ -18,6 +18,7 @@ import (
 	"github.com/brisk-project/brisk/internal/cli"
 	"github.com/brisk-project/brisk/internal/units"
 	"github.com/brisk-project/brisk/node"
+	"github.com/brisk-project/brisk/node/waterfall"
 )
 
 func (o *traceOptions) push(ctx context.Context, out io.Writer, notef func(string, ...any), image string, paths []string) error {
@@ -71,6 +72,8 @@ type shownTrace struct {
 	Spans     int           `json:"spans"`
 	Blocks    uint32        `json:"blocks"`
 	Files     []files.Named `json:"files,omitempty"`
+	// Reads are all spans in their order, if that was asked for.
+	Reads []waterfall.OrderedRead `json:"reads,omitempty"`
 	// Layers are those of a trace that is shown without its image, in the order of the first read.
 	Layers []shownLayer `json:"layers,omitempty"`
 }
@@ -79,7 +82,15 @@ func (o *traceOptions) show(ctx context.Context, out io.Writer, notef func(strin
 	if err := cli.CheckFormat(o.output); err != nil {
 		return err
 	}
+	if o.draw != "" {
+		if err := waterfall.CheckDrawing(o.draw); err != nil {
+			return err
+		}
+	}
 	if info, err := os.Stat(args[0]); len(args) == 1 && err == nil && info.Mode().IsRegular() {
+		if o.draw != "" || o.all {
+			return errors.New("only the layers are known of a trace without its image: name the image, too")
+		}
 		return o.showFile(out, args[0])
 	}
 	found, err := o.openImage(ctx, args[0], o.platform)
@@ -99,7 +110,17 @@ func (o *traceOptions) show(ctx context.Context, out io.Writer, notef func(strin
 	if err != nil {
 		return err
 	}
+	reads, err := files.Reads(f.Trace, found.layers)
+	if err != nil {
+		return err
+	}
 	shown := describeTrace(f)
+	if o.draw != "" {
+		return waterfall.Draw(o.draw, &waterfall.Order{Image: found.image.Name.String(), About: shown.about(), Reads: waterfall.OrderOf(reads)})
+	}
+	if o.all {
+		shown.Reads = waterfall.OrderOf(reads)
+	}
 	shown.Image, shown.Digest, shown.Files = found.image.Name.String(), found.image.Digest.String(), named
 	return cli.Print(out, o.output, shown, shown.writeTable)
 }
@@ -138,12 +159,8 @@ func (o *traceOptions) showFile(out io.Writer, path string) error {
 	return cli.Print(out, o.output, shown, shown.writeTable)
 }
 
-func (s shownTrace) writeTable(out io.Writer) error {
-	about := cli.NewTable(out)
-	if s.Image != "" {
-		about.Row("image", s.Image)
-		about.Row("digest", s.Digest)
-	}
+// about says where the trace is from.
+func (s shownTrace) about() string {
 	how := "recorded"
 	if s.Predicted {
 		how = "predicted"
@@ -151,10 +168,23 @@ func (s shownTrace) writeTable(out io.Writer) error {
 	if s.Command != "" {
 		how += ", " + s.Command
 	}
-	about.Row("trace", how)
+	return how
+}
+
+func (s shownTrace) writeTable(out io.Writer) error {
+	about := cli.NewTable(out)
+	if s.Image != "" {
+		about.Row("image", s.Image)
+		about.Row("digest", s.Digest)
+	}
+	about.Row("trace", s.about())
 	about.Row("reads", fmt.Sprintf("%s in %d spans, in %d blocks of %s\n", units.Size(s.Bytes), s.Spans, s.Blocks, units.Size(block.Size)))
 	if err := about.Flush(); err != nil {
 		return err
+	}
+	if s.Reads != nil {
+		order := waterfall.Order{Reads: s.Reads}
+		return order.WriteText(out)
 	}
 	table := cli.NewTable(out)
 	if s.Image == "" {

@@ -18,6 +18,7 @@ import (
 	"github.com/brisk-project/brisk/internal/chroot"
 	"github.com/brisk-project/brisk/lazyfs"
 	"github.com/brisk-project/brisk/node"
+	"github.com/brisk-project/brisk/node/waterfall"
 )
 
 const (
@@ -52,6 +53,8 @@ type Config struct {
 	Dir string
 	// Backend forces a mount backend; empty takes the best that works.
 	Backend lazyfs.Backend
+	// Starts, if set, records what the start waited for. Registry is to tell it of its requests.
+	Starts *waterfall.Recorder
 	// Output is where the output of the program goes.
 	Output io.Writer
 	// Log may be nil.
@@ -63,6 +66,8 @@ type Recording struct {
 	File startup.File
 	// Image is what was run.
 	Image *registry.Image
+	// Start is what the start waited for, nil without a recorder.
+	Start *waterfall.Start
 	// Ended is what ended the recording, Took how long it lasted.
 	Ended Until
 	Took  time.Duration
@@ -90,7 +95,7 @@ func Run(ctx context.Context, cfg Config) (_ *Recording, err error) {
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	n, err := node.New(node.Config{
 		Dir: filepath.Join(dir, "node"), CacheBytes: cacheBytes, MemoryBytes: memoryBytes, Backend: cfg.Backend,
-		ReadTimeout: readTimeout, Registry: cfg.Registry, StartLasts: 2 * maxTime, ExactReads: true, Log: cfg.Log,
+		ReadTimeout: readTimeout, Registry: cfg.Registry, StartLasts: 2 * maxTime, ExactReads: true, Starts: cfg.Starts, Log: cfg.Log,
 	})
 	if err != nil {
 		return nil, err
@@ -135,10 +140,18 @@ func (cfg Config) onNode(ctx context.Context, n *node.Node, image *registry.Imag
 	if len(read) == 0 {
 		return nil, fmt.Errorf("recording %s: the program has read nothing of the image", cfg.Image)
 	}
-	return &Recording{
+	recorded := &Recording{
 		File:  startup.File{Trace: read, Command: CommandLine(spec.Args)},
 		Image: image, Ended: met, Took: time.Since(began),
-	}, nil
+	}
+	if cfg.Starts != nil {
+		start, err := n.StartRecord(ctx, image.Digest.String())
+		if err != nil {
+			return nil, err
+		}
+		recorded.Start = &start
+	}
+	return recorded, nil
 }
 
 func (cfg Config) spec(image *registry.Image, root string) chroot.Spec {

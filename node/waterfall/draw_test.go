@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/xml"
 	"errors"
-	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -124,36 +123,5 @@ func TestPictures(t *testing.T) {
 				t.Errorf("page:\n%s", &page)
 			}
 		})
-	}
-}
-
-func TestFiles(t *testing.T) {
-	files := new(waterfall.Files)
-	files.Add("b", 4096, 1000, 0)
-	files.Add("a", 512, 2048, 0)
-	files.Add("sparse", 8192, 100, 50_000)
-	files.Sort()
-	for _, test := range []struct {
-		offset, length int64
-		want           string
-	}{
-		{512, 2048, "a 0"},
-		{1024, 512, "a 512"},
-		{0, 512, " 0"},
-		{2560, 100, " 0"},
-		{2000, 3096, "b 0"},
-		{2000, 2200, "a 1488"},
-		{4196, 100_000, "b 100"},
-		{8200, 10, "sparse 50008"},
-		{9000, 10, " 0"},
-	} {
-		path, position := files.At(test.offset, test.length)
-		if got := fmt.Sprint(path, " ", position); got != test.want {
-			t.Errorf("%d bytes at %d: %q, want %q", test.length, test.offset, got, test.want)
-		}
-	}
-	var none *waterfall.Files
-	if path, _ := none.At(0, 1); path != "" {
-		t.Errorf("nobody knows of %q", path)
 	}
 }

@@ -22,11 +22,11 @@ const (
 	ticks        = 8
 )
 
-// drawing is an SVG that grows downwards.
+// drawing is an SVG that grows downwards. Its axis goes from 0 to end, in whatever unit.
 type drawing struct {
 	out strings.Builder
 	y   int
-	end time.Duration
+	end int64
 }
 
 // WriteSVG draws the start as one SVG without references to anything else. Details are shown
@@ -42,17 +42,22 @@ func (s *Start) WriteHTML(w io.Writer) error {
 	if err := s.WriteText(&text, true); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(w, "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>Start of %s</title></head>\n<body>\n%s<pre>%s</pre>\n</body></html>\n",
-		html.EscapeString(printable(s.Image)), s.svg(), html.EscapeString(text.String()))
+	return writePage(w, "Start of "+s.Image, s.svg(), text.String())
+}
+
+// writePage writes a page with a picture and a text.
+func writePage(w io.Writer, title, svg, text string) error {
+	_, err := fmt.Fprintf(w, "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>%s</title></head>\n<body>\n%s<pre>%s</pre>\n</body></html>\n",
+		html.EscapeString(printable(title)), svg, html.EscapeString(text))
 	return err
 }
 
 func (s *Start) svg() string {
 	sum := s.Summarize()
-	d := &drawing{end: max(sum.End, 1), y: headHeight}
+	d := &drawing{end: max(int64(sum.End), 1), y: headHeight}
 	d.title("pull and mount")
 	for _, p := range s.Phases {
-		d.box(p.At, p.Took, d.y, phaseHeight-3, "#7b6ba8", fmt.Sprintf("%s: %s", p.Name, seconds(p.Took)))
+		d.during(p.At, p.Took, d.y, phaseHeight-3, "#7b6ba8", fmt.Sprintf("%s: %s", p.Name, seconds(p.Took)))
 		d.text(labelWidth-8, d.y+phaseHeight-6, "end", p.Name)
 		d.y += phaseHeight
 	}
@@ -63,8 +68,8 @@ func (s *Start) svg() string {
 	for i := range s.Requests {
 		r := &s.Requests[i]
 		y := d.y + requests.place(r.At, r.Took)*laneHeight
-		d.box(r.At, r.FirstByte, y, laneHeight-1, "#c9c9c9", r.describe())
-		d.box(r.At+r.FirstByte, r.Took-r.FirstByte, y, laneHeight-1, "#3f7fbf", r.describe())
+		d.during(r.At, r.FirstByte, y, laneHeight-1, "#c9c9c9", r.describe())
+		d.during(r.At+r.FirstByte, r.Took-r.FirstByte, y, laneHeight-1, "#3f7fbf", r.describe())
 		bottom = max(bottom, y+laneHeight)
 	}
 	d.y = bottom + gap
@@ -73,7 +78,7 @@ func (s *Start) svg() string {
 	for i := range s.Reads {
 		if r := &s.Reads[i]; r.Waited {
 			y := d.y + waits.place(r.At, r.Took)*laneHeight
-			d.box(r.At, r.Took, y, laneHeight-1, colour(r), r.describe())
+			d.during(r.At, r.Took, y, laneHeight-1, colour(r), r.describe())
 			bottom = max(bottom, y+laneHeight)
 		}
 	}
@@ -81,27 +86,31 @@ func (s *Start) svg() string {
 	d.title(fmt.Sprintf("other reads: %d", sum.Reads-sum.Waits))
 	for i := range s.Reads {
 		if r := &s.Reads[i]; !r.Waited {
-			d.box(r.At, r.Took, d.y, 10, colour(r), r.describe())
+			d.during(r.At, r.Took, d.y, 10, colour(r), r.describe())
 		}
 	}
 	d.y += 10 + gap
-	return s.head(d.y, sum) + d.out.String() + "</svg>\n"
+	return d.finish([]string{
+		fmt.Sprintf("%s, %s", s.Image, s.Began.Format(time.RFC3339)),
+		fmt.Sprintf("%d reads, %d waited, %s with one waiting; %d requests, %.1f MB in %s", sum.Reads, sum.Waits, seconds(sum.Waited),
+			sum.Requests, float64(sum.RequestBytes)/1e6, seconds(sum.Transferring)),
+	}, func(at int64) string { return seconds(time.Duration(at)) })
 }
 
-// head begins an SVG of a height.
-func (s *Start) head(height int, sum Summary) string {
-	d := &drawing{end: max(sum.End, 1), y: height}
-	fmt.Fprintf(&d.out, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %d %d" font-family="sans-serif" font-size="11">`+"\n", pictureWidth, d.y, pictureWidth, d.y)
-	fmt.Fprintf(&d.out, `<rect width="%d" height="%d" fill="#ffffff"/>`+"\n", pictureWidth, d.y)
-	d.text(8, 18, "start", fmt.Sprintf("%s, %s", s.Image, s.Began.Format(time.RFC3339)))
-	d.text(8, 34, "start", fmt.Sprintf("%d reads, %d waited, %s with one waiting; %d requests, %.1f MB in %s", sum.Reads, sum.Waits, seconds(sum.Waited),
-		sum.Requests, float64(sum.RequestBytes)/1e6, seconds(sum.Transferring)))
-	for i := range ticks + 1 {
-		at := d.end * time.Duration(i) / ticks
-		fmt.Fprintf(&d.out, `<line x1="%.1f" y1="58" x2="%.1f" y2="%d" stroke="#dddddd"/>`+"\n", d.x(at), d.x(at), d.y)
-		d.text(int(d.x(at)), 54, "middle", seconds(at))
+// finish returns the whole SVG, with lines at its head and an axis with labels.
+func (d *drawing) finish(lines []string, label func(at int64) string) string {
+	head := &drawing{end: d.end, y: d.y}
+	fmt.Fprintf(&head.out, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %d %d" font-family="sans-serif" font-size="11">`+"\n", pictureWidth, d.y, pictureWidth, d.y)
+	fmt.Fprintf(&head.out, `<rect width="%d" height="%d" fill="#ffffff"/>`+"\n", pictureWidth, d.y)
+	for i, line := range lines {
+		head.text(8, 18+16*i, "start", line)
 	}
-	return d.out.String()
+	for i := range ticks + 1 {
+		at := d.end / ticks * int64(i)
+		fmt.Fprintf(&head.out, `<line x1="%.1f" y1="58" x2="%.1f" y2="%d" stroke="#dddddd"/>`+"\n", d.x(at), d.x(at), d.y)
+		head.text(int(d.x(at)), 54, "middle", label(at))
+	}
+	return head.out.String() + d.out.String() + "</svg>\n"
 }
 
 func colour(r *Read) string {
@@ -119,7 +128,7 @@ func colour(r *Read) string {
 	}
 }
 
-func (d *drawing) x(at time.Duration) float64 {
+func (d *drawing) x(at int64) float64 {
 	return labelWidth + (pictureWidth-labelWidth-rightMargin)*float64(at)/float64(d.end)
 }
 
@@ -131,9 +140,14 @@ func (d *drawing) text(x, y int, anchor, text string) {
 	fmt.Fprintf(&d.out, `<text x="%d" y="%d" text-anchor="%s">%s</text>`+"\n", x, y, anchor, escape(text))
 }
 
-func (d *drawing) box(at, took time.Duration, y, height int, fill, title string) {
+// during draws what was going on for a time.
+func (d *drawing) during(at, took time.Duration, y, height int, fill, title string) {
+	d.box(int64(at), int64(took), y, height, fill, title)
+}
+
+func (d *drawing) box(at, length int64, y, height int, fill, title string) {
 	fmt.Fprintf(&d.out, `<rect x="%.1f" y="%d" width="%.1f" height="%d" fill="%s"><title>%s</title></rect>`+"\n",
-		d.x(at), y, max(0.5, d.x(at+took)-d.x(at)), height, fill, escape(title))
+		d.x(at), y, max(0.5, d.x(at+length)-d.x(at)), height, fill, escape(title))
 }
 
 func escape(text string) string {

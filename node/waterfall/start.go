@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/brisk-project/brisk/image/startup/files"
 	"github.com/brisk-project/brisk/internal/block"
 )
 
@@ -61,64 +62,20 @@ type Read struct {
 	Position int64  `json:"position,omitempty"`
 }
 
-// Locate fills in the files of reads. Files gives the files of a layer stream; it is
+// Locate fills in the files of reads. IndexOf returns the files of a layer stream; it is
 // called once for each layer that was read.
-func (s *Start) Locate(files func(layer block.Digest) *Files) {
-	known := make(map[int]*Files)
+func (s *Start) Locate(indexOf func(layer block.Digest) *files.Index) {
+	known := make(map[int]*files.Index)
 	for i := range s.Reads {
 		r := &s.Reads[i]
 		if r.Layer < 0 || r.Layer >= len(s.Layers) {
 			continue
 		}
 		if _, ok := known[r.Layer]; !ok {
-			known[r.Layer] = files(s.Layers[r.Layer])
+			known[r.Layer] = indexOf(s.Layers[r.Layer])
 		}
 		r.File, r.Position = known[r.Layer].At(r.Offset, r.Length)
 	}
-}
-
-// Files knows which file lies where in a layer stream. The nil Files knows none.
-type Files struct{ extents []extent }
-
-type extent struct {
-	offset, length, position int64
-	path                     string
-}
-
-// Add adds a part of a file: length bytes of the stream from offset on, which are those of
-// the file from position on.
-func (f *Files) Add(path string, offset, length, position int64) {
-	f.extents = append(f.extents, extent{offset, length, position, path})
-}
-
-// Sort is to be called when everything is added.
-func (f *Files) Sort() {
-	slices.SortFunc(f.extents, func(a, b extent) int { return int(min(1, max(-1, a.offset-b.offset))) })
-}
-
-// At returns the file that has most of a range of the stream, and where in it that begins.
-func (f *Files) At(offset, length int64) (path string, position int64) {
-	if f == nil {
-		return "", 0
-	}
-	most := int64(0)
-	// The first that ends behind the offset.
-	first, _ := slices.BinarySearchFunc(f.extents, offset, func(e extent, offset int64) int {
-		if e.offset+e.length <= offset {
-			return -1
-		}
-		return 1
-	})
-	for _, e := range f.extents[first:] {
-		if e.offset >= offset+length {
-			break
-		}
-		begin := max(e.offset, offset)
-		if n := min(e.offset+e.length, offset+length) - begin; n > most {
-			most, path, position = n, e.path, e.position+begin-e.offset
-		}
-	}
-	return path, position
 }
 
 // Summary is a start in numbers.

@@ -45,7 +45,7 @@ func (s *Start) WriteText(w io.Writer, all bool) error {
 	rows, left := s.rows(all)
 	fmt.Fprintf(&text, "\n%9s %9s  |%-*s| \n", "at s", "took ms", barWidth, "0 s"+strings.Repeat(" ", barWidth-len("0 s")-len(seconds(sum.End)))+seconds(sum.End))
 	for _, r := range rows {
-		fmt.Fprintf(&text, "%9.3f %9.1f  |%s| %s\n", r.at.Seconds(), float64(r.took)/float64(time.Millisecond), bar(r, sum.End), r.what)
+		fmt.Fprintf(&text, "%9.3f %9.1f  |%s| %s\n", r.at.Seconds(), float64(r.took)/float64(time.Millisecond), bar(int64(r.at), int64(r.took), int64(sum.End)), r.what)
 	}
 	if left > 0 {
 		fmt.Fprintf(&text, "\n%d requests and reads took less time; --all prints them\n", left)
@@ -96,13 +96,11 @@ func longest(rows []row, n, left int) (kept []row, others int) {
 	return rows[:n], left + len(rows) - n
 }
 
-func bar(r row, end time.Duration) string {
-	if end <= 0 {
-		end = 1
-	}
-	column := func(d time.Duration) int { return int(min(barWidth, max(0, d*barWidth/end))) }
-	from := min(column(r.at), barWidth-1)
-	to := min(max(column(r.at+r.took), from+1), barWidth)
+// bar draws a part of an axis that goes from 0 to end.
+func bar(at, length, end int64) string {
+	column := func(n int64) int { return int(min(barWidth, max(0, float64(n)*barWidth/float64(max(end, 1))))) }
+	from := min(column(at), barWidth-1)
+	to := min(max(column(at+length), from+1), barWidth)
 	return strings.Repeat(" ", from) + strings.Repeat("#", to-from) + strings.Repeat(" ", barWidth-to)
 }
 

@@ -1,6 +1,7 @@
 package files
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -10,6 +11,9 @@ import (
 
 // zstdMagic begins every zstd frame, and no list of files.
 const zstdMagic = "\x28\xb5\x2f\xfd"
+
+// ErrOtherImage says that a trace is of another image.
+var ErrOtherImage = errors.New("the trace is of another image")
 
 // IsTrace reports whether the content of a file is an encoded trace, rather than a list of files.
 func IsTrace(content []byte) bool { return strings.HasPrefix(string(content), zstdMagic) }
@@ -33,7 +37,7 @@ func Load(content []byte, layers []*index.Layer) (f startup.File, unknown int64,
 	// A trace is of whole pages: it may end up to a page after each layer.
 	unknown = f.Trace.Bytes() - startup.Trace(nil).Union(inImage).Bytes()
 	if len(inImage) == 0 {
-		return f, unknown, nil, fmt.Errorf("the trace is of another image: none of its %d spans is in a layer of this one", len(f.Trace))
+		return f, unknown, nil, fmt.Errorf("%w: none of its %d spans is in a layer of this one", ErrOtherImage, len(f.Trace))
 	}
 	f.Trace = inImage
 	return f, unknown, nil, nil

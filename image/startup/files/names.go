@@ -1,10 +1,6 @@
 package files
 
 import (
-	"cmp"
-	"fmt"
-	"slices"
-
 	"github.com/brisk-project/brisk/image/index"
 	"github.com/brisk-project/brisk/image/startup"
 	"github.com/brisk-project/brisk/internal/block"
@@ -34,40 +30,16 @@ func Sizes(layers []*index.Layer) map[block.Digest]int64 {
 	return sizes
 }
 
-// extent is a part of a layer stream that belongs to a file.
-type extent struct {
-	start, end int64
-	file       *Named
-}
-
 // Names returns the files that a trace reads, in the order of the first read. Of a page that
 // several files share, each gets its part.
 func Names(t startup.Trace, layers []*index.Layer) ([]Named, error) {
-	read := make(map[block.Digest]bool)
-	for _, s := range t {
-		read[s.Layer] = true
+	n := namer{files: make(map[*File]*Named), rest: make(map[block.Digest]*Named)}
+	reads, err := Reads(t, layers)
+	if err != nil {
+		return nil, err
 	}
-	extents := make(map[block.Digest][]extent)
-	for i, layer := range layers {
-		id := layer.StreamID()
-		if _, twice := extents[id]; twice || !read[id] {
-			continue
-		}
-		found, err := extentsOf(layer, i)
-		if err != nil {
-			return nil, err
-		}
-		extents[id] = found
-	}
-	n := namer{rest: make(map[block.Digest]*Named)}
-	for _, s := range t {
-		known, ok := extents[s.Layer]
-		number := -1
-		if ok {
-			number = slices.IndexFunc(layers, func(l *index.Layer) bool { return l.StreamID() == s.Layer })
-			s.Length = min(s.Length, layers[number].StreamSize()-s.Offset)
-		}
-		n.add(s, known, number)
+	for _, r := range reads {
+		n.add(r)
 	}
 	named := make([]Named, len(n.order))
 	for i, f := range n.order {
@@ -76,58 +48,75 @@ func Names(t startup.Trace, layers []*index.Layer) ([]Named, error) {
 	return named, nil
 }
 
-// extentsOf returns the extents of the files of a layer in the order of the stream.
-func extentsOf(layer *index.Layer, number int) ([]extent, error) {
-	found := []extent{}
-	for e, err := range layer.Entries() {
-		if err != nil {
-			return nil, fmt.Errorf("reading the entries of layer %d: %w", number, err)
-		}
-		if len(e.Segments) == 0 {
-			continue
-		}
-		file := &Named{Path: e.Path, Layer: number, Size: e.Size}
-		for _, s := range e.Segments {
-			found = append(found, extent{s.StreamOffset, s.StreamOffset + s.Length, file})
-		}
-	}
-	slices.SortFunc(found, func(a, b extent) int { return cmp.Compare(a.start, b.start) })
-	return found, nil
+// Read is a span of a trace with the files that it touches.
+type Read struct {
+	startup.Span
+
+	// Number is that of the layer from the bottom one, 0, on; -1 for a layer that the image does
+	// not have.
+	Number int
+	Index  *Index // of the layer
 }
 
-// namer adds up what spans read of files.
+// Reads returns the spans of a trace, cut to the layers of an image that it has, in their order.
+func Reads(t startup.Trace, layers []*index.Layer) ([]Read, error) {
+	numbers, indexes := make(map[block.Digest]int), make(map[block.Digest]*Index)
+	for i, layer := range layers {
+		if _, twice := numbers[layer.StreamID()]; !twice {
+			numbers[layer.StreamID()] = i
+		}
+	}
+	reads := make([]Read, len(t))
+	for i, s := range t {
+		reads[i] = Read{Span: s, Number: -1}
+		number, known := numbers[s.Layer]
+		if !known {
+			continue
+		}
+		if indexes[s.Layer] == nil {
+			var err error
+			if indexes[s.Layer], err = IndexOf(layers[number]); err != nil {
+				return nil, err
+			}
+		}
+		reads[i].Number, reads[i].Index = number, indexes[s.Layer]
+		reads[i].Length = min(s.Length, layers[number].StreamSize()-s.Offset)
+	}
+	return reads, nil
+}
+
+// namer adds up what reads have of files.
 type namer struct {
 	order []*Named
+	files map[*File]*Named
 	rest  map[block.Digest]*Named // what belongs to no file, by layer
 }
 
-func (n *namer) add(s startup.Span, known []extent, layer int) {
-	at := s.Offset
-	i, _ := slices.BinarySearchFunc(known, s.Offset, func(e extent, off int64) int { return cmp.Compare(e.end, off+1) })
-	for ; i < len(known) && known[i].start < s.End(); i++ {
-		e := known[i]
-		n.between(s.Layer, layer, e.start-at)
-		n.read(e.file, min(e.end, s.End())-max(e.start, s.Offset))
-		at = max(at, e.end)
+func (n *namer) add(r Read) {
+	at := r.Offset
+	for p := range r.Index.Parts(r.Offset, r.Length) {
+		n.between(r, p.Offset-at)
+		if n.files[p.File] == nil {
+			n.files[p.File] = &Named{Path: p.File.Path, Layer: r.Number, Size: p.File.Size}
+		}
+		n.read(n.files[p.File], p.Length)
+		at = max(at, p.end())
 	}
-	n.between(s.Layer, layer, s.End()-at)
+	n.between(r, r.End()-at)
 }
 
 // between adds bytes of no file.
-func (n *namer) between(id block.Digest, layer int, length int64) {
+func (n *namer) between(r Read, length int64) {
 	if length <= 0 {
 		return
 	}
-	if n.rest[id] == nil {
-		n.rest[id] = &Named{Layer: layer}
+	if n.rest[r.Layer] == nil {
+		n.rest[r.Layer] = &Named{Layer: r.Number}
 	}
-	n.read(n.rest[id], length)
+	n.read(n.rest[r.Layer], length)
 }
 
 func (n *namer) read(f *Named, length int64) {
-	if length <= 0 {
-		return
-	}
 	if f.Order == 0 {
 		n.order = append(n.order, f)
 		f.Order = len(n.order)
