@@ -24,6 +24,7 @@ type convertOptions struct {
 	parallel int
 	reindex  bool
 	output   string
+	startup  startupOptions
 }
 
 func newConvertCommand(shared *globals) *cobra.Command {
@@ -33,7 +34,9 @@ func newConvertCommand(shared *globals) *cobra.Command {
 		Short: "Create and push the index of an image; the image does not change",
 		Long: "Read every layer of an image once and push the index: as a referrer of the manifest of\n" +
 			"each platform, and under the tag with the suffix \"_accelerated\", so that a copy of that\n" +
-			"tag includes the index. Layers that already have an index are not read.",
+			"tag includes the index. Layers that already have an index are not read.\n\n" +
+			"Traces that were recorded of the image that the tag named before are kept for the layers\n" +
+			"that both have, with their bundle.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return opts.run(cmd.Context(), cmd.OutOrStdout(), args[0])
@@ -44,6 +47,7 @@ func newConvertCommand(shared *globals) *cobra.Command {
 	flags.StringVar(&opts.tag, "tag", "", "tag for the accelerated image index (default: the tag of IMAGE with the suffix \"_accelerated\")")
 	flags.IntVar(&opts.parallel, "parallel", 0, "number of layers to read in parallel (default: number of cores)")
 	flags.BoolVar(&opts.reindex, "reindex", false, "read every layer, even if it has an index")
+	opts.startup.addTo(flags)
 	cli.AddFormat(cmd, &opts.output)
 	return cmd
 }
@@ -66,11 +70,21 @@ func (o *convertOptions) run(ctx context.Context, out io.Writer, image string) e
 	if cfg.Known, cfg.Tag, err = o.references(client); err != nil {
 		return err
 	}
+	renew, err := o.startup.prepare(ctx, client, ref, cfg.Tag, cfg.Logger)
+	if err != nil {
+		return err
+	}
 	result, err := convert.Convert(ctx, client, ref, cfg)
 	if err = errors.Join(err, bars.Finish()); err != nil {
 		return err
 	}
-	return cli.Print(out, o.output, result, func(w io.Writer) error { return writeConversion(w, result) })
+	converted := conversion{Result: result}
+	if converted.Startup, err = renew(ctx); err != nil {
+		return err
+	}
+	return cli.Print(out, o.output, converted, func(w io.Writer) error {
+		return errors.Join(writeConversion(w, result), writeRenewed(w, converted.Startup))
+	})
 }
 
 func (o *convertOptions) references(client *registry.Client) (known []name.Reference, tag *name.Tag, err error) {

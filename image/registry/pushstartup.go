@@ -44,6 +44,25 @@ func (c *Client) PushStartup(ctx context.Context, image *Image, s Startup, previ
 	return pushed, c.replaceStartup(ctx, AcceleratedTag(tag), pushed, image.Digest)
 }
 
+// ListStartup lists an artifact that was pushed under another tag than that of its image, in place of
+// the one before, if that tag lists the image.
+func (c *Client) ListStartup(ctx context.Context, tag name.Tag, pushed Descriptor) error {
+	return c.replaceStartup(ctx, tag, pushed, pushed.Subject)
+}
+
+// Startup returns a start-up artifact of a repository.
+func (c *Client) Startup(ctx context.Context, repo name.Repository, digest block.Digest) (*Startup, error) {
+	got, err := c.manifest(ctx, repo.Digest(digest.String()))
+	if err != nil {
+		return nil, err
+	}
+	s, err := ParseStartup(got.Manifest)
+	if err != nil {
+		return nil, fmt.Errorf("reading artifact %s of %s: %w", digest, repo, err)
+	}
+	return s, nil
+}
+
 // replaceStartup makes an artifact the only start-up artifact of its subject in the image index
 // under a tag. It leaves alone what does not list wanted.
 func (c *Client) replaceStartup(ctx context.Context, tag name.Tag, pushed Descriptor, wanted block.Digest) error {
