@@ -34,6 +34,8 @@ type Set struct {
 	table  *table
 	used   atomic.Int64 // Unix time in ns of the last read
 	kept   atomic.Bool  // the page cache may have some of the file
+	// started says that it was read, or is of a process before this one: its start may be over.
+	started atomic.Bool
 
 	mu      sync.RWMutex // guards what follows
 	file    *os.File     // nil once it has been removed
@@ -145,7 +147,7 @@ func (s *Set) verifyLocked(i int) {
 	if s.state[i] != unverified || s.file == nil {
 		return
 	}
-	content := make([]byte, min(s.layout.FrameSize, s.table.bytes-int64(i)*s.layout.FrameSize))
+	content := make([]byte, s.frameLength(i))
 	_, err := s.file.ReadAt(content, int64(i)*s.layout.FrameSize)
 	if s.state[i] = absent; err == nil && block.Sum(content) == s.layout.Frames[i].Digest {
 		s.state[i] = present
@@ -154,11 +156,16 @@ func (s *Set) verifyLocked(i int) {
 
 // ReadAt implements [stream.Pages].
 func (s *Set) ReadAt(layer block.Digest, p []byte, off int64) error {
+	s.used.Store(time.Now().UnixNano())
+	s.started.Store(true)
+	return s.read(layer, p, off)
+}
+
+func (s *Set) read(layer block.Digest, p []byte, off int64) error {
 	position, length := s.table.find(layer, off, int64(len(p)))
 	if position < 0 || length < int64(len(p)) {
 		return fmt.Errorf("reading %d bytes at %d of pages %s: %w", len(p), off, s.id.Short(), block.ErrNotFound)
 	}
-	s.used.Store(time.Now().UnixNano())
 	s.kept.Store(true)
 	s.mu.RLock()
 	defer s.mu.RUnlock()

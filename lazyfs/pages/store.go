@@ -1,14 +1,12 @@
 package pages
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
@@ -31,6 +29,9 @@ type Config struct {
 	Dir string
 	// Room counts the bytes. Required.
 	Room Room
+	// Spared is how many bytes of sets that were never read [Store.Shed] keeps as long as it asks for
+	// idle ones: they are what a start is about to need.
+	Spared int64
 	// Logger may be nil.
 	Logger *slog.Logger
 	// Registerer receives the metrics; nil means none.
@@ -41,9 +42,10 @@ type Config struct {
 type Store struct {
 	cfg Config
 
-	mu      sync.Mutex // guards what follows
-	entries map[block.Digest]*entry
-	bytes   int64
+	mu       sync.Mutex // guards what follows
+	entries  map[block.Digest]*entry
+	bytes    int64
+	rejected map[block.Digest]bool
 }
 
 // entry is a file of the store.
@@ -65,7 +67,7 @@ func OpenStore(cfg Config) (*Store, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Store{cfg: cfg, entries: make(map[block.Digest]*entry)}
+	s := &Store{cfg: cfg, entries: make(map[block.Digest]*entry), rejected: make(map[block.Digest]bool)}
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the directory of pages: %w", err)
 	}
@@ -74,6 +76,9 @@ func OpenStore(cfg Config) (*Store, error) {
 		return nil, fmt.Errorf("looking for pages: %w", err)
 	}
 	for _, file := range files {
+		if s.addRejected(file.Name()) {
+			continue
+		}
 		if err := s.add(file); err != nil {
 			cfg.Logger.Warn("an unusable file of pages is removed", "file", file.Name(), "error",
 				errors.Join(err, os.Remove(filepath.Join(cfg.Dir, file.Name()))))
@@ -124,9 +129,16 @@ func (s *Store) Get(id block.Digest) *Set {
 	return nil
 }
 
+// Has reports whether there is a set, open or not.
+func (s *Store) Has(id block.Digest) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.entries[id] != nil
+}
+
 // Open returns the set with an ID, which must be the digest of what the layout was read
 // from. If it does not exist it is made, and room is made for it. The error wraps
-// [block.ErrNotFound] if it does not exist and make is not set.
+// [block.ErrNotFound] if it does not exist and create is not set, and [ErrRejected] if it was rejected.
 func (s *Store) Open(id block.Digest, l Layout, create bool) (*Set, error) {
 	set, err := s.open(id, l, create)
 	if err != nil {
@@ -141,8 +153,11 @@ func (s *Store) open(id block.Digest, l Layout, create bool) (*Set, error) {
 		return nil, err
 	}
 	s.mu.Lock()
-	known := s.entries[id]
+	known, rejected := s.entries[id], s.rejected[id]
 	s.mu.Unlock()
+	if rejected {
+		return nil, ErrRejected
+	}
 	if known == nil {
 		if !create {
 			return nil, block.ErrNotFound
@@ -189,6 +204,7 @@ func (s *Store) openFile(set *Set, size int64, left bool) error {
 		return errors.Join(err, file.Close())
 	}
 	set.file = file
+	set.started.Store(left)
 	for i := range set.state {
 		if left {
 			set.state[i] = unverified
@@ -230,40 +246,13 @@ func (s *Store) Remove(id block.Digest) error {
 func (s *Store) Retain(keep func(id block.Digest) bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var errs []error
+	errs := []error{s.forgetRejectedLocked(keep)}
 	for id := range s.entries {
 		if !keep(id) {
 			errs = append(errs, s.removeLocked(id))
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// Shed removes sets that have not been used for a time, the one used least recently first,
-// until n bytes are free or none is left. It returns how many bytes have become free.
-func (s *Store) Shed(n int64, idle time.Duration) int64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	ids := make([]block.Digest, 0, len(s.entries))
-	for id, e := range s.entries {
-		if time.Since(e.lastUse()) >= idle {
-			ids = append(ids, id)
-		}
-	}
-	slices.SortFunc(ids, func(a, b block.Digest) int {
-		return cmp.Compare(s.entries[a].lastUse().UnixNano(), s.entries[b].lastUse().UnixNano())
-	})
-	freed := int64(0)
-	for _, id := range ids {
-		if freed >= n {
-			break
-		}
-		freed += s.entries[id].bytes
-		if err := s.removeLocked(id); err != nil {
-			s.cfg.Logger.Warn("space of pages not freed", "error", err)
-		}
-	}
-	return freed
 }
 
 // resting is how long a set has not been read when its page cache is given back.
@@ -273,16 +262,11 @@ const resting = 10 * time.Second
 // gives back the page cache of sets that have not been read for a while. It is to be called
 // from time to time.
 func (s *Store) Tidy(holder block.Holder) error {
-	s.mu.Lock()
-	var sets []*Set
-	for _, e := range s.entries {
-		if e.set != nil && !e.set.loading() {
-			sets = append(sets, e.set)
-		}
-	}
-	s.mu.Unlock()
 	var errs []error
-	for _, set := range sets {
+	for _, set := range s.opened() {
+		if set.loading() {
+			continue
+		}
 		switch rested := time.Since(time.Unix(0, set.used.Load())) >= resting; {
 		case set.cached(holder):
 			errs = append(errs, s.Remove(set.id))
