@@ -103,6 +103,9 @@ type Config struct {
 	// Pages returns parts of layers that an image has beside blocks, nil if it has none any
 	// more. It is called while a mount is made or restored, and must not wait.
 	Pages func(id block.Digest) stream.Pages
+	// PagesReadAhead is the readahead window in bytes of the layer files of images that have Pages,
+	// a multiple of 4 KiB; zero means 4 KiB: no more than EROFS asks for.
+	PagesReadAhead int
 	// Logger may be nil.
 	Logger *slog.Logger
 	// Registerer receives the metrics; nil means none.

@@ -2,6 +2,7 @@ package lazyfs
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -74,7 +75,7 @@ func (m *Mount) mountRoot(ctx context.Context, image Image, dir string, cfg Moun
 	case m.fs.cfg.ExactReads:
 		window = exactReadAhead
 	case m.fs.hasPages(image):
-		window = pagesReadAhead
+		window = cmp.Or(m.fs.cfg.PagesReadAhead, pagesReadAhead)
 	}
 	err = m.fs.flat.open(window, func() error { return m.mountDevices(root, dir) })
 	if err != nil {
