@@ -26,6 +26,8 @@ const (
 	// roundsEnv is how often each cell runs that -bench names.
 	roundsEnv     = "BRISK_BENCH_ROUNDS"
 	defaultRounds = 3
+	// flagsEnv has further flags of brisk-node for all arms, with spaces between them: for sweeps.
+	flagsEnv = "BRISK_BENCH_FLAGS"
 	// outputEnv names a file for the table.
 	outputEnv = "BRISK_BENCH_TABLE"
 )

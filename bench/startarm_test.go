@@ -94,7 +94,7 @@ func (s *startBench) newNode(tb testing.TB, arm *startArm, dir string) *benchNod
 		return &benchNode{Daemon: containerdtest.Start(tb, containerdtest.Config{Builtin: arm.snapshotter}), stop: func() {}}
 	}
 	socket := filepath.Join(dir, "s.sock")
-	args := append([]string{"run", "--dir", dir, "--socket", socket}, arm.flags...)
+	args := slices.Concat([]string{"run", "--dir", dir, "--socket", socket}, arm.flags, strings.Fields(os.Getenv(flagsEnv)))
 	cmd := exec.CommandContext(context.WithoutCancel(tb.Context()), s.node, args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var log strings.Builder

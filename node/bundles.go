@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -35,7 +36,9 @@ type ImageBundle struct {
 // bundles has the bundles of images: their pages beside the disk cache, their tables among the
 // objects.
 type bundles struct {
-	store *pages.Store
+	store   *pages.Store
+	metrics bundleMetrics
+	fetched atomic.Int64 // bytes as they are stored
 
 	mu     sync.Mutex // guards what follows
 	loads  map[block.Digest]*bundleLoad
@@ -51,8 +54,9 @@ type bundleLoad struct {
 
 func (n *Node) openBundles() (err error) {
 	n.bundles.loads = make(map[block.Digest]*bundleLoad)
+	n.bundles.metrics = newBundleMetrics(n.cfg.Metrics)
 	n.bundles.store, err = pages.OpenStore(pages.Config{
-		Dir: filepath.Join(n.cfg.Dir, "bundles"), Room: n.disk, Logger: n.log, Registerer: n.cfg.Metrics,
+		Dir: filepath.Join(n.cfg.Dir, "bundles"), Room: n.disk, Spared: n.cfg.CacheBytes / pinnedShare, Logger: n.log, Registerer: n.cfg.Metrics,
 	})
 	return err
 }
@@ -67,10 +71,18 @@ func (b *bundles) shed(bytes int64, idle time.Duration) int64 {
 
 // pages returns those of an image, for its mounts.
 func (n *Node) pages(id block.Digest) stream.Pages {
-	if set := n.bundles.store.Get(id); set != nil {
+	if set := n.bundleSet(id); set != nil {
+		return countedPages{set, n}
+	}
+	return nil
+}
+
+// bundleSet returns the pages of a bundle, nil if there are none.
+func (n *Node) bundleSet(id block.Digest) *pages.Set {
+	if set := n.bundles.store.Get(id); set != nil || !n.bundles.store.Has(id) {
 		return set
 	}
-	// The table may be there from a process before this one.
+	// They are from a process before this one. So is the table.
 	encoded, err := n.objects.Get(id, bundle.MaxTable)
 	if err != nil {
 		return nil
@@ -110,7 +122,7 @@ func (n *Node) startBundle(ctx context.Context, repo name.Repository, image *Ima
 	}
 	n.bundles.mu.Lock()
 	defer n.bundles.mu.Unlock()
-	if n.bundles.closed || n.bundles.loads[b.Table] != nil {
+	if n.bundles.closed || n.bundles.loads[b.Table] != nil || n.bundles.store.Rejected(b.Table) {
 		return
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -126,6 +138,7 @@ func (n *Node) startBundle(ctx context.Context, repo name.Repository, image *Ima
 		delete(n.bundles.loads, b.Table)
 		n.bundles.mu.Unlock()
 		close(load.done)
+		n.bundles.metrics.loaded(ctx, loaded, err)
 		switch {
 		case err == nil && loaded > 0:
 			n.log.InfoContext(ctx, "bundle of an image is loaded", "image", image.Name, "bytes", loaded, "seconds", time.Since(began).Seconds())
@@ -142,7 +155,7 @@ func (n *Node) startBundle(ctx context.Context, repo name.Repository, image *Ima
 
 // loadBundle loads the frames of a bundle that are missing, and returns the bytes it has read.
 func (n *Node) loadBundle(ctx context.Context, repo name.Repository, b *ImageBundle, opened func()) (loaded int64, err error) {
-	if set, ok := n.pages(b.Table).(*pages.Set); ok {
+	if set := n.bundleSet(b.Table); set != nil {
 		opened()
 		if len(set.Missing()) == 0 {
 			return 0, nil
@@ -153,7 +166,8 @@ func (n *Node) loadBundle(ctx context.Context, repo name.Repository, b *ImageBun
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, blob.Close()) }()
-	table, encoded, err := bundle.ReadTable(blob, b.TableSize, b.Table)
+	arriving := countedReader{blob, &n.bundles}
+	table, encoded, err := bundle.ReadTable(arriving, b.TableSize, b.Table)
 	if err != nil {
 		return 0, err
 	}
@@ -167,7 +181,7 @@ func (n *Node) loadBundle(ctx context.Context, repo name.Repository, b *ImageBun
 	defer set.Load()()
 	opened()
 	return b.TableSize + table.Stored(), fillSet(ctx, table, set, func(each func(int, []byte) error) error {
-		return table.ReadFrames(blob, 0, each)
+		return table.ReadFrames(arriving, 0, each)
 	})
 }
 
@@ -242,7 +256,7 @@ func (n *Node) bundleOf(ctx context.Context, image *Image, trace startup.Trace) 
 		}
 		timer.Stop()
 	}
-	held := n.pages(image.Bundle.Table)
+	held := n.bundleSet(image.Bundle.Table)
 	if held == nil {
 		return id, trace, loaded
 	}

@@ -174,6 +174,7 @@ func (n *Node) startTrace(id block.Digest, image *Image, sizes map[block.Digest]
 	found, predicted := n.foundTrace(image)
 	found = found.Clip(sizes)
 	if len(found) > 0 && !predicted {
+		n.startupTraces.expect(id, found.Blocks())
 		return found, TraceRegistry
 	}
 	if peers := n.peerTraces.of(image.Digest).Clip(sizes); len(peers) > 0 {
@@ -185,6 +186,20 @@ func (n *Node) startTrace(id block.Digest, image *Image, sizes map[block.Digest]
 	return nil, TraceNone
 }
 
+// expectTrace pins what the trace in the registry says a start of an image will read, unless it is
+// known already what starts read.
+func (n *Node) expectTrace(image *Image) {
+	id := image.id(image.Indexed())
+	if len(image.Traces) == 0 || n.startupTraces.knows(id) {
+		return
+	}
+	if found, predicted := n.foundTrace(image); !predicted {
+		if found = found.Clip(image.streamSizes()); len(found) > 0 {
+			n.startupTraces.expect(id, found.Blocks())
+		}
+	}
+}
+
 // noteTrace counts the start of an image by the source of its trace.
 func (f *foundTraces) noteTrace(source TraceSource) {
 	if f.used != nil {
@@ -194,8 +209,8 @@ func (f *foundTraces) noteTrace(source TraceSource) {
 
 // startStatus tells of the start-up set of an image, nil if it is not known. It does not wait.
 func (n *Node) startStatus(image *Image) *StartStatus {
-	sizes := image.streamSizes()
-	if status := n.startupTraces.status(image.id(image.Indexed()), sizes); status != nil {
+	sizes, held := image.streamSizes(), n.startBlocks(image)
+	if status := n.startupTraces.status(image.id(image.Indexed()), sizes, held); status != nil {
 		return status
 	}
 	found, predicted := n.foundTrace(image)
@@ -208,7 +223,7 @@ func (n *Node) startStatus(image *Image) *StartStatus {
 	if found = found.Clip(sizes); len(found) == 0 {
 		return nil
 	}
-	status := &StartStatus{Source: source}
-	status.count(found.Blocks(), sizes, n.disk)
+	status := &StartStatus{Source: source, Pinned: n.startupTraces.pins(image.id(image.Indexed()))}
+	status.count(found.Blocks(), sizes, held)
 	return status
 }

@@ -118,7 +118,7 @@ func TestFirstPullHasTheTraceOfTheRegistry(t *testing.T) {
 func requireSet(t *testing.T, n *node.Node, image *node.Image, source node.TraceSource) {
 	t.Helper()
 	size := int64(len(touched())) * block.Size
-	want := &node.StartStatus{Bytes: size, Source: source, Pinned: source == node.TraceLearnt}
+	want := &node.StartStatus{Bytes: size, Source: source, Pinned: source != node.TracePredicted}
 	p2ptest.Await(t, "the start-up set", func() bool { return cmp.Equal(want, n.ImageStatus(image).Start) })
 	// Blocks that lie in the frames of those come along.
 	if cached := n.ImageStatus(image).CachedBytes; cached < size || cached > int64(len(large().files[largeGzip])) {

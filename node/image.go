@@ -173,6 +173,7 @@ func (n *Node) Fetch(ctx context.Context, image *Image, prepare func(*Image) boo
 	traces.wait()
 	indexed <- err == nil
 	if err == nil {
+		n.expectTrace(image)
 		n.cfg.Starts.Phase(startOf(image), "fetch layer indexes", began, fetched)
 		n.cfg.Starts.Phase(startOf(image), "wait for the trace", fetched, time.Now())
 		err = n.CheckIndex(image, image.Indexed()) // they may have been read only now

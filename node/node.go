@@ -77,6 +77,8 @@ type Config struct {
 	Starts *waterfall.Recorder
 	// Extend, if set, adds to what the node answers on the socket in its directory.
 	Extend func(mux *http.ServeMux)
+	// BundleReadAhead is PagesReadAhead of [lazyfs.Config].
+	BundleReadAhead int
 	// StartLasts is how long after its first read a start is over; zero means 30 s. ExactReads
 	// is that of [lazyfs.Config]. Both are for nodes that only record.
 	StartLasts time.Duration
@@ -196,7 +198,7 @@ func New(cfg Config) (_ *Node, err error) {
 		source.Link{Name: "upstream", Source: upstream})
 	n.fs, err = lazyfs.New(lazyfs.Config{
 		StateDir: filepath.Join(cfg.Dir, stateName), Source: timed{blocks, n.trafficCounters, &n.delays}, Local: countedDisk{n.disk, n.trafficCounters}, Backend: cfg.Backend,
-		Pages: n.pages, Along: n.along, Free: processors.NewMeter().Free, OnRead: n.traceRecorders.note, Streaming: n.registry.Streaming,
+		Pages: n.pages, PagesReadAhead: cfg.BundleReadAhead, Along: n.along, Free: processors.NewMeter().Free, OnRead: n.traceRecorders.note, Streaming: n.registry.Streaming,
 		OnReadDone: n.noteReadDone, OnMetadata: n.noteMetadata,
 		ReadTimeout: cfg.ReadTimeout, ExactReads: cfg.ExactReads, Logger: cfg.Log, Registerer: cfg.Metrics,
 		Keeper: cfg.Keeper, Reopen: n.reopen,
@@ -253,7 +255,7 @@ func (n *Node) upstream(memory block.Store) block.Source {
 			source.Link{Name: "registry", Source: far})
 	}
 	// What is on the disk is in the page cache as well: the memory cache is for what the disk does not take.
-	kept := source.Fill(n.disk, far, source.FillConfig{Name: "disk", Else: memory, Logger: cfg.Log, Registerer: cfg.Metrics})
+	kept := source.Fill(n.disk, compared{far, n}, source.FillConfig{Name: "disk", Else: memory, Logger: cfg.Log, Registerer: cfg.Metrics})
 	return source.NewSingleFlight(kept, source.SingleFlightConfig{Name: "node", Registerer: cfg.Metrics})
 }
 
@@ -326,7 +328,7 @@ func (n *Node) Idle() <-chan struct{} { return n.idle }
 
 // Status tells what the node is doing.
 func (n *Node) Status() Status {
-	status := Status{Backend: string(n.fs.Backend()), Bytes: SourceBytes{Registry: n.registry.Stats().Bytes}, Mounts: []MountStatus{}, Scrub: n.scrubber.Status()}
+	status := Status{Backend: string(n.fs.Backend()), Bytes: SourceBytes{Registry: n.registry.Stats().Bytes, Bundles: n.bundles.fetched.Load()}, Mounts: []MountStatus{}, Scrub: n.scrubber.Status()}
 	if n.peers != nil {
 		status.PeerID, status.Bytes.Peers = n.peers.ID(), int64(n.peers.Stats().ReceivedBytes())
 	}

@@ -42,32 +42,40 @@ func (n *Node) dropPages(ctx context.Context, k block.Key, right []byte) (stale 
 
 // dropPages is [Node.dropPages] for one mount.
 func (m *Mount) dropPages(k block.Key, right []byte) (stale bool, err error) {
-	var layers []*index.Layer
-	for _, l := range m.layers {
-		layers = append(layers, l.Layer)
-	}
-	merged, err := m.node.mergedTrees.get(m.mount.ID(), layers)
-	if err != nil {
-		return false, err
-	}
-	root, err := os.OpenRoot(m.mount.Root())
-	if err != nil {
-		return false, err
-	}
-	defer root.Close() //nolint:errcheck // only read
-	err = eachFile(merged.Root(), "", func(name string, f *erofs.Node) error {
-		if layers[f.Layer].StreamID() != k.Layer {
+	err = m.eachFile(func(f *erofs.Node, layer block.Digest, drop func([]filePart) (bool, error)) error {
+		if layer != k.Layer {
 			return nil
 		}
 		parts := partsOf(f, k, right)
 		if len(parts) == 0 {
 			return nil
 		}
-		kept, err := dropFilePages(root, name, f.Size, parts)
+		kept, err := drop(parts)
 		stale = stale || kept
 		return err
 	})
 	return stale, err
+}
+
+// eachFile calls visit with all regular files of the mount and their layer streams, until it fails.
+// Drop is [dropFilePages] for the file.
+func (m *Mount) eachFile(visit func(f *erofs.Node, layer block.Digest, drop func(parts []filePart) (stale bool, err error)) error) error {
+	var layers []*index.Layer
+	for _, l := range m.layers {
+		layers = append(layers, l.Layer)
+	}
+	merged, err := m.node.mergedTrees.get(m.mount.ID(), layers)
+	if err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(m.mount.Root())
+	if err != nil {
+		return err
+	}
+	defer root.Close() //nolint:errcheck // only read
+	return eachFile(merged.Root(), "", func(name string, f *erofs.Node) error {
+		return visit(f, layers[f.Layer].StreamID(), func(parts []filePart) (bool, error) { return dropFilePages(root, name, f.Size, parts) })
+	})
 }
 
 // eachFile calls visit with all regular files below a directory until it fails.

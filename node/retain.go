@@ -12,7 +12,7 @@ import (
 )
 
 // Retain drops everything on disk that neither the given images nor mounts need:
-// indexes, metadata, blocks. Traces stay, for the next pull of their images, but pin nothing. Objects that are kept for other reasons are given too.
+// indexes, metadata, blocks. Recorded traces stay, for the next pull of their images, but pin nothing. Objects that are kept for other reasons are given too.
 func (n *Node) Retain(ctx context.Context, images []*Image, objects ...block.Digest) error {
 	n.stopPreparing(func(image *Image) bool {
 		return slices.ContainsFunc(images, func(other *Image) bool { return other.Digest == image.Digest })
@@ -41,6 +41,9 @@ func (n *Node) Retain(ctx context.Context, images []*Image, objects ...block.Dig
 	_, err := n.objects.Sweep(kept)
 	errs := []error{err, n.fs.Sweep(kept), n.retainBundles(kept), n.proofs.retain(kept)}
 	n.startupTraces.retain(kept)
+	for _, image := range images {
+		n.expectTrace(image)
+	}
 	n.disk.DropStalePins() // those of mounts that were given up would be in the way
 	for _, stream := range n.disk.Layers() {
 		if kept(stream) {

@@ -1,17 +1,13 @@
 package node
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"math"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -58,6 +54,9 @@ type startupTrace struct {
 	last    time.Time
 	removed bool // the image is not on this machine
 	pinned  bool
+	// expected says that no start was recorded: the trace is one of the registry, and there is
+	// no file.
+	expected bool
 }
 
 // openStartupTraces reads the traces in a directory. What cannot be read counts as none.
@@ -115,7 +114,7 @@ func (s *startupTraces) setLocked(id, image block.Digest, read startup.Trace, si
 		known = new(startupTrace)
 		s.images[id] = known
 	}
-	known.blocks, known.size, known.last = read.Blocks(), size, last
+	known.blocks, known.size, known.last, known.expected = read.Blocks(), size, last, false
 	if !image.IsZero() {
 		known.hint = traceHint(image)
 		s.hints[known.hint] = id
@@ -163,7 +162,7 @@ func (s *startupTraces) has(manifest block.Digest) bool {
 func (s *startupTraces) of(id, manifest block.Digest) startup.Trace {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	known := s.images[id]
+	known := s.learntLocked(id)
 	if known == nil {
 		id = s.hints[traceHint(manifest)]
 		if known = s.images[id]; known == nil {
@@ -182,12 +181,20 @@ func (s *startupTraces) of(id, manifest block.Digest) startup.Trace {
 	return read
 }
 
+// learntLocked returns what was recorded of an image, nil for nothing.
+func (s *startupTraces) learntLocked(id block.Digest) *startupTrace {
+	if known := s.images[id]; known != nil && !known.expected {
+		return known
+	}
+	return nil
+}
+
 // addTrace adds what a start of an image has read.
 func (s *startupTraces) addTrace(start recordedStart) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var history startup.History
-	if s.images[start.id] != nil {
+	if s.learntLocked(start.id) != nil {
 		content, err := s.contentLocked(start.id)
 		if err == nil {
 			history, err = startup.ParseHistory(content)
@@ -242,7 +249,10 @@ func (s *startupTraces) retain(keep func(image block.Digest) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for id, known := range s.images {
-		known.removed = !keep(id)
+		if known.removed = !keep(id); known.removed && known.expected {
+			s.disk.PinSet(setName(id))
+			delete(s.images, id)
+		}
 	}
 	s.updatePinsLocked()
 }
@@ -259,84 +269,10 @@ func (s *startupTraces) dropLocked(id block.Digest) error {
 	return nil
 }
 
-// orderLocked returns all images, those that are on this machine first, then by their last
-// start.
-func (s *startupTraces) orderLocked() []block.Digest {
-	ids := slices.Collect(maps.Keys(s.images))
-	slices.SortFunc(ids, func(a, b block.Digest) int {
-		x, y := s.images[a], s.images[b]
-		if x.removed != y.removed {
-			if x.removed {
-				return 1
-			}
-			return -1
-		}
-		return cmp.Or(y.last.Compare(x.last), strings.Compare(a.Hex(), b.Hex()))
-	})
-	return ids
-}
-
-// dropSurplusLocked drops the traces that are too many or too long, and returns the images of
-// the others in their order.
-func (s *startupTraces) dropSurplusLocked() []block.Digest {
-	ids, size := s.orderLocked(), int64(0)
-	for i, id := range ids {
-		size += s.images[id].size
-		if i < s.maxTraces && size <= s.maxBytes {
-			continue
-		}
-		for _, id := range ids[i:] {
-			if err := s.dropLocked(id); err != nil {
-				s.log.Warn("a trace too many is kept", "error", err)
-			}
-		}
-		return ids[:i]
-	}
-	return ids
-}
-
-// updatePinsLocked decides which start-up sets are pinned. Blocks that are in several sets are
-// counted for each.
-func (s *startupTraces) updatePinsLocked() {
-	blocks, layers := int64(0), make(map[block.Digest]struct{})
-	for _, id := range s.dropSurplusLocked() {
-		known := s.images[id]
-		size := int64(0)
-		more := make(map[block.Digest]struct{})
-		for _, r := range known.blocks {
-			size += int64(r.Count)
-			if _, ok := layers[r.Layer]; !ok {
-				more[r.Layer] = struct{}{}
-			}
-		}
-		fits := !known.removed && blocks+size <= s.maxBlocks && int64(len(layers)+len(more)) <= s.maxLayers
-		if fits {
-			blocks += size
-			for layer := range more {
-				layers[layer] = struct{}{}
-			}
-		}
-		if fits != known.pinned {
-			known.pinned = fits
-			s.pinLocked(id, known)
-		}
-	}
-}
-
-func (s *startupTraces) pinLocked(id block.Digest, known *startupTrace) {
-	if known.pinned {
-		s.disk.PinSet(setName(id), known.blocks...)
-		return
-	}
-	s.disk.PinSet(setName(id))
-}
-
-func setName(id block.Digest) string { return "start/" + id.Hex() }
-
 // StartStatus tells of the start-up set of an image.
 type StartStatus struct {
-	// Bytes are those of its blocks, MissingBytes those of them that are not in the disk
-	// cache.
+	// Bytes are those of its blocks, MissingBytes those of them that are not in the disk cache,
+	// and of which the bundle of the image has no pages either.
 	Bytes        int64 `json:"bytes"`
 	MissingBytes int64 `json:"missingBytes"`
 	// Pinned says that what is there of it is not evicted.
@@ -346,12 +282,12 @@ type StartStatus struct {
 }
 
 // count counts the bytes of blocks of layer streams, whose lengths are given by stream ID.
-func (s *StartStatus) count(blocks []block.Range, sizes map[block.Digest]int64, disk *cache.Disk) {
+func (s *StartStatus) count(blocks []block.Range, sizes map[block.Digest]int64, held func(block.Key) bool) {
 	for _, r := range blocks {
 		for i := range r.Count {
 			n := int64(block.Length(sizes[r.Layer], r.First+i))
 			s.Bytes += n
-			if !disk.Has(r.Key(i)) {
+			if !held(r.Key(i)) {
 				s.MissingBytes += n
 			}
 		}
@@ -359,16 +295,16 @@ func (s *StartStatus) count(blocks []block.Range, sizes map[block.Digest]int64, 
 }
 
 // status tells of the start-up set of an image whose layer streams have the given lengths, nil
-// if it is not learnt.
-func (s *startupTraces) status(id block.Digest, sizes map[block.Digest]int64) *StartStatus {
+// if it is not learnt. Held says which blocks are there.
+func (s *startupTraces) status(id block.Digest, sizes map[block.Digest]int64, held func(block.Key) bool) *StartStatus {
 	s.mu.Lock()
-	known := s.images[id]
+	known := s.learntLocked(id)
 	if known == nil {
 		s.mu.Unlock()
 		return nil
 	}
 	read, status := known.blocks, &StartStatus{Pinned: known.pinned, Source: TraceLearnt}
 	s.mu.Unlock()
-	status.count(read, sizes, s.disk)
+	status.count(read, sizes, held)
 	return status
 }

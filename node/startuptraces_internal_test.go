@@ -39,7 +39,7 @@ func TestStartShare(t *testing.T) {
 		t.Helper()
 		var got []string
 		for _, name := range []string{"old", "mid", "new", "long", "wide"} {
-			if status := s.status(imageID(name), nil); status != nil && status.Pinned {
+			if status := s.status(imageID(name), nil, disk.Has); status != nil && status.Pinned {
 				got = append(got, name)
 			}
 		}

@@ -15,6 +15,8 @@ type Status struct {
 type SourceBytes struct {
 	// Registry counts what the registry sent of layers, compressed.
 	Registry int64 `json:"registry"`
+	// Bundles counts what registries sent of bundles, compressed.
+	Bundles int64 `json:"bundles"`
 	// Peers counts the blocks and objects that other nodes sent.
 	Peers int64 `json:"peers"`
 }
@@ -51,12 +53,14 @@ type ImageStatus struct {
 	// ProvenLayers of the lazy layers have been read to their end, and their indexes are
 	// true.
 	ProvenLayers int `json:"provenLayers"`
+	// Bundle is nil if the image has none.
+	Bundle *BundleStatus `json:"bundle,omitempty"`
 	// Start tells of the blocks that its start reads, nil as long as they are not known.
 	Start *StartStatus `json:"start,omitempty"`
 }
 
-// StartMissing returns how many bytes of what a start of the image reads are not in the disk
-// cache, and whether it is known what that is.
+// StartMissing returns how many bytes of what a start of the image reads are neither in the
+// disk cache nor in its bundle, and whether it is known what that is.
 func (s ImageStatus) StartMissing() (bytes int64, known bool) {
 	if s.Start == nil {
 		return 0, false
@@ -79,7 +83,7 @@ func (n *Node) ImageStatus(image *Image) ImageStatus {
 			status.ProvenLayers++
 		}
 	}
-	status.Start = n.startStatus(image)
+	status.Start, status.Bundle = n.startStatus(image), n.bundleStatus(image)
 	status.Direct = true
 	for _, m := range n.mounted() {
 		if m.image.Digest == image.Digest {

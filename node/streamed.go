@@ -34,6 +34,7 @@ func (c streamCache) Put(ctx context.Context, k block.Key, data []byte) error {
 	if got := block.Sum(data); got != want {
 		return fmt.Errorf("caching block %s: digest is %s, not %s: %w", k, got.Short(), want.Short(), block.ErrCorrupt)
 	}
+	c.node.compareBundles(ctx, k, data)
 	return c.node.disk.Put(ctx, k, data)
 }
 

@@ -22,10 +22,12 @@ const (
 // SourceStats counts the bytes that each source has delivered since the node started, and
 // the reads that had to wait.
 type SourceStats struct {
-	// Memory, Disk, Peers and Registry count uncompressed bytes of blocks. What the
-	// kernel reads from its own memory, or from files of the cache, is not among them.
+	// Memory, Disk, Peers and Registry count uncompressed bytes of blocks, Bundle those of
+	// pages. What the kernel reads from its own memory, or from files of the cache, is not
+	// among them.
 	Memory   int64 `json:"memory"`
 	Disk     int64 `json:"disk"`
+	Bundle   int64 `json:"bundle"`
 	Peers    int64 `json:"peers"`
 	Registry int64 `json:"registry"`
 	// Stalls is how many reads have waited for more than a tenth of a second, StallTime
@@ -39,6 +41,7 @@ type SourceStats struct {
 func (t *SourceStats) add(other SourceStats) {
 	t.Memory += other.Memory
 	t.Disk += other.Disk
+	t.Bundle += other.Bundle
 	t.Peers += other.Peers
 	t.Registry += other.Registry
 	t.Stalls += other.Stalls

@@ -28,6 +28,7 @@ import (
 
 func newRunCommand() *cobra.Command {
 	opts := &options{}
+	var readAhead int
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Run the agent until interrupted",
@@ -37,10 +38,14 @@ func newRunCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return run(cmd.Context(), cfg, cmd.ErrOrStderr())
+			return run(cmd.Context(), cfg, readAhead, cmd.ErrOrStderr())
 		},
 	}
 	opts.addTo(cmd)
+	// For benchmarks: nobody has to set it.
+	const flag = "bundle-read-ahead"
+	cmd.Flags().IntVar(&readAhead, flag, 0, "readahead window of images with a bundle in `bytes`, a multiple of 4096")
+	cmd.Flag(flag).Hidden = true
 	return cmd
 }
 
@@ -99,7 +104,7 @@ func spared(minFree nodeconfig.Size) int64 { return int64(minFree + minFree/8) }
 // share returns per cent as a part of one.
 func share(percent int) float64 { return float64(percent) / 100 }
 
-func run(ctx context.Context, cfg nodeconfig.Config, stderr io.Writer) error {
+func run(ctx context.Context, cfg nodeconfig.Config, bundleReadAhead int, stderr io.Writer) error {
 	if os.Geteuid() != 0 {
 		return errors.New("mounting needs root")
 	}
@@ -131,7 +136,7 @@ func run(ctx context.Context, cfg nodeconfig.Config, stderr io.Writer) error {
 			CacheFiles: cfg.Cache.Inodes, CacheHighWater: share(cfg.Cache.HighWater), CacheLowWater: share(cfg.Cache.LowWater), CacheMinFree: spared(cfg.Cache.MinFree),
 			ScrubInterval: time.Duration(cfg.Cache.Scrub.Interval),
 			Backend:       lazyfs.Backend(cfg.Mount.Backend), ReadTimeout: time.Duration(cfg.Mount.ReadTimeout),
-			Registry: known.client, Listen: cfg.Peers.Listen, Members: list, Keeper: keeperStore(cfg.Keeper, log), Starts: starts, Log: log, Metrics: metrics,
+			Registry: known.client, Listen: cfg.Peers.Listen, Members: list, Keeper: keeperStore(cfg.Keeper, log), Starts: starts, BundleReadAhead: bundleReadAhead, Log: log, Metrics: metrics,
 		},
 		Mode: agent.Mode(cfg.Snapshotter.Mode), WriteIndexes: cfg.Snapshotter.WriteIndexes,
 		Socket: cfg.Socket, LookupTimeout: time.Duration(cfg.Snapshotter.LookupTimeout),

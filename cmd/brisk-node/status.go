@@ -64,13 +64,13 @@ func printStatus(w io.Writer, status agent.Status) error {
 			fmt.Fprintf(&text, "              %s for %s\n", repo.Source, repo.Repository)
 		}
 	}
-	fmt.Fprintf(&text, "transferred:  %s from registries, compressed; %s from peers, uncompressed\n",
-		units.Size(status.Bytes.Registry), units.Size(status.Bytes.Peers))
+	fmt.Fprintf(&text, "transferred:  %s from registries and %s of bundles, compressed; %s from peers, uncompressed\n",
+		units.Size(status.Bytes.Registry), units.Size(status.Bytes.Bundles), units.Size(status.Bytes.Peers))
 	printScrub(&text, status.Scrub)
 	fmt.Fprintln(&text)
 	table := cli.NewTable(&text)
 	// Of what programs read, so that columns can be added and compared: not as it was transferred.
-	table.Row("IMAGE", "LAZY", "LOCAL", "TRACE", "REGISTRY", "PEERS", "DISK", "MEMORY", "STALLS")
+	table.Row("IMAGE", "LAZY", "LOCAL", "TRACE", "BUNDLE", "REGISTRY", "PEERS", "DISK", "MEMORY", "STALLS")
 	for _, image := range status.Images {
 		table.Row(imageRow(image)...)
 	}
@@ -78,7 +78,7 @@ func printStatus(w io.Writer, status agent.Status) error {
 		return err
 	}
 	if len(status.Images) > 0 {
-		text.WriteString("\nTRACE says how it is known what a start reads: learnt here, or from the registry or peers, or predicted.\nREGISTRY, PEERS, DISK and MEMORY say where content came from, uncompressed.\n")
+		text.WriteString("\nTRACE says how it is known what a start reads: learnt here, or from the registry or peers, or predicted.\nBUNDLE, REGISTRY, PEERS, DISK and MEMORY say where content came from, uncompressed.\n")
 	}
 	_, err := io.WriteString(w, text.String())
 	return err
@@ -96,7 +96,7 @@ func imageRow(image agent.ImageStatus) []string {
 		lazy = "in part: " + image.Reason
 	}
 	if image.ImageStatus == nil {
-		return []string{image.Image, lazy, "-", "-", "-", "-", "-", "-", "-"}
+		return []string{image.Image, lazy, "-", "-", "-", "-", "-", "-", "-", "-"}
 	}
 	local := fmt.Sprintf("%d%%", image.Local())
 	if image.Direct {
@@ -107,11 +107,18 @@ func imageRow(image agent.ImageStatus) []string {
 		trace = string(image.Start.Source)
 	}
 	t := image.Traffic
+	bundle := units.Size(t.Bundle)
+	switch {
+	case image.Bundle == nil:
+		bundle = "-"
+	case image.Bundle.Rejected:
+		bundle += " (rejected: wrong bytes)"
+	}
 	stalls := "0"
 	if t.Stalls > 0 {
 		stalls = fmt.Sprintf("%d (%s in all, %s at most)", t.Stalls, t.StallTime.Round(time.Millisecond), t.LongestStall.Round(time.Millisecond))
 	}
 	return []string{
-		image.Image, lazy, local, trace, units.Size(t.Registry), units.Size(t.Peers), units.Size(t.Disk), units.Size(t.Memory), stalls,
+		image.Image, lazy, local, trace, bundle, units.Size(t.Registry), units.Size(t.Peers), units.Size(t.Disk), units.Size(t.Memory), stalls,
 	}
 }
