@@ -26,6 +26,9 @@ type BuildConfig struct {
 	// Uncompressed says that the blob is the layer stream itself, whatever its first
 	// bytes look like.
 	Uncompressed bool
+	// MaxStream is the longest layer stream in bytes that is read; 0 means [MaxStreamSize]. It bounds what
+	// a blob costs that is made to decompress to very much.
+	MaxStream int64
 	// BlockDigest returns the digest of block i of the layer stream, if the caller has
 	// verified the block against it: it is then not computed again. Nil means that no digest
 	// is known.
@@ -86,7 +89,7 @@ func Build(ctx context.Context, blob io.Reader, cfg BuildConfig) (*Result, error
 		g.Go(func() error { return transfer(br, blobPipe) })
 		g.Go(func() error { return b.decompress(blobPipe, streamPipe) })
 	}
-	parser := &tarParser{in: newStream(streamPipe, cfg.BlockDigest), out: out}
+	parser := &tarParser{in: newStream(streamPipe, cfg), out: out}
 	g.Go(parser.run)
 	if err := g.Wait(); err != nil {
 		return nil, err

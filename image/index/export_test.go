@@ -13,7 +13,7 @@ func Parse(ctx context.Context, stream []byte) error {
 		return err
 	}
 	p := newPipe(ctx)
-	in := newStream(p, nil)
+	in := newStream(p, BuildConfig{})
 	in.onBuffer = func([]byte) error { return nil }
 	done := make(chan error, 1)
 	go func() { done <- transfer(bytes.NewReader(stream), p) }()

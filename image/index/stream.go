@@ -23,6 +23,7 @@ type stream struct {
 	pipeReader
 
 	pos     int64 // offset in the stream of the next byte
+	limit   int64 // bytes
 	diffID  hash.Hash
 	known   func(i uint32) (block.Digest, bool) // as in BuildConfig, may be nil
 	digests []byte
@@ -38,15 +39,18 @@ type tap struct {
 	dst []byte
 }
 
-func newStream(p *pipe, known func(i uint32) (block.Digest, bool)) *stream {
-	s := &stream{diffID: sha256.New(), known: known}
+func newStream(p *pipe, cfg BuildConfig) *stream {
+	s := &stream{limit: MaxStreamSize, diffID: sha256.New(), known: cfg.BlockDigest}
+	if cfg.MaxStream > 0 {
+		s.limit = min(cfg.MaxStream, MaxStreamSize)
+	}
 	s.pipeReader = pipeReader{pipe: p, onBuffer: s.hash}
 	return s
 }
 
 func (s *stream) hash(b []byte) error {
-	if s.size > MaxStreamSize {
-		return fmt.Errorf("layer stream is longer than %d bytes", int64(MaxStreamSize))
+	if s.size > s.limit {
+		return fmt.Errorf("layer stream is longer than %d bytes", s.limit)
 	}
 	if _, err := s.diffID.Write(b); err != nil {
 		return fmt.Errorf("hashing the layer stream: %w", err)

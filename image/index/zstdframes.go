@@ -263,3 +263,32 @@ func (z *zstdReader) endFrame() error {
 }
 
 func (z *zstdReader) close() { z.dec.Close() }
+
+// maxZstdBlock is the most bytes of content that a block of a frame holds.
+const maxZstdBlock = 128 << 10
+
+// skipBlock moves over the next block of the current frame, and before that over the frame's header. It returns io.EOF
+// at the end of the frame.
+func (z *zstdScanner) skipBlock() error {
+	if z.state == scanLast && z.left == 0 {
+		return io.EOF
+	}
+	if err := z.skipRest(); err != nil {
+		return err
+	}
+	if err := z.step(); err != nil {
+		return err
+	}
+	return z.skipRest()
+}
+
+// skipRest moves over what is left of the part of the frame that has begun.
+func (z *zstdScanner) skipRest() error {
+	n, err := z.br.Discard(int(z.left))
+	z.left -= int64(n)
+	z.pos += int64(n)
+	if errors.Is(err, io.EOF) {
+		err = fmt.Errorf("zstd frame ends at byte %d: %w", z.pos, io.ErrUnexpectedEOF)
+	}
+	return err
+}
