@@ -45,8 +45,11 @@ type Image struct {
 	Descriptor v1.Descriptor
 	// Digest is that of the platform manifest.
 	Digest block.Digest
-	// Config is the image configuration.
-	Config *v1.ConfigFile
+	// Config is the image configuration, and ConfigBlob what the manifest says of it.
+	Config     *v1.ConfigFile
+	ConfigBlob v1.Descriptor
+	// Annotations are those of the manifest.
+	Annotations map[string]string
 	// Layers are in the order of the manifest, the lowest first.
 	Layers []Layer
 
@@ -285,7 +288,8 @@ func (c *Client) image(ctx context.Context, ref name.Reference, manifest *remote
 		Descriptor: v1.Descriptor{
 			MediaType: manifest.MediaType, Size: int64(len(manifest.Manifest)), Digest: manifest.Digest, Platform: manifest.Platform,
 		},
-		Digest: digest, Config: config, Layers: layers, artifacts: artifacts,
+		Digest: digest, Config: config, ConfigBlob: parsed.Config, Annotations: parsed.Annotations,
+		Layers: layers, artifacts: artifacts,
 	}, nil
 }
 

@@ -262,7 +262,7 @@ func (s *sender) commit(ctx context.Context, rest []byte, digest block.Digest) e
 		}
 		return s.whole(ctx, digest, &content{size: s.kept, open: func() io.Reader { return io.NewSectionReader(s.file, 0, s.kept) }})
 	}
-	if s.location == nil {
+	if s.sent == 0 {
 		return s.whole(ctx, digest, bytesOf(rest))
 	}
 	if len(rest) > 0 {
@@ -272,8 +272,10 @@ func (s *sender) commit(ctx context.Context, rest []byte, digest block.Digest) e
 	}
 	tried := false
 	return s.again(ctx, func() error {
-		if stored, err := s.stored(ctx, digest, tried); stored || err != nil {
-			return err
+		if tried {
+			if stored, err := s.stored(ctx, digest); stored || err != nil {
+				return err
+			}
 		}
 		tried = true
 		return s.put(ctx, digest, nil)
@@ -284,13 +286,17 @@ func (s *sender) commit(ctx context.Context, rest []byte, digest block.Digest) e
 func (s *sender) whole(ctx context.Context, digest block.Digest, blob *content) error {
 	tried := false
 	return s.again(ctx, func() error {
-		if stored, err := s.stored(ctx, digest, tried); stored || err != nil {
-			return err
+		if tried {
+			if stored, err := s.stored(ctx, digest); stored || err != nil {
+				return err
+			}
+		}
+		if tried || s.location == nil {
+			if err := s.begin(ctx); err != nil && !errors.Is(err, errChunks) {
+				return err
+			}
 		}
 		tried = true
-		if err := s.begin(ctx); err != nil && !errors.Is(err, errChunks) {
-			return err
-		}
 		return s.put(ctx, digest, blob)
 	})
 }
@@ -312,21 +318,22 @@ func (s *sender) put(ctx context.Context, digest block.Digest, rest *content) er
 	return discard(resp.Body)
 }
 
-// stored reports whether a blob is there although the answer to its end was lost, which is
-// possible only if its end was tried.
-func (s *sender) stored(ctx context.Context, digest block.Digest, tried bool) (bool, error) {
-	if !tried {
-		return false, nil
-	}
+// stored reports whether the repository has a blob: also one whose upload has ended although the
+// answer was lost.
+func (s *sender) stored(ctx context.Context, digest block.Digest) (bool, error) {
 	repo := s.session.repo
 	u := &url.URL{Scheme: "https", Host: repo.RegistryStr(), Path: fmt.Sprintf("/v2/%s/blobs/%s", repo.RepositoryStr(), digest)}
 	resp, err := s.ask(ctx, http.MethodHead, u, nil, nil)
 	if err != nil {
 		return false, err
 	}
-	if resp.StatusCode != http.StatusOK {
+	switch {
+	case resp.StatusCode < http.StatusBadRequest: // redirects lead to blobs that are there
+		s.location = nil
+		return true, discard(resp.Body)
+	case resp.StatusCode == http.StatusNotFound:
 		return false, discard(resp.Body)
+	default:
+		return false, errors.Join(checkStatus(resp), resp.Body.Close())
 	}
-	s.location = nil
-	return true, discard(resp.Body)
 }
