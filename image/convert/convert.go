@@ -11,6 +11,7 @@ import (
 
 	"github.com/brisk-project/brisk/image/index"
 	"github.com/brisk-project/brisk/image/registry"
+	"github.com/brisk-project/brisk/image/zframes"
 	"github.com/brisk-project/brisk/internal/block"
 )
 
@@ -24,6 +25,8 @@ const defaultNeighbours = 8
 
 // Config configures [Convert]. The zero value has the defaults.
 type Config struct {
+	// Mode is what is made of the image. Default [ModeIndex].
+	Mode Mode
 	// Parallel is how many layers are read at a time. Each needs about two cores
 	// and 10 MiB. Default GOMAXPROCS.
 	Parallel int
@@ -38,8 +41,12 @@ type Config struct {
 	// Tag is where the accelerated image index goes. Default the tag of the image
 	// with the suffix "_accelerated"; an image named by digest gets none.
 	Tag *name.Tag
-	// Reindex reads every layer, whether it has an index or not.
+	// Reindex reads every layer, whether it has an index or not. In full mode it converts every
+	// layer, whether that was done before or not.
 	Reindex bool
+	// Scratch is where a layer is kept that the registry does not take in chunks, in full mode.
+	// Default the directory of the system for temporary files.
+	Scratch string
 	// Build says how layer indexes are made.
 	Build index.BuildConfig
 	// Progress, if not nil, is told what happens. Its calls do not overlap. It must
@@ -51,6 +58,10 @@ type Config struct {
 
 // Result is what a conversion did.
 type Result struct {
+	// Mode is what was made of the image: [ModeIndex] or [ModeFull]. Reason says why, if the
+	// choice was left to the conversion.
+	Mode      Mode       `json:"mode"`
+	Reason    string     `json:"reason,omitempty"`
 	Platforms []Platform `json:"platforms"`
 	// Layers are the distinct layers of all platforms in the order in which they
 	// first occur.
@@ -66,6 +77,8 @@ type Result struct {
 type Platform struct {
 	Platform string       `json:"platform"`
 	Manifest block.Digest `json:"manifest"`
+	// Full is the manifest of the image in full mode.
+	Full     block.Digest `json:"full,omitzero"`
 	Artifact block.Digest `json:"artifact"`
 	// Pushed is false if the artifact was there already.
 	Pushed bool `json:"pushed"`
@@ -76,7 +89,8 @@ type Platform struct {
 }
 
 // Convert makes and pushes the indexes of the image that ref names, for all its
-// platforms.
+// platforms. In full mode it makes and pushes another image, with the same layer streams in blobs that are
+// faster to read, and its indexes.
 //
 // Errors wrap those of package registry, [ErrMismatch], what index.Build returns
 // for a layer that is not a tar, or the cause of ctx. Indexes pushed before an
@@ -92,6 +106,9 @@ func Convert(ctx context.Context, client *registry.Client, ref name.Reference, c
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	if err := cfg.Mode.check(); err != nil {
+		return nil, fmt.Errorf("converting %s: %w", ref, err)
+	}
 	images, err := client.ResolveAll(ctx, ref)
 	if err != nil {
 		return nil, fmt.Errorf("converting %s: %w", ref, err)
@@ -100,6 +117,7 @@ func Convert(ctx context.Context, client *registry.Client, ref name.Reference, c
 		client: client, ref: ref, cfg: cfg, images: images,
 		reusable: make(map[block.Digest]found),
 		byDigest: make(map[block.Digest]*work),
+		inFull:   make(map[block.Digest]*registry.Artifact),
 		report:   &reporter{progress: cfg.Progress},
 	}
 	if err := c.run(ctx); err != nil {
@@ -118,16 +136,23 @@ type conversion struct {
 
 	reusable  map[block.Digest]found // indexes that are there, by layer
 	artifacts []*registry.Artifact   // those of images, in their order, nil for none
-	works     []*work                // the distinct layers, in the order in which they first occur
-	byDigest  map[block.Digest]*work
-	result    Result
+	// targets are what the artifacts made belong to, in the order of images: those themselves, or
+	// their images in full mode.
+	targets    []*registry.Image
+	inFull     map[block.Digest]*registry.Artifact // of images in full mode that were found, by their digest
+	compressor *zframes.Compressor                 // nil but in full mode
+	works      []*work                             // the distinct layers, in the order in which they first occur
+	byDigest   map[block.Digest]*work
+	result     Result
 }
 
 // work is one distinct layer.
 type work struct {
 	layer registry.Layer
-	done  Layer
-	index registry.IndexBlob
+	// target is what the index describes: the layer itself, or in full mode what was made of it.
+	target registry.Layer
+	done   Layer
+	index  registry.IndexBlob
 	// skipped says why the layer has no index, which is no error for foreign
 	// layers.
 	skipped string
@@ -137,13 +162,12 @@ func (c *conversion) run(ctx context.Context) error {
 	if err := c.collect(); err != nil {
 		return err
 	}
-	if err := c.lookUp(ctx); err != nil {
-		return err
+	for _, step := range []func(context.Context) error{c.chooseMode, c.lookUp, c.indexLayers, c.makeTargets, c.push} {
+		if err := step(ctx); err != nil {
+			return err
+		}
 	}
-	if err := c.indexLayers(ctx); err != nil {
-		return err
-	}
-	return c.push(ctx)
+	return nil
 }
 
 // collect lists the distinct layers.
@@ -157,7 +181,7 @@ func (c *conversion) collect() error {
 				}
 				continue
 			}
-			w := &work{layer: layer}
+			w := &work{layer: layer, target: layer}
 			c.works = append(c.works, w)
 			c.byDigest[layer.Digest] = w
 			c.report.event(Event{Kind: Planned, Layer: layer.Digest, Total: layer.Size})
@@ -181,7 +205,11 @@ func (c *conversion) push(ctx context.Context) error {
 			}
 		}
 		if platform.Skipped == "" {
-			d, pushed, err := c.pushArtifact(ctx, image, c.artifacts[i], indexes)
+			target := c.targets[i]
+			if target != image {
+				platform.Full = target.Digest
+			}
+			d, pushed, err := c.pushArtifact(ctx, target, c.artifacts[i], indexes)
 			if err != nil {
 				return err
 			}
@@ -225,7 +253,7 @@ func (c *conversion) pushTag(ctx context.Context, artifacts []registry.Descripto
 	if err != nil {
 		return err
 	}
-	manifest, err := registry.EncodeAccelerated(c.images, append(artifacts, startups...))
+	manifest, err := registry.EncodeAccelerated(c.targets, append(artifacts, startups...))
 	if err != nil {
 		return err
 	}
@@ -248,7 +276,7 @@ func (c *conversion) startups(ctx context.Context, tag name.Tag) ([]registry.Des
 		}
 	}
 	var kept []registry.Descriptor
-	for _, image := range c.images {
+	for _, image := range c.targets {
 		var newest *registry.Descriptor
 		for _, d := range listed {
 			if d.Subject == image.Digest && (newest == nil || d.Created.After(newest.Created)) {

@@ -3,6 +3,7 @@ package convert_test
 import (
 	"bytes"
 	"errors"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/brisk-project/brisk/image/convert"
+	"github.com/brisk-project/brisk/image/index"
 	"github.com/brisk-project/brisk/image/registry"
 	"github.com/brisk-project/brisk/internal/block"
 	"github.com/brisk-project/brisk/test/registrytest"
@@ -22,6 +24,12 @@ func TestMismatches(t *testing.T) {
 	good := registrytest.Layer{Tar: tarOf(t, 1)}
 	wrong := good
 	wrong.DiffID = "sha256:" + strings.Repeat("ab", 32)
+	truncated := func(l registrytest.Layer) registrytest.Layer {
+		l.Blob = registrytest.Compress(t, l)
+		l.Blob = l.Blob[:len(l.Blob)/2]
+		return l
+	}
+	bomb := registrytest.Tar(t, registrytest.File{Name: "zeros", Data: make([]byte, maxStream+1)})
 	for _, tt := range []struct {
 		name  string
 		layer registrytest.Layer
@@ -35,27 +43,47 @@ func TestMismatches(t *testing.T) {
 		{"not a tar", registrytest.Layer{Tar: bytes.Repeat([]byte("no tar "), 1000)}, nil, nil, "layer sha256:"},
 		{"shorter blob", good, registrytest.Shorten(), registry.ErrInvalid, "bytes"},
 		{"missing blob", good, registrytest.Status(404), block.ErrNotFound, "404"},
+		{"truncated gzip", truncated(good), nil, io.ErrUnexpectedEOF, ""},
+		{"truncated zstd", truncated(registrytest.Layer{Tar: good.Tar, Compression: registrytest.Zstd}), nil, io.ErrUnexpectedEOF, ""},
+		{"truncated tar", registrytest.Layer{Tar: good.Tar[:100_000], Compression: registrytest.None}, nil, io.ErrUnexpectedEOF, ""},
+		{"gzip bomb", registrytest.Layer{Tar: bomb}, nil, nil, "longer than"},
+		{"zstd bomb", registrytest.Layer{Tar: bomb, Compression: registrytest.Zstd}, nil, nil, "longer than"},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
-			r.Push(t, "app:v1", registrytest.Image{Layers: []registrytest.Layer{tt.layer}})
-			digest := block.Sum(registrytest.Compress(t, tt.layer)).String()
-			if tt.fault != nil {
-				r.Inject(registrytest.Rule{Fault: tt.fault, Match: func(req *http.Request) bool {
-					return req.Method == http.MethodGet && strings.HasSuffix(req.URL.Path, digest)
-				}})
-				defer r.ClearFaults()
-			}
-			_, err := convert.Convert(t.Context(), c, r.Ref(t, "app:v1"), convert.Config{})
-			if err == nil || (tt.is != nil && !errors.Is(err, tt.is)) || !strings.Contains(err.Error(), tt.text) ||
-				!strings.Contains(err.Error(), digest) {
-				t.Errorf("error %v, want one that is %q, says %q and names the layer", err, tt.is, tt.text)
-			}
-			if _, err := c.Resolve(t.Context(), r.Ref(t, "app:v1_accelerated"), linux()); !errors.Is(err, block.ErrNotFound) {
-				t.Errorf("a failed conversion left a tag: %v", err)
-			}
-		})
+		for _, mode := range []convert.Mode{convert.ModeIndex, convert.ModeFull} {
+			t.Run(tt.name+"/"+string(mode), func(t *testing.T) {
+				r.Push(t, "app:v1", registrytest.Image{Layers: []registrytest.Layer{tt.layer}})
+				digest := block.Sum(registrytest.Compress(t, tt.layer)).String()
+				if tt.layer.Blob != nil {
+					digest = block.Sum(tt.layer.Blob).String()
+				}
+				if tt.fault != nil {
+					r.Inject(registrytest.Rule{Fault: tt.fault, Match: func(req *http.Request) bool {
+						return req.Method == http.MethodGet && strings.HasSuffix(req.URL.Path, digest)
+					}})
+					defer r.ClearFaults()
+				}
+				r.ResetRequests()
+				cfg := convert.Config{Mode: mode, Build: index.BuildConfig{MaxStream: maxStream}}
+				_, err := convert.Convert(t.Context(), c, r.Ref(t, "app:v1"), cfg)
+				if err == nil || (tt.is != nil && !errors.Is(err, tt.is)) || !strings.Contains(err.Error(), tt.text) ||
+					!strings.Contains(err.Error(), digest) {
+					t.Errorf("error %v, want one that is %q, says %q and names the layer", err, tt.is, tt.text)
+				}
+				for _, req := range r.Requests() {
+					if req.Method == http.MethodPut {
+						t.Errorf("a failed conversion stored %s", req.Path)
+					}
+				}
+				if _, err := c.Resolve(t.Context(), r.Ref(t, "app:v1_accelerated"), linux()); !errors.Is(err, block.ErrNotFound) {
+					t.Errorf("a failed conversion left a tag: %v", err)
+				}
+			})
+		}
 	}
 }
+
+// maxStream is the longest layer stream in these tests.
+const maxStream = 32 << 20
 
 // A layer that is not in the registry because it must not be is a reason to leave
 // its platform out, not the others.

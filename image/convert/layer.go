@@ -25,6 +25,9 @@ type Layer struct {
 	IndexSize int64        `json:"indexSize"`
 	// HeadSize is the length in bytes of what a mount needs of the index, zero for all.
 	HeadSize int64 `json:"headSize,omitempty"`
+	// Full is the blob of the layer in full mode, of FullSize bytes.
+	Full     block.Digest `json:"full,omitzero"`
+	FullSize int64        `json:"fullSize,omitempty"`
 	// Reused is set when the index was there already. What follows is then not
 	// known.
 	Reused     bool          `json:"reused"`
@@ -61,7 +64,11 @@ func (c *conversion) indexLayer(ctx context.Context, w *work) error {
 		return c.reuse(ctx, w, f)
 	}
 	began := time.Now()
-	built, err := c.build(ctx, w)
+	read := c.build
+	if c.compressor != nil {
+		read = c.recompress
+	}
+	built, err := read(ctx, w)
 	if err != nil {
 		if w.layer.Foreign && errors.Is(err, block.ErrNotFound) {
 			w.skipped = fmt.Sprintf("layer %s is not distributable and not in the registry", w.layer.Digest)
@@ -73,11 +80,12 @@ func (c *conversion) indexLayer(ctx context.Context, w *work) error {
 		return err
 	}
 	w.index = registry.IndexBlob{
-		Layer: w.layer.Digest, DiffID: w.layer.DiffID, Digest: block.Sum(built.Encoded), Size: int64(len(built.Encoded)),
+		Layer: w.target.Digest, DiffID: w.layer.DiffID, Digest: block.Sum(built.Encoded), Size: int64(len(built.Encoded)),
 		Head: built.Head,
 	}
 	w.done.IndexSize, w.done.HeadSize, w.done.StreamSize = w.index.Size, w.index.Head.Size, built.StreamSize
 	w.done.Entries, w.done.Frames = built.Entries, built.Frames
+	w.converted()
 	w.done.Elapsed = time.Since(began)
 	c.report.event(Event{Kind: Indexed, Layer: w.layer.Digest, Read: w.layer.Size, Total: w.layer.Size})
 	return nil
@@ -107,14 +115,17 @@ func (c *conversion) build(ctx context.Context, w *work) (built *index.Result, e
 	return built, nil
 }
 
-// reuse takes an index that is there. One of another repository is copied.
+// reuse takes an index that is there. One of another repository is copied, with the blob if that
+// is not in the image.
 func (c *conversion) reuse(ctx context.Context, w *work, f found) error {
+	w.target = f.layer
 	if f.repo.String() != c.ref.Context().String() {
 		if err := c.copyIndex(ctx, w, f); err != nil {
 			return err
 		}
 	}
 	w.index = f.index
+	w.converted()
 	w.done.Reused, w.done.IndexSize, w.done.HeadSize = true, f.index.Size, f.index.Head.Size
 	c.report.event(Event{Kind: Reused, Layer: w.layer.Digest, Total: w.layer.Size})
 	return nil
@@ -129,8 +140,13 @@ func (c *conversion) copyIndex(ctx context.Context, w *work, f found) error {
 	if err != nil {
 		return fmt.Errorf("index %s of %s: %w", f.index.Digest, f.repo, err)
 	}
-	if opened.BlobDigest() != w.layer.Digest || opened.DiffID() != w.layer.DiffID {
+	if opened.BlobDigest() != w.target.Digest || opened.DiffID() != w.layer.DiffID {
 		return fmt.Errorf("index %s of %s: %w: it describes layer %s", f.index.Digest, f.repo, ErrMismatch, opened.BlobDigest())
+	}
+	if w.target.Digest != w.layer.Digest {
+		if err := c.client.CopyBlob(ctx, f.repo, c.ref.Context(), w.target.Digest, w.target.Size); err != nil {
+			return err
+		}
 	}
 	return c.client.PushBlob(ctx, c.ref.Context(), content, registry.LayerMediaType)
 }

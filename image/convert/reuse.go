@@ -15,6 +15,7 @@ import (
 // found is an index that is in a registry already.
 type found struct {
 	index registry.IndexBlob
+	layer registry.Layer // which it describes
 	repo  name.Repository
 }
 
@@ -37,7 +38,12 @@ func (c *conversion) lookUp(ctx context.Context) error {
 			return err
 		}
 		c.artifacts[i] = a
-		c.learn(image.Name.Context(), a)
+		if c.compressor == nil {
+			c.learn(image.Name.Context(), a)
+		}
+	}
+	if c.compressor != nil {
+		return c.lookUpFull(ctx)
 	}
 	if c.cfg.Reindex {
 		clear(c.reusable)
@@ -62,7 +68,7 @@ func (c *conversion) learn(repo name.Repository, a *registry.Artifact) {
 			continue
 		}
 		if _, ok := c.reusable[b.Layer]; !ok {
-			c.reusable[b.Layer] = found{index: b, repo: repo}
+			c.reusable[b.Layer] = found{index: b, layer: w.layer, repo: repo}
 		}
 	}
 }
@@ -79,6 +85,9 @@ func (c *conversion) lookUpTag(ctx context.Context) error {
 }
 
 func (c *conversion) learnTag(ctx context.Context, tag name.Tag) error {
+	if c.compressor != nil {
+		return c.learnFullTag(ctx, tag)
+	}
 	artifacts, err := c.client.ArtifactsUnder(ctx, tag)
 	if err != nil {
 		return err
@@ -94,6 +103,12 @@ func (c *conversion) lookUpKnown(ctx context.Context) error {
 		images, err := c.client.ResolveAll(ctx, ref)
 		if err != nil {
 			return err
+		}
+		if c.compressor != nil {
+			if err := c.learnFullKnown(ctx, ref, images); err != nil {
+				return err
+			}
+			continue
 		}
 		for _, image := range images {
 			a, err := c.client.FindArtifact(ctx, image)
