@@ -19,6 +19,8 @@ import (
 
 type convertOptions struct {
 	*globals
+	mode     string
+	scratch  string
 	known    []string
 	tag      string
 	parallel int
@@ -36,17 +38,23 @@ func newConvertCommand(shared *globals) *cobra.Command {
 			"each platform, and under the tag with the suffix \"_accelerated\", so that a copy of that\n" +
 			"tag includes the index. Layers that already have an index are not read.\n\n" +
 			"Traces that were recorded of the image that the tag named before are kept for the layers\n" +
-			"that both have, with their bundle.",
+			"that both have, with their bundle.\n\n" +
+			"With --mode full, also recompress every layer so that any part of it can be read alone, and\n" +
+			"push the result under the same tag as an image that every container runtime runs. With\n" +
+			"--mode auto, do so if at least a tenth of the image is in zstd layers of one long frame,\n" +
+			"which cannot be read in parts otherwise.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return opts.run(cmd.Context(), cmd.OutOrStdout(), args[0])
 		},
 	}
 	flags := cmd.Flags()
+	flags.StringVar(&opts.mode, "mode", string(convert.ModeIndex), "what to create: index, full or auto")
+	flags.StringVar(&opts.scratch, "scratch", "", "directory for layers that the registry does not accept in chunks, with --mode full (default: directory for temporary files)")
 	flags.StringSliceVar(&opts.known, "base", nil, "reuse the indexes of this image for layers that it shares with IMAGE, such as the base image")
 	flags.StringVar(&opts.tag, "tag", "", "tag for the accelerated image index (default: the tag of IMAGE with the suffix \"_accelerated\")")
 	flags.IntVar(&opts.parallel, "parallel", 0, "number of layers to read in parallel (default: number of cores)")
-	flags.BoolVar(&opts.reindex, "reindex", false, "read every layer, even if it has an index")
+	flags.BoolVar(&opts.reindex, "reindex", false, "read every layer, even if it has an index or was converted before")
 	opts.startup.addTo(flags)
 	cli.AddFormat(cmd, &opts.output)
 	return cmd
@@ -65,8 +73,10 @@ func (o *convertOptions) run(ctx context.Context, out io.Writer, image string) e
 	if err != nil {
 		return err
 	}
-	bars := cli.NewProgress(o.progressTo(), "indexing")
-	cfg := convert.Config{Parallel: o.parallel, Reindex: o.reindex, Logger: o.logger(), Progress: follow(bars)}
+	bars := cli.NewProgress(o.progressTo(), "converting")
+	cfg := convert.Config{
+		Mode: convert.Mode(o.mode), Scratch: o.scratch, Parallel: o.parallel, Reindex: o.reindex, Logger: o.logger(), Progress: follow(bars),
+	}
 	if cfg.Known, cfg.Tag, err = o.references(client); err != nil {
 		return err
 	}
@@ -79,7 +89,7 @@ func (o *convertOptions) run(ctx context.Context, out io.Writer, image string) e
 		return err
 	}
 	converted := conversion{Result: result}
-	if converted.Startup, err = renew(ctx); err != nil {
+	if converted.Startup, err = renew(ctx, result); err != nil {
 		return err
 	}
 	return cli.Print(out, o.output, converted, func(w io.Writer) error {
@@ -128,14 +138,23 @@ func follow(bars *cli.Progress) func(convert.Event) {
 }
 
 func writeConversion(out io.Writer, result *convert.Result) error {
+	if result.Reason != "" {
+		if _, err := fmt.Fprintf(out, "mode %s: %s\n", result.Mode, result.Reason); err != nil {
+			return fmt.Errorf("printing: %w", err)
+		}
+	}
 	table := cli.NewTable(out)
-	table.Row("LAYER", "COMPRESSED", "UNCOMPRESSED", "INDEX", "ENTRIES", "FRAMES", "")
+	table.Row("LAYER", "COMPRESSED", "UNCOMPRESSED", "FULL", "INDEX", "ENTRIES", "FRAMES", "")
 	for _, l := range result.Layers {
 		how := fmt.Sprintf("read in %.1f s", l.Elapsed.Seconds())
 		if l.Reused {
 			how = "had an index"
 		}
-		table.Row(shortDigest(l.Digest.String()), units.Size(l.BlobSize), units.Size(l.StreamSize), units.Size(l.IndexSize),
+		full := "-"
+		if l.FullSize > 0 {
+			full = units.Size(l.FullSize)
+		}
+		table.Row(shortDigest(l.Digest.String()), units.Size(l.BlobSize), units.Size(l.StreamSize), full, units.Size(l.IndexSize),
 			strconv.Itoa(l.Entries), strconv.Itoa(l.Frames), how)
 	}
 	if err := table.Flush(); err != nil {
@@ -143,6 +162,9 @@ func writeConversion(out io.Writer, result *convert.Result) error {
 	}
 	for _, p := range result.Platforms {
 		what := "index " + p.Artifact.String()
+		if !p.Full.IsZero() {
+			what = "image " + p.Full.String() + ", " + what
+		}
 		if p.Skipped != "" {
 			what = "no index: " + p.Skipped
 		}

@@ -39,7 +39,7 @@ func (o *startupOptions) addTo(flags *pflag.FlagSet) {
 // prepare reads what is needed of the time before a conversion. The function that it returns renews
 // the start-up artifacts after the conversion.
 func (o *startupOptions) prepare(ctx context.Context, client *registry.Client, ref name.Reference, tag *name.Tag, log *slog.Logger) (
-	func(ctx context.Context) ([]*artifact.Renewed, error), error,
+	func(ctx context.Context, result *convert.Result) ([]*artifact.Renewed, error), error,
 ) {
 	cfg := artifact.RenewConfig{Bundle: o.bundle, Now: time.Now()}
 	for _, path := range o.traces {
@@ -61,8 +61,15 @@ func (o *startupOptions) prepare(ctx context.Context, client *registry.Client, r
 			return nil, err
 		}
 	}
-	return func(ctx context.Context) ([]*artifact.Renewed, error) {
-		return renewStartups(ctx, client, ref, tag, cfg, log)
+	return func(ctx context.Context, result *convert.Result) ([]*artifact.Renewed, error) {
+		target := ref
+		if result.Mode == convert.ModeFull && result.Tag != "" {
+			var err error
+			if target, err = client.ParseReference(result.Tag); err != nil {
+				return nil, err
+			}
+		}
+		return renewStartups(ctx, client, target, tag, cfg, log)
 	}, nil
 }
 
