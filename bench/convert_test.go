@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -42,6 +43,10 @@ func images(tb testing.TB) map[string]func(context.Context, string) (v1.Image, e
 		"node-modules": func(ctx context.Context, scratch string) (v1.Image, error) {
 			require.Tool(tb, "npm")
 			return mkimage.NodeModules(ctx, scratch)
+		},
+		"python": func(ctx context.Context, scratch string) (v1.Image, error) {
+			require.Tool(tb, "apt-get")
+			return mkimage.PythonLibraries(ctx, scratch)
 		},
 	}
 }
@@ -96,26 +101,27 @@ func push(tb testing.TB, kind string, build func(context.Context, string) (v1.Im
 }
 
 // converted is what a conversion of all layers of an image amounts to, in bytes.
-type converted struct{ stream, stored, indexes, heads int64 }
+type converted struct{ stream, stored, full, indexes, heads int64 }
 
-// convert runs brisk convert. The state of the ended process tells its CPU time.
-func convertImage(tb testing.TB, brisk, ref string) (converted, *os.ProcessState) {
+// convertImage runs brisk convert. The state of the ended process tells its CPU time.
+func convertImage(tb testing.TB, brisk, ref, mode string) (converted, *os.ProcessState) {
 	tb.Helper()
-	cmd := exec.CommandContext(tb.Context(), brisk, "convert", "--reindex", "--output=json", ref)
+	cmd := exec.CommandContext(tb.Context(), brisk, "convert", "--reindex", "--mode", mode, "--output=json", ref)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
 		tb.Fatalf("brisk convert: %v", err)
 	}
 	var result struct {
-		Layers []struct{ StreamSize, BlobSize, IndexSize, HeadSize int64 }
+		Layers []struct{ StreamSize, BlobSize, FullSize, IndexSize, HeadSize int64 }
 	}
 	if err := json.Unmarshal(out, &result); err != nil {
 		tb.Fatalf("reading what brisk convert printed: %v", err)
 	}
 	var c converted
 	for _, l := range result.Layers {
-		c.stream, c.stored, c.indexes, c.heads = c.stream+l.StreamSize, c.stored+l.BlobSize, c.indexes+l.IndexSize, c.heads+l.HeadSize
+		c.stream, c.stored, c.full = c.stream+l.StreamSize, c.stored+l.BlobSize, c.full+l.FullSize
+		c.indexes, c.heads = c.indexes+l.IndexSize, c.heads+l.HeadSize
 	}
 	if c.stream == 0 || c.indexes == 0 {
 		tb.Fatalf("brisk convert tells of no layers: %s", out)
@@ -127,7 +133,7 @@ func TestIndexShare(t *testing.T) {
 	brisk := program(t, "brisk")
 	for kind, build := range images(t) {
 		t.Run(kind, func(t *testing.T) {
-			c, _ := convertImage(t, brisk, push(t, kind, build))
+			c, _ := convertImage(t, brisk, push(t, kind, build), "index")
 			share := float64(c.indexes) / float64(c.stored)
 			heads := float64(c.heads) / float64(c.indexes)
 			t.Logf("%.1f MB, %.1f MB compressed, indexes %.2f MB: %.2f %%, of these heads %.0f %%",
@@ -142,27 +148,58 @@ func TestIndexShare(t *testing.T) {
 	}
 }
 
+// maxFullShare is the most that an image in full mode may take of the gzip image, its indexes included.
+const maxFullShare = 1.0
+
+func TestFullShare(t *testing.T) {
+	brisk := program(t, "brisk")
+	for kind, build := range images(t) {
+		t.Run(kind, func(t *testing.T) {
+			c, state := convertImage(t, brisk, push(t, kind, build), "full")
+			share := float64(c.full+c.indexes) / float64(c.stored)
+			t.Logf("%.1f MB, %.1f MB with gzip, %.1f MB in full mode, indexes %.2f MB: %.1f %%; %.1f s of CPU",
+				float64(c.stream)/1e6, float64(c.stored)/1e6, float64(c.full)/1e6, float64(c.indexes)/1e6, 100*share,
+				(state.UserTime() + state.SystemTime()).Seconds())
+			if c.full == 0 || share > maxFullShare {
+				t.Errorf("full mode takes %.1f %% of the image, want at most %.0f %%", 100*share, 100*maxFullShare)
+			}
+		})
+	}
+}
+
 // BenchmarkConvert reports seconds and CPU seconds of brisk convert for one GB (10^9
-// bytes) of layer streams, its start and the exchange with the registry included.
+// bytes) of layer streams, its start and the exchange with the registry included, its largest resident
+// set, and what it makes as a share of the gzip image.
 // The CPU time of the registry is not in it, but its share of the machine is.
 func BenchmarkConvert(b *testing.B) {
 	brisk := program(b, "brisk")
 	for kind, build := range images(b) {
-		b.Run(kind, func(b *testing.B) {
-			ref := push(b, kind, build)
-			var total converted
-			var cpu float64
-			for b.Loop() {
-				c, state := convertImage(b, brisk, ref)
-				total.stream += c.stream
-				total.stored += c.stored
-				total.indexes += c.indexes
-				cpu += (state.UserTime() + state.SystemTime()).Seconds()
-			}
-			gigabytes := float64(total.stream) / 1e9
-			b.ReportMetric(b.Elapsed().Seconds()/gigabytes, "s/GB")
-			b.ReportMetric(cpu/gigabytes, "cpu-s/GB")
-			b.ReportMetric(100*float64(total.indexes)/float64(total.stored), "%index")
-		})
+		for _, mode := range []string{"index", "full"} {
+			b.Run(kind+"/"+mode, func(b *testing.B) {
+				ref := push(b, kind, build)
+				var total converted
+				var cpu float64
+				var rss int64
+				for b.Loop() {
+					c, state := convertImage(b, brisk, ref, mode)
+					total.stream += c.stream
+					total.stored += c.stored
+					total.full += c.full
+					total.indexes += c.indexes
+					cpu += (state.UserTime() + state.SystemTime()).Seconds()
+					if usage, ok := state.SysUsage().(*syscall.Rusage); ok {
+						rss = max(rss, usage.Maxrss)
+					}
+				}
+				gigabytes := float64(total.stream) / 1e9
+				b.ReportMetric(b.Elapsed().Seconds()/gigabytes, "s/GB")
+				b.ReportMetric(cpu/gigabytes, "cpu-s/GB")
+				b.ReportMetric(float64(rss)/1e3, "MB-RSS")
+				b.ReportMetric(100*float64(total.indexes)/float64(total.stored), "%index")
+				if total.full > 0 {
+					b.ReportMetric(100*float64(total.full+total.indexes)/float64(total.stored), "%gzip")
+				}
+			})
+		}
 	}
 }

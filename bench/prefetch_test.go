@@ -129,7 +129,7 @@ func newMountedStart(b *testing.B) *mountedStart {
 	require.FUSE(b)
 	ref := push(b, "node-app", mkimage.NodeApp)
 	s := &mountedStart{brisk: program(b, "brisk"), dir: filepath.Join(b.TempDir(), "node")}
-	convertImage(b, s.brisk, ref)
+	convertImage(b, s.brisk, ref, "index")
 	s.host, s.path, _ = strings.Cut(ref, "/")
 	m := s.mount(b, link.New(b, s.host, link.Config{}), "--no-fill")
 	m.untilReady(b)

@@ -42,6 +42,8 @@ func startArms() []startArm {
 		{arm: coldstart.Learnt, snapshotter: containerdtest.Snapshotter, repository: "indexed", prepare: (*startBench).convert, learnt: true},
 		{arm: coldstart.Trace, snapshotter: containerdtest.Snapshotter, repository: "traced", prepare: (*startBench).pushTrace},
 		{arm: coldstart.Bundle, snapshotter: containerdtest.Snapshotter, repository: "bundled", prepare: (*startBench).pushBundle},
+		{arm: coldstart.FullMode, snapshotter: containerdtest.Snapshotter, repository: "full", prepare: (*startBench).convertFull},
+		{arm: coldstart.FullTrace, snapshotter: containerdtest.Snapshotter, repository: "fulltraced", prepare: (*startBench).convertFullTraced},
 	}
 }
 
@@ -77,7 +79,20 @@ func (s *startBench) runBrisk(tb testing.TB, args ...string) {
 // convert writes the index of an image.
 func (s *startBench) convert(tb testing.TB, ref string) {
 	tb.Helper()
-	convertImage(tb, s.brisk, ref)
+	convertImage(tb, s.brisk, ref, "index")
+}
+
+// convertFull puts an image in full mode in the place of an image.
+func (s *startBench) convertFull(tb testing.TB, ref string) {
+	tb.Helper()
+	s.runBrisk(tb, "convert", "--mode", "full", "--tag", ref, ref)
+}
+
+// convertFullTraced is convertFull for an image whose trace the registry has.
+func (s *startBench) convertFullTraced(tb testing.TB, ref string) {
+	tb.Helper()
+	s.pushTrace(tb, ref)
+	s.convertFull(tb, ref)
 }
 
 // benchNode is a containerd, with brisk-node if that is its snapshotter.

@@ -7,17 +7,21 @@ type Arm string
 
 // The arms. All that are Brisk's own run with its default mode, but for [Lazy].
 const (
-	Overlayfs Arm = "overlayfs"    // containerd unpacks the image
-	EROFS     Arm = "erofs"        // containerd makes EROFS images of the layers
-	Auto      Arm = "brisk-auto"   // the image has an index; nothing is known of its start
-	Lazy      Arm = "brisk-lazy"   // the same, and only what is read is loaded
-	Learnt    Arm = "brisk-learnt" // the node has started the image before, and has nothing of it left but the trace
-	Trace     Arm = "brisk-trace"  // the registry has a trace
-	Bundle    Arm = "brisk-bundle" // the registry has a bundle
+	Overlayfs Arm = "overlayfs"        // containerd unpacks the image
+	EROFS     Arm = "erofs"            // containerd makes EROFS images of the layers
+	Auto      Arm = "brisk-auto"       // the image has an index; nothing is known of its start
+	Lazy      Arm = "brisk-lazy"       // the same, and only what is read is loaded
+	Learnt    Arm = "brisk-learnt"     // the node has started the image before, and has nothing of it left but the trace
+	Trace     Arm = "brisk-trace"      // the registry has a trace
+	Bundle    Arm = "brisk-bundle"     // the registry has a bundle
+	FullMode  Arm = "brisk-full"       // the image is in full mode; nothing is known of its start
+	FullTrace Arm = "brisk-full-trace" // the image is in full mode, and the registry has a trace
 )
 
 // Arms returns all arms, in the order in which they run in a round.
-func Arms() []Arm { return []Arm{Overlayfs, EROFS, Auto, Lazy, Learnt, Trace, Bundle} }
+func Arms() []Arm {
+	return []Arm{Overlayfs, EROFS, Auto, Lazy, Learnt, Trace, Bundle, FullMode, FullTrace}
+}
 
 // The images.
 const (
@@ -86,6 +90,7 @@ func Everything(n int) Plan {
 		plan[workload] = make(map[string]map[Arm]int)
 		for _, link := range Links() {
 			plan[workload][link.Name] = rounds(n, n, n)
+			plan[workload][link.Name][FullMode], plan[workload][link.Name][FullTrace] = n, n
 		}
 	}
 	return plan
