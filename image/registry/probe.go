@@ -61,5 +61,11 @@ func (c *Client) probe(ctx context.Context, repo name.Repository, digest block.D
 	return errors.Join(err, body.Close())
 }
 
+// servesRanges reports whether a repository is known to serve ranges.
+func (c *Client) servesRanges(repo name.Repository) bool {
+	known, ok := c.ranges.Get(repo.String())
+	return ok && known.err == nil && time.Now().Before(known.until)
+}
+
 // forgetRanges makes CheckRanges look again.
 func (c *Client) forgetRanges(repo name.Repository) { c.ranges.Remove(repo.String()) }

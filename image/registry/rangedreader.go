@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,34 +15,32 @@ import (
 )
 
 const (
-	// blobRequests is how many ranges of a blob are in flight where nobody says otherwise.
-	blobRequests = 4
-	// firstRange is the length of the first ranges, until it is known how fast they come.
-	firstRange = 512 << 10
-	// rangeTime is how long the link takes for a range: long enough to make the round trip
-	// between two requests cheap, and short enough that the beginning of the blob does not
-	// wait for what comes later.
-	rangeTime = 100 * time.Millisecond
+	// blobRequests is how many ranges of a blob are in flight at most where nobody says otherwise:
+	// connections start slowly, and together faster.
+	blobRequests = 8
+	// unknownRequests is how many of them are sent before an answer has shown that ranges are served.
+	unknownRequests = 4
 	// cheapAgain is how many bytes may as well be read once more.
 	cheapAgain = 8 << 20
-	// minRange and maxRange bound the length of a range.
-	minRange = 256 << 10
-	maxRange = 4 << 20
+	// maxUnread bounds the bytes that are in flight or wait to be read.
+	maxUnread = 16 << 20
 )
 
 // RangesConfig says how a blob is read in parallel. The zero value has the defaults.
 type RangesConfig struct {
-	// Requests is the number of ranges in flight; zero means 4.
+	// Requests is the most ranges in flight; zero means 8.
 	Requests int
-	// Size is the length of a range in bytes. Zero means what the link brings in 100 ms, from
+	// Size is the length of a range in bytes. Zero means a part of what is to be in flight, from
 	// 256 KiB to 4 MiB.
 	Size int64
 }
 
 // OpenRanges returns a reader of a whole blob of size bytes like [Client.OpenBlob], which has
-// several requests in flight. It delivers what has arrived in order, while the rest arrives.
-// In memory are at most as many ranges as there are requests. Where ranges are not
-// served, or fail, it goes on with one request for the rest.
+// several requests in flight: as many as it takes for the link to be full, and not many more, since
+// what arrives together delays the beginning of the blob. It delivers what has arrived in order,
+// while the rest arrives. At most 16 MiB are in memory, or as many ranges as there are requests if
+// their length is given. Where ranges are not served, or fail, it goes on with one request for
+// the rest.
 func (c *Client) OpenRanges(ctx context.Context, repo name.Repository, digest block.Digest, size int64, cfg RangesConfig) (io.ReadCloser, error) {
 	if size < 0 {
 		return nil, fmt.Errorf("reading blob %s from %s: %w: %d bytes", digest.Short(), repo, ErrInvalid, size)
@@ -52,7 +51,7 @@ func (c *Client) OpenRanges(ctx context.Context, repo name.Repository, digest bl
 	ranging, cancel := context.WithCancel(ctx)
 	r := &rangedReader{
 		blobReader: blobReader{ctx: ctx, client: c, repo: repo, digest: digest, size: size},
-		cfg:        cfg, cancel: cancel, ranges: make(chan *arrivingRange, cfg.Requests-1),
+		cfg:        cfg, known: c.servesRanges(repo), cancel: cancel, ranges: make(chan *arrivingRange, size/firstRange+1), changed: make(chan struct{}, 1),
 	}
 	r.running.Go(func() { r.request(ranging) })
 	return r, nil
@@ -63,64 +62,105 @@ type rangedReader struct {
 	blobReader
 
 	cfg     RangesConfig
+	known   bool // that ranges are served
 	cancel  context.CancelFunc
 	ranges  chan *arrivingRange // in order; what is in it is in flight or has arrived
+	changed chan struct{}       // holds a token when another range may be asked for
 	current *arrivingRange
 	single  bool // the rest is read with one request
 	running sync.WaitGroup
 
-	mu      sync.Mutex // guards what follows
-	began   time.Time  // when the first answer began
-	arrived int64      // bytes since then
+	mu       sync.Mutex // guards what follows
+	flow     rangeFlow
+	requests int   // in flight
+	inFlight int64 // bytes of them that have not arrived
+	unread   int64 // bytes that are in flight or have not been read
+	free     [][]byte
 }
 
-// request asks for the ranges, the first one alone: its answer shows whether ranges are
-// served, and where from.
+// request asks for the ranges.
 func (r *rangedReader) request(ctx context.Context) {
 	defer close(r.ranges)
 	for off := int64(0); off < r.size; {
-		a := newArrivingRange(off, min(r.length(), r.size-off))
+		a := r.next(off)
+		if a == nil {
+			select {
+			case <-r.changed:
+				continue
+			case <-ctx.Done():
+				return
+			}
+		}
 		select {
 		case r.ranges <- a:
 		case <-ctx.Done():
 			return
 		}
-		answered := make(chan struct{})
-		r.running.Go(func() { r.fetch(ctx, a, answered) })
-		if off == 0 {
-			<-answered
-		}
+		r.running.Go(func() { r.fetch(ctx, a) })
 		off += int64(len(a.data))
 	}
 }
 
-// length returns how long the next range is to be.
-func (r *rangedReader) length() int64 {
-	if r.cfg.Size > 0 {
-		return r.cfg.Size
-	}
+// next returns the range from off on, or nil if enough is in flight.
+func (r *rangedReader) next(off int64) *arrivingRange {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	took := time.Since(r.began)
-	if r.arrived < minRange || took <= 0 {
-		return firstRange
+	n, unread := r.cfg.Size, int64(r.cfg.Requests)*r.cfg.Size
+	if n == 0 {
+		n, unread = r.flow.length(), maxUnread
 	}
-	return max(minRange, min(maxRange, int64(float64(r.arrived)*rangeTime.Seconds()/took.Seconds())))
+	requests := r.cfg.Requests
+	if !r.flow.answered && !r.known {
+		requests = min(requests, unknownRequests)
+	}
+	n = min(n, r.size-off)
+	switch {
+	case r.requests == 0 && r.unread+n <= unread:
+	case r.requests >= requests, r.unread+n > unread, r.cfg.Size == 0 && r.inFlight+n > r.flow.window():
+		return nil
+	}
+	r.requests, r.inFlight, r.unread = r.requests+1, r.inFlight+n, r.unread+n
+	return newArrivingRange(off, r.bufferLocked(n))
 }
 
-// fetch reads one range. It closes answered when the answer has begun or has failed.
-func (r *rangedReader) fetch(ctx context.Context, a *arrivingRange, answered chan<- struct{}) {
-	body, err := r.client.getBlob(ctx, r.repo, r.digest, span{off: a.off, n: int64(len(a.data)), size: r.size})
-	r.mu.Lock()
-	if r.began.IsZero() {
-		r.began = time.Now()
+// bufferLocked returns n bytes, of a range that has been read if possible.
+func (r *rangedReader) bufferLocked(n int64) []byte {
+	for i, b := range r.free {
+		if int64(cap(b)) >= n {
+			r.free = slices.Delete(r.free, i, i+1)
+			return b[:n]
+		}
 	}
-	r.mu.Unlock()
-	close(answered)
+	r.free = nil // they have become too short
+	return make([]byte, n)
+}
+
+// change lets request look.
+func (r *rangedReader) change() {
+	select {
+	case r.changed <- struct{}{}:
+	default:
+	}
+}
+
+// fetch reads one range.
+func (r *rangedReader) fetch(ctx context.Context, a *arrivingRange) {
+	left, sent := int64(len(a.data)), time.Now()
+	defer func() {
+		r.mu.Lock()
+		r.requests, r.inFlight = r.requests-1, r.inFlight-left
+		r.mu.Unlock()
+		r.change()
+	}()
+	body, err := r.client.getBlob(ctx, r.repo, r.digest, span{off: a.off, n: left, size: r.size})
 	if err != nil {
 		a.fail(err)
 		return
 	}
+	r.mu.Lock()
+	r.flow.answer(time.Now(), time.Since(sent))
+	r.mu.Unlock()
+	r.change()
 	defer func() {
 		if err := body.Close(); err != nil {
 			r.client.log.DebugContext(ctx, "closing a blob", "error", err)
@@ -128,9 +168,12 @@ func (r *rangedReader) fetch(ctx context.Context, a *arrivingRange, answered cha
 	}()
 	for {
 		n, err := body.Read(a.free())
+		left -= int64(n)
 		r.mu.Lock()
-		r.arrived += int64(n)
+		r.inFlight -= int64(n)
+		r.flow.add(time.Now(), n)
 		r.mu.Unlock()
+		r.change()
 		if a.add(n) {
 			return
 		}
@@ -162,7 +205,7 @@ func (r *rangedReader) Read(p []byte) (int, error) {
 		case n > 0:
 			return n, nil
 		case err == nil:
-			r.current = nil // it has been read to its end
+			r.recycle() // it has been read to its end
 		default:
 			r.client.log.DebugContext(r.ctx, "reading the rest of a blob with one request", "repository", r.repo.String(), "error", err)
 			r.single = true
@@ -172,6 +215,16 @@ func (r *rangedReader) Read(p []byte) (int, error) {
 		}
 	}
 	return r.blobReader.Read(p)
+}
+
+// recycle gives back the buffer of the range that has been read.
+func (r *rangedReader) recycle() {
+	r.mu.Lock()
+	r.unread -= int64(len(r.current.data))
+	r.free = append(r.free, r.current.data)
+	r.mu.Unlock()
+	r.current = nil
+	r.change()
 }
 
 // drop ends the requests for ranges.
@@ -200,8 +253,8 @@ type arrivingRange struct {
 	err    error
 }
 
-func newArrivingRange(off, n int64) *arrivingRange {
-	a := &arrivingRange{off: off, data: make([]byte, n)}
+func newArrivingRange(off int64, data []byte) *arrivingRange {
+	a := &arrivingRange{off: off, data: data}
 	a.moved = sync.NewCond(&a.mu)
 	return a
 }

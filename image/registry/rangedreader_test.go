@@ -53,7 +53,7 @@ func TestOpenRangesReadsThroughEverything(t *testing.T) {
 					t.Error(err)
 				}
 			}
-			if odd.Fault == nil && (ranged.Load() < 8 || most.Load() < 2 || most.Load() > 4) {
+			if odd.Fault == nil && (ranged.Load() < 8 || most.Load() < 2 || most.Load() > 8) {
 				t.Errorf("%d requests for ranges, %d at a time", ranged.Load(), most.Load())
 			}
 		})
