@@ -5,13 +5,14 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/brisk-project/brisk/internal/block"
 )
 
 // flight is one fetch of the source below. Its fields are guarded by
-// SingleFlight.mu but req, asked, owner and cancel, which do not change.
+// SingleFlight.mu but req, asked, owner and cancel, which do not change, and lent.
 type flight struct {
 	req     block.Request
 	asked   block.Range // the part of req that its owner wants
@@ -21,6 +22,8 @@ type flight struct {
 	next    uint32          // the block after the one that it delivered last,
 	moved   time.Time       // which was then
 	waiters map[*waiter]int // how many blocks of the flight each waits for
+
+	lent atomic.Pointer[loan] // what a SingleFlight below is passing on to this flight
 }
 
 // nearLocked reports whether the flight is about to deliver a block.
@@ -43,18 +46,6 @@ func (sl *slot) nearLocked(s *SingleFlight, k block.Key) bool {
 		}
 	}
 	return false
-}
-
-// buffer is a block that waits to be passed to one or more sinks.
-type buffer struct {
-	data []byte
-	refs int // guarded by SingleFlight.mu
-}
-
-func (b *buffer) releaseLocked(s *SingleFlight) {
-	if b.refs--; b.refs == 0 {
-		s.buffers.Put(b)
-	}
 }
 
 // keeperLocked returns the request that takes what comes along, nil for none.
@@ -292,11 +283,9 @@ func (w *waiter) drain(ctx context.Context, items []queued) error {
 			}
 		}
 		if err == nil {
-			err = w.pass(item.k, item.b.data)
+			err = lend(ctx, item.b, func() error { return w.pass(item.k, item.b.data) })
 		}
-		w.s.mu.Lock()
-		item.b.releaseLocked(w.s)
-		w.s.mu.Unlock()
+		item.b.release()
 	}
 	return err
 }
@@ -313,7 +302,7 @@ func (w *waiter) leave() {
 	}
 	w.pending = nil
 	for _, item := range w.queue {
-		item.b.releaseLocked(w.s)
+		item.b.release()
 	}
 	w.queue, w.again = nil, nil
 	w.gone = true
@@ -327,7 +316,7 @@ func (w *waiter) signal() {
 }
 
 func (w *waiter) pushLocked(k block.Key, b *buffer) {
-	b.refs++
+	b.refs.Add(1)
 	w.queue = append(w.queue, queued{k: k, b: b})
 	w.signal()
 }

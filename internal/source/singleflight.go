@@ -65,12 +65,13 @@ type SingleFlightConfig struct {
 // a time. A request whose block failed in a fetch that it had only joined tries
 // once more, unless the block was not found.
 //
-// Each block is copied once, whatever the number of requests.
+// Each block is copied once, whatever the number of requests, and not at all if it comes from another
+// SingleFlight below.
 type SingleFlight struct {
 	src block.Source
 	cfg SingleFlightConfig
 
-	buffers sync.Pool // of *buffer
+	buffers sync.Pool // of *buffer, free ones
 
 	shared     prometheus.Counter
 	duplicates prometheus.Counter
@@ -95,10 +96,9 @@ func NewSingleFlight(src block.Source, cfg SingleFlightConfig) *SingleFlight {
 	}
 	metrics := promauto.With(cfg.Registerer)
 	return &SingleFlight{
-		src:     src,
-		cfg:     cfg,
-		slots:   make(map[block.Key]*slot),
-		buffers: sync.Pool{New: func() any { return &buffer{data: make([]byte, 0, block.Size)} }},
+		src:   src,
+		cfg:   cfg,
+		slots: make(map[block.Key]*slot),
 		shared: metrics.NewCounter(prometheus.CounterOpts{
 			Name:        "brisk_source_shared_blocks_total",
 			Help:        "Blocks that a request did not fetch because another request was fetching them.",
@@ -166,14 +166,13 @@ func (s *SingleFlight) run(ctx context.Context, f *flight) {
 
 // deliver hands a block out to all that wait for it.
 func (s *SingleFlight) deliver(f *flight, k block.Key, data []byte) {
-	b, ok := s.buffers.Get().(*buffer)
-	if !ok {
-		return // the pool holds nothing else
+	b := f.borrow(data)
+	if b == nil {
+		b = s.copied(data)
 	}
-	b.data = append(b.data[:0], data...)
+	defer b.release()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	b.refs = 1
 	mine := f.req.Contains(k)
 	if f.asked.Contains(k) && f.left > 0 {
 		f.left--
@@ -193,7 +192,6 @@ func (s *SingleFlight) deliver(f *flight, k block.Key, data []byte) {
 			w.pushLocked(k, b)
 		}
 	}
-	b.releaseLocked(s)
 }
 
 // finish fails what f has not delivered and nobody else is fetching.
