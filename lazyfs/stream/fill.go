@@ -2,6 +2,7 @@ package stream
 
 import (
 	"context"
+	"errors"
 	"math"
 	"sync"
 	"sync/atomic"
@@ -145,7 +146,7 @@ func (f *Filler) fill(ctx context.Context) error {
 
 // fillRange fetches a range in as many requests as it takes for reads not to be held up.
 func (f *Filler) fillRange(ctx context.Context, want block.Range) error {
-	for want.Count > 0 {
+	for yielded := 0; want.Count > 0; {
 		n, err := f.reader.starts.acquire(ctx, int(want.Count)*block.Size, func() bool { return f.reader.lacks(want) })
 		if err != nil {
 			return err
@@ -155,15 +156,34 @@ func (f *Filler) fillRange(ctx context.Context, want block.Range) error {
 			return nil
 		}
 		part := block.Range{Layer: want.Layer, First: want.First, Count: uint32(n / block.Size)}
-		err = f.fetch(ctx, block.Request{Range: part, Class: block.ClassFill}, math.MaxInt, func(int) {})
-		f.reader.starts.release(n)
-		if err != nil {
+		err = f.fillPart(ctx, part, yielded >= yieldMost)
+		switch {
+		case errors.Is(err, errYield):
+			yielded++
+			f.reader.starts.rest(ctx)
+			continue
+		case err != nil:
 			return err
 		}
 		f.done.Add(int64(part.Count))
-		want.First, want.Count = part.End(), want.Count-part.Count
+		want.First, want.Count, yielded = part.End(), want.Count-part.Count, 0
 	}
 	return nil
+}
+
+// fillPart fetches what acquire has allowed. The error is [errYield] if a read needs the link, for
+// which a request that stays has no regard.
+func (f *Filler) fillPart(ctx context.Context, part block.Range, stays bool) error {
+	starts := f.reader.starts
+	n := int(part.Count) * block.Size
+	defer starts.release(n)
+	sending, request := starts.send(ctx, n, stays)
+	defer starts.end(request)
+	err := f.fetch(sending, block.Request{Range: part, Class: block.ClassFill}, math.MaxInt, func(n int) { starts.arrived(request, n) })
+	if err != nil && ctx.Err() == nil {
+		return context.Cause(sending)
+	}
+	return err
 }
 
 // Blocks returns how many blocks have been fetched by requests of the fill, and how many the

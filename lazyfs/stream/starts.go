@@ -39,17 +39,24 @@ type start struct {
 	began   time.Time // or when it was mounted
 	waited  time.Time // when a read of it first waited
 	last    time.Time // when a read of it last began or ended
+	ended   time.Time // when the last read of it that waited ended
 	reading int       // reads that wait
 	bytes   int64     // that were read
 	// inside and outside count its latest reads: those of blocks of the trace, and those that
 	// had to wait for others.
 	inside, outside int
+	locality        locality
 	leave           func() // stops what is loaded of the trace
 }
 
 // active reports whether the start goes on.
 func (s *start) active(now time.Time) bool {
 	return s.loading > 0 || !s.over(now) && (s.reading > 0 || now.Sub(s.last) < startQuiet)
+}
+
+// readsAhead reports whether reads wait, or did a moment ago, for what lies together.
+func (s *start) readsAhead(now time.Time) bool {
+	return s.locality.together() && (s.reading > 0 || now.Sub(s.ended) < 2*fillLook)
 }
 
 // over reports whether the start is over for good.
@@ -85,7 +92,9 @@ func (s *start) read(r block.Range, waits bool) bool {
 // is as long as the link carries a frame in the time that a request takes. On slower links the
 // reads need all of it.
 //
-// It works only with processors that are free: a start that computes needs them more.
+// It works only with processors that are free: a start that computes needs them more. But where reads
+// wait that lie together the fill brings what they want next, and reads ahead for them: they use the
+// processors that are not free, and have nothing else to wait for.
 type starts struct {
 	free func() float64 // number of processors; nil if that is not known
 
@@ -93,10 +102,12 @@ type starts struct {
 	link    pace
 	all     map[*start]struct{}
 	filling int // bytes of the fill in flight
+	fills   map[*sent]struct{}
+	waiting int // reads
 }
 
 func newStarts(free func() float64) *starts {
-	return &starts{free: free, all: make(map[*start]struct{})}
+	return &starts{free: free, all: make(map[*start]struct{}), fills: make(map[*sent]struct{})}
 }
 
 // begin adds a start, with the blocks of its trace if that is known. leave is called if the start
@@ -120,6 +131,7 @@ func (s *starts) begin(layers []*Layer, trace []block.Range, leave func()) *star
 	s.ofLocked(now, nil) // forgets those that are over
 	if len(layers) > 0 {
 		s.all[begun] = struct{}{}
+		s.standBackLocked(now)
 	}
 	return begun
 }
@@ -147,6 +159,14 @@ func (s *starts) mounted(of *start) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	of.mounted, of.began, of.last = true, time.Now(), time.Now()
+	s.standBackLocked(time.Now())
+}
+
+// standBackLocked gives up what is in flight of the fill if it may have nothing in flight any more.
+func (s *starts) standBackLocked(now time.Time) {
+	if s.allowanceLocked(now) == 0 {
+		s.yieldLocked()
+	}
 }
 
 // load says that the trace is being loaded until done is called.
@@ -172,6 +192,7 @@ func (s *starts) local(r block.Range, n int) {
 	for _, begun := range s.ofLocked(now, &r.Layer) {
 		begun.last = now
 		begun.bytes += int64(n)
+		begun.locality.add(r, n)
 		begun.read(r, false)
 	}
 }
@@ -181,10 +202,13 @@ func (s *starts) wait(r block.Range, n int) (done func()) {
 	now := time.Now()
 	var left []*start
 	s.mu.Lock()
+	s.waiting++
+	yield := s.yieldSoonLocked()
 	of := s.ofLocked(now, &r.Layer)
 	for _, begun := range of {
 		begun.reading++
 		begun.bytes += int64(n)
+		begun.locality.add(r, n)
 		if begun.last = now; begun.waited.IsZero() {
 			begun.waited = now
 		}
@@ -198,11 +222,16 @@ func (s *starts) wait(r block.Range, n int) (done func()) {
 		begun.leave()
 	}
 	return func() {
+		if yield != nil {
+			yield.Stop()
+		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		s.waiting--
 		for _, begun := range of {
 			begun.reading--
 			begun.last = time.Now()
+			begun.ended = begun.last
 		}
 	}
 }
@@ -214,6 +243,8 @@ func (s *starts) allowanceLocked(now time.Time) int {
 	for begun := range s.all {
 		switch product := s.link.product(); {
 		case !begun.active(now):
+		case begun.trace == nil && begun.readsAhead(now):
+			least = min(least, max(flowGain*product, fillLeast))
 		case begun.trace != nil, begun.mounted && product < fillLeast, s.busy():
 			return 0
 		default:

@@ -52,11 +52,21 @@ func (l *timeline) times(class block.Class) []time.Duration {
 	return slices.Clone(l.sent[class])
 }
 
-// readUntil reads the first 16 MiB of a layer again and again, with pauses.
-func readUntil(t *testing.T, l *stream.Layer, begin time.Time, end, pause time.Duration) {
+// reads are of size bytes each, a step from one to the next, of the first bytes of a layer.
+type reads struct{ size, step, within int64 }
+
+var (
+	scattered = reads{512 << 10, 5<<20 + 512<<10, 140 << 20}
+	small     = reads{4 << 10, 5<<20 + 512<<10, 140 << 20}
+	together  = reads{512 << 10, 512 << 10, 140 << 20}
+	ofTrace   = reads{512 << 10, 512 << 10, 16 << 20}
+)
+
+// readUntil reads again and again, with pauses.
+func readUntil(t *testing.T, l *stream.Layer, begin time.Time, end, pause time.Duration, reads reads) {
 	t.Helper()
-	size := 2 * block.Size
-	for off := int64(0); time.Since(begin) < end; off = (off + int64(size)) % (16 << 20) {
+	size := reads.size
+	for off := int64(0); time.Since(begin) < end; off = (off + reads.step) % reads.within {
 		if buf := make([]byte, size); !l.ReadLocal(buf, off) {
 			if err := l.Fetch(t.Context(), buf, off); err != nil {
 				t.Fatal(err)
@@ -78,19 +88,22 @@ func TestFillComesAfterTheStart(t *testing.T) {
 		free     float64 // processors
 		trace    bool
 		reads    time.Duration // for how long they go on
-		pause    time.Duration // between two reads of 512 KiB
+		pause    time.Duration // between two reads
+		of       reads
 		earliest time.Duration // the fill may begin
 		latest   time.Duration
 	}{
-		"trace":                       {fast, 2, true, 3 * time.Second, 100 * time.Millisecond, 5 * time.Second, 6 * time.Second},
-		"trace, reads without an end": {fast, 2, true, time.Minute, 100 * time.Millisecond, 30 * time.Second, 31 * time.Second},
-		"no trace, fast":              {fast, 2, false, 3 * time.Second, 100 * time.Millisecond, 50 * time.Millisecond, 2 * time.Second},
-		"no trace, fast, busy":        {fast, 0.5, false, 3 * time.Second, 100 * time.Millisecond, 4900 * time.Millisecond, 6 * time.Second},
-		"no trace, slow":              {slow, 2, false, 3 * time.Second, 100 * time.Millisecond, 4900 * time.Millisecond, 6 * time.Second},
-		"nobody reads, and no trace":  {slow, 2, false, 0, 100 * time.Millisecond, 2 * time.Second, 3 * time.Second},
-		"nobody reads, and a trace":   {slow, 2, true, 0, 100 * time.Millisecond, 2 * time.Second, 4 * time.Second},
-		"no trace, slow, without end": {slow, 2, false, time.Minute, 100 * time.Millisecond, 30 * time.Second, 31 * time.Second},
-		"everything is read":          {fast, 0.5, false, time.Minute, 10 * time.Millisecond, 5 * time.Second, 20 * time.Second},
+		"trace":                       {fast, 2, true, 3 * time.Second, 100 * time.Millisecond, ofTrace, 5 * time.Second, 6 * time.Second},
+		"trace, reads without an end": {fast, 2, true, time.Minute, 100 * time.Millisecond, ofTrace, 30 * time.Second, 31 * time.Second},
+		"no trace, fast":              {fast, 2, false, 3 * time.Second, 100 * time.Millisecond, scattered, 50 * time.Millisecond, 2 * time.Second},
+		"no trace, fast, busy":        {fast, 0.5, false, 3 * time.Second, 100 * time.Millisecond, scattered, 4900 * time.Millisecond, 6 * time.Second},
+		"no trace, slow":              {slow, 2, false, 3 * time.Second, 100 * time.Millisecond, scattered, 4900 * time.Millisecond, 6 * time.Second},
+		"nobody reads, and no trace":  {slow, 2, false, 0, 100 * time.Millisecond, scattered, 2 * time.Second, 3 * time.Second},
+		"nobody reads, and a trace":   {slow, 2, true, 0, 100 * time.Millisecond, ofTrace, 2 * time.Second, 4 * time.Second},
+		"no trace, slow, without end": {slow, 2, false, time.Minute, 100 * time.Millisecond, small, 30 * time.Second, 31 * time.Second},
+		"reads together, busy":        {fast, 0.5, false, 3 * time.Second, 100 * time.Millisecond, together, 1500 * time.Millisecond, 3 * time.Second},
+		"reads together, slow":        {slow, 0.5, false, 5 * time.Second, 100 * time.Millisecond, together, 1500 * time.Millisecond, 5 * time.Second},
+		"everything is read":          {fast, 0.5, true, time.Minute, 10 * time.Millisecond, ofTrace, 5 * time.Second, 20 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -106,7 +119,7 @@ func TestFillComesAfterTheStart(t *testing.T) {
 				var wg sync.WaitGroup
 				wg.Go(func() { _ = r.NewFiller([]*stream.Layer{image}, cfg).Run(ctx) }) //nolint:errcheck // it is cancelled
 				if test.reads > 0 {
-					readUntil(t, image, line.begin, test.reads, test.pause)
+					readUntil(t, image, line.begin, test.reads, test.pause, test.of)
 				}
 				<-time.After(5 * time.Second)
 				cancel()
@@ -132,7 +145,7 @@ func TestFillLeavesReadsARoundTrip(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		wg.Go(func() { _ = r.NewFiller([]*stream.Layer{image}, stream.FillConfig{}).Run(ctx) }) //nolint:errcheck // it is cancelled
-		readUntil(t, image, line.begin, 2*time.Second, 20*time.Millisecond)
+		readUntil(t, image, line.begin, 2*time.Second, 20*time.Millisecond, scattered)
 		cancel()
 		wg.Wait()
 		if n := len(line.times(block.ClassFill)); n < 10 || line.most > 6 {
