@@ -75,6 +75,7 @@ type Disk struct {
 	unflushed atomic.Int64  // bytes written since the last commit
 	tick      atomic.Uint64 // counts uses
 	wake      chan struct{} // holds a token when Run has something to do
+	fresh     fresh
 
 	evictMu sync.Mutex // serialises evictions; taken before any other lock
 
@@ -162,6 +163,7 @@ func (d *Disk) Run(ctx context.Context) error {
 			return d.Commit()
 		case <-ticker.C:
 			d.commitOrLog(ctx)
+			d.releaseOld(time.Now())
 			d.evictAhead()
 		case <-remember.C:
 			d.saveRecency()

@@ -44,7 +44,7 @@
 //
 // # Concurrency
 //
-// Everything may be called concurrently. Disk.Run owns the only goroutine: commits
-// and eviction ahead of need. Without it the cache works, but commits only when it
+// Everything may be called concurrently. Disk.Run owns the only goroutine: commits,
+// eviction ahead of need, and giving back the page cache of what was written 30 s ago. Without it the cache works, but commits only when it
 // is closed or told to.
 package cache

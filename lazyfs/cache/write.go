@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
+	"time"
 
 	"github.com/brisk-project/brisk/internal/block"
 )
@@ -47,6 +48,7 @@ func (d *Disk) put(ctx context.Context, k block.Key, data []byte) error {
 	}
 	d.hook("written")
 	d.touch(l, k.Index)
+	d.fresh.add(l, k.Index, time.Now())
 	complete, err := l.publish(k.Index)
 	if err != nil {
 		d.bytes.Add(-size)
