@@ -44,7 +44,6 @@ func resident(t *testing.T, path string) int {
 	}()
 	page := os.Getpagesize()
 	in := make([]byte, (len(mapped)+page-1)/page)
-	//nolint:gosec // mincore takes the addresses of memory that stays
 	if _, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(&mapped[0])), uintptr(len(mapped)), uintptr(unsafe.Pointer(&in[0]))); errno != 0 {
 		t.Fatal(errno)
 	}
