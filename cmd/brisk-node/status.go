@@ -30,7 +30,7 @@ func newStatusCommand() *cobra.Command {
 			}
 			status, err := agent.AskStatus(cmd.Context(), cfg.Directory)
 			if errors.Is(err, node.ErrNoNode) {
-				return fmt.Errorf("%w; start it with \"brisk-node run\", or the service of that name", err)
+				return fmt.Errorf("%w; start it with \"brisk-node run\" or \"systemctl start brisk-node\"", err)
 			}
 			if err != nil {
 				return err

@@ -16,14 +16,14 @@ import (
 
 func newWhyCommand() *cobra.Command {
 	opts := &options{}
-	var format, picture string
+	var format, chart string
 	var all bool
 	cmd := &cobra.Command{
 		Use:   "why [IMAGE]",
-		Short: "Show what the last start of an image waited for",
-		Long: `Show what the last start of an image asked for, where that came from, and what it waited for: pull
-phases, requests to the registry, and reads. IMAGE is a reference as it was pulled, or the digest of a manifest.
-Without it, list the starts that are recorded.`,
+		Short: "Show why the last start of an image was slow",
+		Long: `Show the last start of an image: the phases of its pull, its requests to the registry, its reads,
+where each of them got its data, and how long it waited. IMAGE is the reference that was pulled, or the digest of
+a manifest. Without IMAGE, list the recorded starts.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := opts.load(cmd.Flags())
@@ -42,23 +42,23 @@ Without it, list the starts that are recorded.`,
 			if err != nil {
 				return unreachable(err)
 			}
-			if picture != "" {
-				return waterfall.Draw(picture, &start)
+			if chart != "" {
+				return waterfall.Draw(chart, &start)
 			}
 			return cli.Print(out, format, start, func(w io.Writer) error { return start.WriteText(w, all) })
 		},
 	}
 	opts.addPlacesTo(cmd)
 	cli.AddFormat(cmd, &format)
-	cmd.Flags().BoolVar(&all, "all", false, "print all requests and reads, not only those that took longest")
-	cmd.Flags().StringVar(&picture, "draw", "", "write a picture to this file, which ends with .svg or .html")
+	cmd.Flags().BoolVar(&all, "all", false, "print all requests and reads, not only the slowest")
+	cmd.Flags().StringVar(&chart, "draw", "", "write a chart to this file; the name must end with .svg or .html")
 	return cmd
 }
 
-// unreachable says what to do when no node runs.
+// unreachable adds the command that starts the node to the error that none runs.
 func unreachable(err error) error {
 	if errors.Is(err, node.ErrNoNode) {
-		return fmt.Errorf("%w; start it with \"brisk-node run\", or the service of that name", err)
+		return fmt.Errorf("%w; start it with \"brisk-node run\" or \"systemctl start brisk-node\"", err)
 	}
 	return err
 }
