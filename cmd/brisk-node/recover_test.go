@@ -77,7 +77,7 @@ func (f *fleet) awaitDurable() {
 			if err != nil {
 				return true
 			}
-			// See lazyfs/cache/record.go. No layer has more than 64 blocks.
+			// See lazyfs/cache/presencerecord.go. No layer has more than 64 blocks.
 			size, present := binary.LittleEndian.Uint64(record[44:]), binary.LittleEndian.Uint64(record[52:])
 			return uint32(bits.OnesCount64(present)) != block.Count(int64(size))
 		})

@@ -11,7 +11,7 @@
 //	clean                     exists only between a clean stop and the next start; names
 //	                          the layers that were read back (see check.go)
 //	layers/<stream>/data      the layer stream, sparse: blocks at their offsets
-//	layers/<stream>/presence  which blocks are in data (see record.go)
+//	layers/<stream>/presence  which blocks are in data (see presencerecord.go)
 //	layers/<stream>/pinned    exists while a mount uses data without the cache
 //
 // Keep it on a real filesystem that can punch holes, not on an overlay.
