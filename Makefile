@@ -15,7 +15,7 @@ FIGURES := IndexShare|FullShare|DemoImage|BuildBudget|Scale|Throughput|WarmNodes
 CLUSTERS := /(test/(scheduler|controlplane|integration|chart)|cmd/kubectl-brisk)(/|$$)
 # Packages whose unit tests need no root and are quick.
 UNIT := ./api/... ./control/nodeblocks ./image/gzran ./image/index ./image/registry/credential ./image/startup \
-	./internal/... ./lazyfs/stream ./node/config ./node/host/tomledit ./node/ops ./p2p/policy ./p2p/wire ./scheduler/estimate ./scheduler/index
+	./internal/... ./lazyfs/stream ./node/config ./node/host/tomledit ./node/ops ./p2p/policy ./p2p/wire ./scheduler/estimate ./scheduler/index ./test/docs
 FUZZTIME ?= 60s
 # What packages, archives and images are made for.
 ARCHS ?= amd64 arm64
