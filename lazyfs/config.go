@@ -51,57 +51,57 @@ type Repinner interface {
 
 // Config configures an [FS].
 type Config struct {
-	// StateDir is an absolute path of the directory for metadata images and mount
-	// points. It is made if it does not exist, and must be on a filesystem that
-	// is not itself an overlay.
+	// StateDir is the absolute path of the directory for metadata images and mount
+	// points. It is created if it does not exist, and must not be on an overlay
+	// filesystem.
 	StateDir string
-	// Source delivers blocks that are not local. It must keep what it delivers,
-	// or else read-ahead and fill are in vain.
+	// Source delivers blocks that are not local. It must cache them, otherwise
+	// read-ahead and fill have no effect.
 	Source block.Source
-	// Local reads what the local cache holds; nil if there is none. If it is a
-	// [Pinner], complete layers are mounted as plain files.
+	// Local reads the local cache; nil if there is none. If it is a [Pinner], complete
+	// layers are mounted as plain files.
 	Local stream.Local
 	// Backend is the backend to use; empty means the first that [Probe] finds.
 	Backend Backend
-	// ReadTimeout is how long a reader may wait for its blocks before it gets EIO;
+	// ReadTimeout is the time after which a read that waits for blocks fails with EIO;
 	// zero means 30 s.
 	ReadTimeout time.Duration
-	// Streaming reports whether a layer is on its way from start to end, because it cannot
-	// be read in parts, and gets on: then its readers wait longer. Nil means that none is.
+	// Streaming reports whether a layer is being streamed from start to end, because it
+	// cannot be read in parts, and makes progress. Its readers then wait longer. Nil means
+	// that no layer is.
 	Streaming func(layer block.Digest) bool
-	// ReadAhead is the most bytes fetched ahead of a sequential reader; zero means
-	// 16 MiB, a negative value none.
+	// ReadAhead is the maximum number of bytes fetched ahead of a sequential reader; zero
+	// means 16 MiB, a negative value none.
 	ReadAhead int64
-	// Along returns which blocks come along at no cost when those of a range are fetched, such
-	// as the rest of their frames; nil means that none do.
+	// Along returns the range of all blocks in the frames of a range, which arrive at no
+	// extra cost; nil means the range itself.
 	Along func(block.Range) block.Range
-	// Free returns how many processors this process may take without taking them from others; nil
-	// means that there are always some.
+	// Free returns the number of processors that other processes do not use; nil means that
+	// all are free.
 	Free func() float64
-	// ExactReads makes the kernel read ahead no more than it does for a local filesystem, so
-	// that OnRead shows what programs read. Reads of incomplete layers are slower with it.
+	// ExactReads limits the read-ahead of the kernel to that of a local filesystem, so that
+	// OnRead shows what programs read. It makes reads of incomplete layers slower.
 	ExactReads bool
-	// Keeper keeps mounts that need this process for the next one; nil if there is
-	// nothing that could. Then they end with the process.
+	// Keeper keeps the FUSE connections of mounts for the next process. If it is nil, mounts
+	// that need this process end with it.
 	Keeper keeper.Store
-	// OnRead is called with the bytes of every read that the kernel asks for, in that order;
-	// nil if nobody wants to know. It is not called for layers that are mounted as plain
-	// files. It must not wait.
+	// OnRead, if set, is called with the range of every read of the kernel, in their order.
+	// It is not called for layers that are mounted as plain files. It must not block.
 	OnRead func(layer block.Digest, offset, length int64)
-	// OnReadDone is called when such a read has ended; nil if nobody wants to know. It must not wait.
+	// OnReadDone, if set, is called when such a read has ended. It must not block.
 	OnReadDone func(stream.ReadResult)
-	// OnMetadata is called when the metadata of an image has been built, which began at the given time;
-	// nil if nobody wants to know.
+	// OnMetadata, if set, is called when the rootfs metadata of an image was built, with the
+	// time at which this began.
 	OnMetadata func(image Image, began time.Time)
-	// Reopen opens the layers of a mount that a process before this one has made,
-	// the bottom one first, for Source and Local to know them again. It is called by
-	// Run, for one mount after the other, while programs may wait for the answer: so
-	// it must do with what is on this machine. Name, Target, ID and Note of the mount
-	// may be used. After an error the mount is given up, unless it needs no process.
-	// Nil means that nothing has to be told of layers; then trees are given up.
+	// Reopen opens the layers of a mount of a previous process, the bottom one first, and
+	// registers them with Source and Local. Run calls it for one mount after the other,
+	// while programs may wait for it, so it must not use the network. It may use Name,
+	// Target, ID and Note of the mount. After an error the mount is removed, unless it
+	// needs no process. If it is nil, layers need no registration, and mounts of the
+	// backend [Tree] are removed.
 	Reopen func(ctx context.Context, m *Mount) ([]*index.Layer, error)
-	// Pages returns parts of layers that an image has beside blocks, nil if it has none any
-	// more. It is called while a mount is made or restored, and must not wait.
+	// Pages returns the pages of the bundle of an image, nil if it has none. It is called
+	// while a mount is created or restored, and must not block.
 	Pages func(id block.Digest) stream.Pages
 	// PagesReadAhead is the readahead window in bytes of the layer files of images that have Pages,
 	// a multiple of 4 KiB; zero means 4 KiB: no more than EROFS asks for.
@@ -157,12 +157,11 @@ type Overlay struct {
 type MountConfig struct {
 	// Overlay, if set, makes the mount writable.
 	Overlay *Overlay
-	// NoFill leaves out the background fill: only what is read is fetched, and what is
-	// to be fetched first.
+	// NoFill turns off the background fill: only the trace and what is read are fetched.
 	NoFill bool
 	// Fill configures the background fill.
 	Fill stream.FillConfig
-	// Note is what [Mount.Note] says of the mount, in this process and in those after
-	// it: JSON of at most [MaxNote] bytes, or nil.
+	// Note is returned by [Mount.Note], also in later processes: JSON of at most [MaxNote]
+	// bytes, or nil.
 	Note json.RawMessage
 }

@@ -30,7 +30,7 @@ const (
 	stopTimeout = 2 * time.Second
 )
 
-// ErrStopped says that an FS does not run any more.
+// ErrStopped means that an FS does not run any more.
 var ErrStopped = errors.New("lazyfs has stopped")
 
 // FS mounts images. Create it with [New]; it works while [FS.Run] runs. It is safe

@@ -73,7 +73,7 @@ func (u *undo) run(ctx context.Context, detach bool) error {
 	return nil
 }
 
-// Stats tells how far a mount is.
+// Stats is the progress of a mount.
 type Stats struct {
 	Backend Backend
 	// Direct says that every layer is a plain file of the cache, so that the mount
@@ -313,9 +313,9 @@ func (m *Mount) direct() bool {
 	return m.backend != Tree
 }
 
-// Cold returns the stream IDs of the layers of which the kernel had nothing in memory when
-// the image was mounted, and of which this process sees all reads. Layers that are not there
-// may be read from memory: that no read is seen does not mean that nobody reads them.
+// Cold returns the stream IDs of the layers that were not in the page cache when the image was
+// mounted, so that this process sees all their reads. Programs may read other layers from the page
+// cache: no visible read does not mean that nobody reads them.
 func (m *Mount) Cold() []block.Digest {
 	var ids []block.Digest
 	for _, l := range m.layers {

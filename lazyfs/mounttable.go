@@ -14,7 +14,7 @@ import (
 	"github.com/brisk-project/brisk/lazyfs/kernel"
 )
 
-// ErrNotMounted says that no image is mounted on a directory.
+// ErrNotMounted means that no image is mounted on a directory.
 var ErrNotMounted = errors.New("not a Brisk mount")
 
 // FindState returns the state directory of the FS that has mounted an image on target, an

@@ -28,7 +28,7 @@ func (r *restorer) find(point string) (found kernel.MountInfo, ok bool) {
 func (r *restorer) reopen(ctx context.Context, m *revival) ([]*index.Layer, error) {
 	if r.fs.cfg.Reopen == nil {
 		if m.backend == Tree {
-			return nil, errors.New("nobody knows the layers of a tree")
+			return nil, errors.New("the layers of a tree are unknown")
 		}
 		return nil, nil
 	}

@@ -26,7 +26,7 @@ const (
 	bodyLimit = 4 << 20
 )
 
-// ErrNoNode says that no node runs in a directory.
+// ErrNoNode means that no node runs in a directory.
 var ErrNoNode = errors.New("no brisk process serves")
 
 // Client asks the node whose directory is Dir, over the socket in it.

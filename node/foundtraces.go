@@ -25,7 +25,7 @@ const (
 	maxParsedTraces = 16
 )
 
-// TraceSource says where the trace of an image is from.
+// TraceSource is the source of the trace of an image.
 type TraceSource string
 
 // The sources of traces, that of the best one first: what a node has learnt itself fits what

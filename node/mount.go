@@ -18,7 +18,7 @@ import (
 	"github.com/brisk-project/brisk/lazyfs"
 )
 
-// MountRequest says what to mount where.
+// MountRequest is the request to mount an image.
 type MountRequest struct {
 	// Image is its reference.
 	Image string `json:"image"`
@@ -158,7 +158,7 @@ func (n *Node) mountImage(ctx context.Context, image *Image, layers int, req Mou
 // Target returns where the image is mounted.
 func (m *Mount) Target() string { return m.req.Target }
 
-// Unmount unmounts the image, waiting until nobody uses it or ctx ends.
+// Unmount unmounts the image. It waits until no process uses it, or ctx ends.
 func (m *Mount) Unmount(ctx context.Context) error {
 	if err := m.mount.Unmount(ctx); err != nil {
 		return err
@@ -182,7 +182,7 @@ func (m *Mount) Unmount(ctx context.Context) error {
 	return err
 }
 
-// UnmountAll unmounts everything, waiting until nobody uses it or ctx ends.
+// UnmountAll unmounts all images. It waits until no process uses them, or ctx ends.
 func (n *Node) UnmountAll(ctx context.Context) error {
 	var errs []error
 	for _, m := range n.mounted() {
@@ -250,7 +250,7 @@ func (m *Mount) releaseLayers() error {
 	return errors.Join(errs...)
 }
 
-// Status tells of the mount.
+// Status returns the status of the mount.
 func (m *Mount) Status() MountStatus {
 	stats := m.mount.Stats()
 	status := MountStatus{

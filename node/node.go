@@ -326,7 +326,7 @@ func (n *Node) Ready() <-chan struct{} { return n.fs.Ready() }
 // Idle is closed when the last mount has been unmounted.
 func (n *Node) Idle() <-chan struct{} { return n.idle }
 
-// Status tells what the node is doing.
+// Status returns the status of the node.
 func (n *Node) Status() Status {
 	status := Status{Backend: string(n.fs.Backend()), Bytes: SourceBytes{Registry: n.registry.Stats().Bytes, Bundles: n.bundles.fetched.Load()}, Mounts: []MountStatus{}, Scrub: n.scrubber.Status()}
 	if n.peers != nil {

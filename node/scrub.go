@@ -139,12 +139,12 @@ const (
 	ScrubTrust  = "trust"
 )
 
-// ScrubRequest tells the scrubber what to do.
+// ScrubRequest is a request to the scrubber.
 type ScrubRequest struct {
 	Action string `json:"action"`
 }
 
-// Scrub tells the node's scrubber what to do.
+// Scrub sends an action to the scrubber of the node.
 func (c Client) Scrub(ctx context.Context, action string) error {
 	return c.ask(ctx, http.MethodPost, "/scrub", ScrubRequest{Action: action}, nil)
 }

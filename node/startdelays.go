@@ -9,24 +9,23 @@ import (
 )
 
 const (
-	// delayWindow is how long after it was mounted a start of an image waits for blocks.
+	// delayWindow is the time after a mount in which waiting reads count as delay of the start.
 	delayWindow = 30 * time.Second
-	// keptDelays is how many starts are remembered that are over.
+	// keptDelays is the maximum number of finished starts in memory.
 	keptDelays = 16
-	// openDelays is how many starts are followed at a time. What comes on top is not
-	// measured.
+	// openDelays is the maximum number of concurrent starts. Further ones are not measured.
 	openDelays = 256
 )
 
-// Start is how long a container had to wait for an image that was mounted for it.
+// Start is the time that a container waited for its image.
 type Start struct {
 	Image    string // its reference
 	Manifest block.Digest
-	// Began is when mounting began, Mounting how long it took.
+	// Began is the time at which mounting began, Mounting its duration.
 	Began    time.Time
 	Mounting time.Duration
-	// Waited is for how long at least one read of the image waited for blocks, up to
-	// Finished.
+	// Waited is the total time, up to Finished, in which at least one read of the image
+	// waited for blocks.
 	Waited   time.Duration
 	Finished time.Time
 }
@@ -110,5 +109,5 @@ func (s *delays) ended(now time.Time) []Start {
 	return slices.Clone(s.over)
 }
 
-// Starts returns the newest starts of images that are over, the oldest first.
+// Starts returns the newest finished starts of images, the oldest first.
 func (n *Node) Starts() []Start { return n.delays.ended(time.Now()) }

@@ -2,7 +2,7 @@ package node
 
 import "github.com/brisk-project/brisk/lazyfs/scrub"
 
-// Status is what a node tells of itself.
+// Status is the status of a node.
 type Status struct {
 	Backend string        `json:"backend"`
 	PeerID  string        `json:"peerID,omitempty"`
@@ -21,7 +21,7 @@ type SourceBytes struct {
 	Peers int64 `json:"peers"`
 }
 
-// MountStatus tells of one mounted image.
+// MountStatus is the status of one mounted image.
 type MountStatus struct {
 	Image  string `json:"image"`
 	Digest string `json:"digest"`
@@ -36,7 +36,7 @@ type MountStatus struct {
 	FalseIndex string `json:"falseIndex,omitempty"`
 }
 
-// ImageStatus tells what this machine has of an image that is loaded lazily.
+// ImageStatus is the status of a lazy image on this machine.
 type ImageStatus struct {
 	// Layers is how many layers the image has, LazyLayers how many of them, from the
 	// bottom one on, are loaded lazily.
@@ -68,7 +68,7 @@ func (s ImageStatus) StartMissing() (bytes int64, known bool) {
 	return s.Start.MissingBytes, true
 }
 
-// ImageStatus tells what this machine has of an image. Layers that images share count
+// ImageStatus returns the status of an image on this machine. Layers that images share count
 // for each of them.
 func (n *Node) ImageStatus(image *Image) ImageStatus {
 	lazy := image.Indexed()

@@ -28,24 +28,24 @@ type Config struct {
 	// Listen are the addresses to listen on, such as /ip4/0.0.0.0/tcp/4077; port 0
 	// takes a free one. Required.
 	Listen []string
-	// Members says whom to talk to. Required.
+	// Members are the peers to connect to. Required.
 	Members Members
-	// Layout tells lengths and digests of the blocks that Source reads. A layer
-	// it does not know is not asked for. Required.
+	// Layout has the lengths and digests of the blocks that Source reads. Unknown layers are not
+	// requested. Required.
 	Layout block.Layout
-	// Local is what peers are served from: what the node itself holds, never the
-	// registry or other peers. If it implements [block.Holder], absent blocks are
-	// answered without I/O. Nil serves no blocks.
+	// Local has the blocks that peers may read: those on this node, never those of the
+	// registry or of other peers. If it implements [block.Holder], requests for absent blocks
+	// need no I/O. Nil serves no blocks.
 	Local block.Source
-	// Objects is what peers are served objects from. Nil serves none.
+	// Objects has the objects that peers may read. Nil serves none.
 	Objects Objects
-	// Hints is what peers are served hints from. Nil serves none.
+	// Hints has the hints that peers may read. Nil serves none.
 	Hints Hints
 
-	// Patience is how long a peer may stay silent while a program waits, at the
-	// first attempt; 0 is [policy.DefaultPatience].
+	// Patience is how long a peer may be silent while a program waits, at the
+	// first attempt; 0 means [policy.DefaultPatience].
 	Patience time.Duration
-	// ReadBudget is how long a read waits for peers in all; 0 is
+	// ReadBudget is the maximum time that a read waits for all peers together; 0 means
 	// [policy.DefaultReadBudget].
 	ReadBudget time.Duration
 

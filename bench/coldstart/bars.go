@@ -2,16 +2,16 @@ package coldstart
 
 import "time"
 
-// Bar is what a cell is to reach. A zero field asks for nothing.
+// Bar is the goal of a cell. A zero field is no goal.
 type Bar struct {
-	OfLimit   float64       // at most so many times the limit
-	OrWithin  time.Duration // or, where OfLimit is set, at most so long
-	OfErofs   float64       // at most so much of containerd's EROFS
-	OfOverlay float64       // at most so much of overlayfs
+	OfLimit   float64       // of the time to the limit
+	OrWithin  time.Duration // enough if the ratio to the limit is missed
+	OfErofs   float64       // of the time to that of containerd's EROFS
+	OfOverlay float64       // of the time to that of overlayfs
 }
 
-// bars are the bars of the arms that have a trace from the registry, and of those for
-// which nothing is known.
+// bars returns the bars of the arms with a trace from the registry, and of the arms without
+// a trace.
 func bars(workload, link string) (traced, unknown Bar) {
 	switch workload + "/" + link {
 	case NodeRED + "/gigabit":
@@ -42,8 +42,8 @@ func BarOf(key Key) Bar {
 	}
 }
 
-// bar says whether a cell reaches its bar: met, missed, or - where it has none, or
-// where what it is compared with was not measured.
+// bar returns whether a cell reaches its bar: met, missed, or - if it has no bar or the run did
+// not measure the other side of the ratio.
 func (r *Results) bar(key Key, total time.Duration) string {
 	bar, verdict := BarOf(key), "-"
 	judge := func(ok bool) {

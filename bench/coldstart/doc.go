@@ -1,7 +1,7 @@
-// Package coldstart says what a benchmark of cold starts measures, and makes a table of
-// it: images on links of different rates, started in different ways ([Arm]), beside the
-// limit that no lazy start can go below ([Limit]).
+// Package coldstart defines the cells of the benchmark of cold starts, and prints the table of
+// results: images on links of different rates, started in different ways ([Arm]), compared with
+// a limit ([Limit]).
 //
-// It measures nothing by itself but what a start opens ([WatchOpens]) and whether the
-// machine is quiet ([MeasureQuiet]).
+// It measures only the files that a start opens ([WatchOpens]), and whether the machine is quiet
+// ([MeasureQuiet]).
 package coldstart

@@ -2,21 +2,21 @@ package coldstart
 
 import "time"
 
-// roundTrips is how many a pull and start cannot do without: connection, manifest, index,
-// data.
+// roundTrips is the minimum for a pull and start: connection, manifest, index, data.
 const roundTrips = 4
 
-// Limit is what bounds the cold start of an image from below.
+// Limit is a lower bound for the cold start of an image that loads the files that it opens
+// before it runs.
 type Limit struct {
 	Opens Opens
-	// Warm is how long a start takes under overlayfs with everything in the page cache,
-	// from the start of the program until its first answer.
+	// Warm is the time from the start of the program to its first answer under overlayfs, with
+	// everything in the page cache.
 	Warm time.Duration
 }
 
-// On returns the limit on a link: four round trips, the bytes of the files that the start
-// opens at the rate of the link, and the time that the program takes by itself. A start that
-// loads parts of files, or while the program runs, can be faster.
+// On returns the limit on a link: four round trips, the transfer of the files that the start
+// opens, and the time that the program needs itself. A start that loads only parts of files, or
+// loads while the program runs, can be faster.
 func (l Limit) On(link Link) time.Duration {
 	if l.Warm == 0 {
 		return 0

@@ -1,5 +1,5 @@
-// Command kubectl-brisk tells where images are warm in a cluster, and why a pod went where
-// it did. kubectl runs it as "kubectl brisk".
+// Command kubectl-brisk shows where images are warm in a cluster, and why a pod was placed on its
+// node. kubectl runs it as "kubectl brisk".
 package main
 
 import (

@@ -1,10 +1,10 @@
-// Package members finds the agents of the nodes of a zone, which share blocks: those that
-// say in their NodeBlocks objects where they are reached.
+// Package members finds the agents of a zone, which share blocks. Agents publish their
+// addresses in NodeBlocks objects.
 //
 // The objects are listed, not watched. They change with every image that a node loads, and
 // each change would be sent to each agent: at 5,000 nodes that is 500,000 messages a
-// second. A list comes from the memory of the API server, has metadata only, and is asked
-// for more rarely the longer it is.
+// second. A list comes from the memory of the API server and contains only metadata. The
+// longer it is, the less often it is requested.
 package members
 
 import (
@@ -22,19 +22,18 @@ import (
 )
 
 const (
-	// perMember is how much longer it takes to the next list for each member.
+	// perMember is added to the time until the next list for each member.
 	perMember = 200 * time.Millisecond
 	// defaultLeast and most are the shortest and the longest time between two lists.
 	defaultLeast = 10 * time.Second
 	most         = 2 * time.Minute
 	// requestTimeout bounds a request to the API server.
 	requestTimeout = 20 * time.Second
-	// maxMember bounds what an agent says of where it is reached, in bytes.
+	// maxMember limits the published addresses of an agent, in bytes.
 	maxMember = 2 << 10
 )
 
-// Objects are the metadata of NodeBlocks objects as k8s.io/client-go/metadata reaches
-// them.
+// Objects lists the metadata of NodeBlocks objects. k8s.io/client-go/metadata implements it.
 type Objects interface {
 	List(ctx context.Context, opts metav1.ListOptions) (*metav1.PartialObjectMetadataList, error)
 }
@@ -44,25 +43,25 @@ type Config struct {
 	Objects Objects
 	// Zone returns the zone of the node, and whether it is known.
 	Zone func() (zone string, known bool)
-	// Set is called with all agents of the zone when they have changed, this one
-	// among them, sorted: each as the peer ID, an @, and addresses with commas between
-	// them. What is written there was written by others, and is not checked.
+	// Set is called with all agents of the zone, including this one, when they have
+	// changed. They are sorted; each is a peer ID, an @, and addresses separated by commas.
+	// Other agents wrote these values, and they are not validated.
 	Set func(members []string)
-	// Least is the shortest time between two lists, zero means 10 s. It grows by 0.2 s
-	// for each member, up to 2 min; a fifth is added or taken off.
+	// Least is the minimum time between two lists; zero means 10 s. It grows by 0.2 s
+	// per member, up to 2 min, and varies by a fifth.
 	Least time.Duration
 	// Log may be nil.
 	Log *slog.Logger
 }
 
-// Watcher keeps the members known. It works while Run runs.
+// Watcher lists the members again and again while Run runs.
 type Watcher struct {
 	cfg  Config
 	log  *slog.Logger
 	last []string
 }
 
-// New returns a watcher. It asks nobody yet.
+// New returns a watcher. It sends no request before Run.
 func New(cfg Config) (*Watcher, error) {
 	if cfg.Objects == nil || cfg.Zone == nil || cfg.Set == nil {
 		return nil, errors.New("finding members: Objects, Zone and Set are required")

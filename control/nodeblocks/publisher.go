@@ -31,21 +31,21 @@ const (
 	lastPause  = time.Minute
 )
 
-// State is where a publisher learns what the agent knows. Report is called about once a
-// second, by one goroutine, and is not to take long.
+// State reports the state of the agent. One goroutine calls Report about once a second; it
+// must not block.
 type State interface {
 	Report(ctx context.Context) Report
 }
 
-// Objects are NodeBlocks objects as [github.com/brisk-project/brisk/api/client] reaches
-// them.
+// Objects reads and writes NodeBlocks objects. [github.com/brisk-project/brisk/api/client]
+// implements it.
 type Objects interface {
 	Get(ctx context.Context, name string, opts metav1.GetOptions) (*v1alpha1.NodeBlocks, error)
 	Create(ctx context.Context, object *v1alpha1.NodeBlocks, opts metav1.CreateOptions) (*v1alpha1.NodeBlocks, error)
 	Update(ctx context.Context, object *v1alpha1.NodeBlocks, opts metav1.UpdateOptions) (*v1alpha1.NodeBlocks, error)
 }
 
-// Nodes are the metadata of nodes as k8s.io/client-go/metadata reaches them.
+// Nodes reads and writes the metadata of nodes. k8s.io/client-go/metadata implements it.
 type Nodes interface {
 	Watch(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error)
 	Patch(ctx context.Context, name string, kind types.PatchType, data []byte, opts metav1.PatchOptions, subresources ...string) (*metav1.PartialObjectMetadata, error)
@@ -66,7 +66,7 @@ type Config struct {
 	Metrics prometheus.Registerer
 }
 
-// Publisher publishes what an agent knows. It works while Run runs.
+// Publisher publishes the state of an agent while Run runs.
 type Publisher struct {
 	cfg    Config
 	log    *slog.Logger

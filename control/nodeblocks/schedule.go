@@ -9,36 +9,35 @@ import (
 
 // The defaults of [Rules], and limits that are not configurable.
 const (
-	// defaultInterval is the least time between two writes of a node.
+	// defaultInterval is the minimum time between two writes of a node.
 	defaultInterval = 10 * time.Second
-	// defaultSettle is how long good news waits for more of it: most starts of an image
-	// are over by then, and take one write.
+	// defaultSettle is the delay of good news. Most starts of an image are over by then, so
+	// they need one write.
 	defaultSettle = 5 * time.Second
-	// defaultResend is the longest time between two writes of a node: what is older is
-	// not trusted.
+	// defaultResend is the maximum time between two writes of a node. The scheduler does not
+	// trust older reports.
 	defaultResend = 10 * time.Minute
 
-	// startsWait is how long start-ups wait for another reason to write. They are for
-	// statistics only, and most come with a change of their image.
+	// startsWait is the maximum delay of start-ups. They are only for statistics, and most are
+	// written together with a change of their image.
 	startsWait = 2 * time.Minute
 
-	// minMove and a tenth is how far a size of an image has to move to be news.
+	// minMove is the minimum change of a size of an image that is reported, in bytes. The
+	// change must also be a tenth of the size.
 	minMove = 8 << 20
-	// jitter is how much longer or shorter than set a time is at most, so that agents
-	// that were started together do not write together.
+	// jitter is the maximum deviation of a time from its setting, so that agents that were
+	// started together do not write together.
 	jitter = 0.2
 )
 
-// Rules are the limits of a [WriteSchedule]. The zero value suits a cluster of thousands of
-// nodes.
+// Rules configures a [WriteSchedule]. The zero value suits a cluster of thousands of nodes.
 type Rules struct {
-	// Interval is the least time between two writes; up to a fifth is added. Zero means 10 s.
+	// Interval is the minimum time between two writes, plus up to a fifth. Zero means 10 s.
 	Interval time.Duration
-	// Settle is how long good news, such as newly cached data, waits for more news.
-	// Zero means 5 s.
+	// Settle is the delay of good news, such as newly cached data, so that one write contains
+	// more of it. Zero means 5 s.
 	Settle time.Duration
-	// Resend is the longest time between two writes; up to a fifth is taken off. Zero
-	// means 10 min.
+	// Resend is the maximum time between two writes, minus up to a fifth. Zero means 10 min.
 	Resend time.Duration
 }
 
@@ -128,7 +127,7 @@ func (p *WriteSchedule) Unreported(starts []v1alpha1.StartStatus) []v1alpha1.Sta
 	return untold[max(0, len(untold)-v1alpha1.MaxStarts):]
 }
 
-// Wrote says that a report was written.
+// Wrote updates the schedule after a report was written.
 func (p *WriteSchedule) Wrote(at time.Time, report Report) {
 	p.wrote, p.at, p.sent, p.news = true, at, report, time.Time{}
 	for _, start := range report.Status.Starts {
@@ -149,10 +148,10 @@ func (p *WriteSchedule) stretched(d time.Duration, part float64) time.Duration {
 	return time.Duration(float64(d) * (1 + jitter*part))
 }
 
-// Forget says that what was written is lost: the next report is due at once.
+// Forget makes the next report due immediately, because the written one is lost.
 func (p *WriteSchedule) Forget() { p.wrote = false }
 
-// change says how soon it has to be known that a report is not what was sent.
+// change returns how urgent the difference between a report and the last written one is.
 func (p *WriteSchedule) change(report Report) urgency {
 	most := changeOfNode(p.sent.Status, report.Status)
 	found := 0

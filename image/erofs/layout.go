@@ -6,7 +6,7 @@ import (
 	"math"
 )
 
-// ErrTooLarge says that the rootfs metadata would exceed a limit. The text of the
+// ErrTooLarge means that the rootfs metadata would exceed a limit. The text of the
 // error names it.
 var ErrTooLarge = errors.New("rootfs metadata too large")
 

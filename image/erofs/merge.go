@@ -29,7 +29,7 @@ const (
 	symlinkMode    = 0o777
 )
 
-// ErrInvalid says that containerd would refuse to unpack the layers, or that they
+// ErrInvalid means that containerd would refuse to unpack the layers, or that they
 // exceed a limit. The text of the error names layer, entry and reason.
 var ErrInvalid = errors.New("layers do not make a root filesystem")
 

@@ -2,7 +2,7 @@ package gzran
 
 import "fmt"
 
-// Kind says what stands at the place a [Checkpoint] names.
+// Kind is the kind of data at the position of a [Checkpoint].
 type Kind uint8
 
 // The kinds of checkpoints. The values are fixed: layer indexes store them.

@@ -5,11 +5,11 @@ import (
 	"fmt"
 )
 
-// ErrCorrupt says that the bytes are not the gzip stream they should be. Input
+// ErrCorrupt means that the bytes are not a correct gzip stream. Input
 // that merely ends too early is reported as [io.ErrUnexpectedEOF] instead.
 var ErrCorrupt = errors.New("gzip stream corrupt")
 
-// StreamError says where in a gzip stream decoding stopped and why. Err is
+// StreamError has the position in a gzip stream at which decoding stopped, and the reason. Err is
 // [ErrCorrupt], [io.ErrUnexpectedEOF], or the error of the reader below.
 type StreamError struct {
 	Offset int64  // bytes from the start of the gzip stream

@@ -17,7 +17,7 @@ import (
 	"github.com/brisk-project/brisk/internal/block"
 )
 
-// BuildConfig says how to build a layer index. The zero value is right for most.
+// BuildConfig configures [Build]. The zero value is suitable for most layers.
 type BuildConfig struct {
 	// Spacing is the wanted distance in bytes of the layer stream between two
 	// checkpoints of a gzip blob; 0 means the default of package gzran. Where data

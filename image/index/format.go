@@ -11,7 +11,7 @@ import (
 	"github.com/brisk-project/brisk/internal/block"
 )
 
-// ErrFormat says that bytes are not a layer index this package can read: they
+// ErrFormat means that bytes are not a layer index this package can read: they
 // are damaged, break a limit, or need a newer reader. The text names the
 // section and the reason.
 var ErrFormat = errors.New("invalid layer index")

@@ -12,26 +12,27 @@ import (
 	"github.com/brisk-project/brisk/internal/block"
 )
 
-// ErrFalse says that an index claims what is not true. The text says what.
+// ErrFalse is wrapped by errors about an index that does not describe its layer stream.
 var ErrFalse = errors.New("layer index is false")
 
-// Facts are what is true of a layer stream.
+// Facts are the digests of a layer stream that an index must match.
 type Facts struct {
-	// DiffID is the digest of the stream, zero if Invalid says why it is no layer.
+	// DiffID is the digest of the stream. It is zero if Invalid is set.
 	DiffID block.Digest `json:"diffID,omitzero"`
 	// Entries is the digest of all entries.
 	Entries block.Digest `json:"entries,omitzero"`
-	Invalid string       `json:"invalid,omitempty"`
+	// Invalid is the reason why the stream is not a layer.
+	Invalid string `json:"invalid,omitempty"`
 }
 
-// Truth is a layer index that was made of the stream, with the facts.
+// Truth is a layer index that was built from the stream, with its digests.
 type Truth struct {
 	Facts
 
-	layer *index.Layer // nil if the facts are invalid
+	layer *index.Layer // nil if the stream is invalid
 }
 
-// Prover computes the facts of one layer stream. It is for one goroutine.
+// Prover builds the index of one layer stream again. It is for one goroutine.
 type Prover struct {
 	in     *io.PipeWriter
 	ctx    context.Context //nolint:containedctx // of the goroutine that a Prover is
@@ -60,11 +61,11 @@ func New(ctx context.Context, blockDigest func(i uint32) (block.Digest, bool)) *
 	return p
 }
 
-var errDone = errors.New("the stream has been judged")
+var errDone = errors.New("the stream is complete")
 
 // Write takes the next bytes of the stream.
 func (p *Prover) Write(data []byte) {
-	// An error says that the stream is no layer, which Finish tells.
+	// An error means that the stream is not a layer. Finish returns it.
 	_, _ = p.in.Write(data) //nolint:errcheck // see above
 }
 
@@ -75,8 +76,8 @@ func (p *Prover) Discard() {
 	<-p.built
 }
 
-// Finish says that the stream is at its end, and returns the truth about it. It fails when
-// the context of the Prover has ended.
+// Finish ends the stream and returns its index. It fails if the context of the Prover has
+// ended.
 func (p *Prover) Finish() (Truth, error) {
 	defer p.cancel()
 	_ = p.in.Close() //nolint:errcheck // it returns none
@@ -99,8 +100,8 @@ func (p *Prover) Finish() (Truth, error) {
 	return Truth{Facts: Facts{DiffID: made.result.DiffID, Entries: entries}, layer: layer}, nil
 }
 
-// Check compares an index of the stream with the facts. The error wraps [ErrFalse] if a
-// claim of it is not true; any other error leaves that open.
+// Check compares an index of the stream with the digests. The error wraps [ErrFalse] if they
+// differ. Other errors have no result.
 func (f Facts) Check(claimed *index.Layer) error {
 	if err := f.checkStream(claimed); err != nil {
 		return err
@@ -125,7 +126,7 @@ func (f Facts) checkStream(claimed *index.Layer) error {
 	return nil
 }
 
-// Check is [Facts.Check], and names the first entry that differs.
+// Check is like [Facts.Check], but the error names the first entry that differs.
 func (t Truth) Check(claimed *index.Layer) error {
 	if err := t.checkStream(claimed); err != nil {
 		return err

@@ -10,7 +10,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 )
 
-// ErrNoCredential says that every credential there is for a repository has been
+// ErrNoCredential means that every credential there is for a repository has been
 // refused, or that there is none. It is tested with [errors.Is].
 var ErrNoCredential = errors.New("no credential left to try")
 

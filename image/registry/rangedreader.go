@@ -26,7 +26,7 @@ const (
 	maxUnread = 16 << 20
 )
 
-// RangesConfig says how a blob is read in parallel. The zero value has the defaults.
+// RangesConfig configures the parallel reading of a blob. The zero value has the defaults.
 type RangesConfig struct {
 	// Requests is the most ranges in flight; zero means 8.
 	Requests int

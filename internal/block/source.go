@@ -97,7 +97,7 @@ type Holder interface {
 	Has(k Key) bool
 }
 
-// Layout tells the lengths and digests of the blocks of layer streams. Layer
+// Layout returns the lengths and digests of the blocks of layer streams. Layer
 // indexes implement it; whatever verifies or parses untrusted blocks needs it.
 type Layout interface {
 	// StreamSize returns the length in bytes of a layer stream, and whether the

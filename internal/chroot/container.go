@@ -29,7 +29,7 @@ const InitCommand = "container-init"
 // stopDelay is how long a program may take to end after its context has.
 const stopDelay = 5 * time.Second
 
-// Spec says what to run. It travels to the new namespaces as JSON.
+// Spec is the program to run. It is passed to the new namespaces as JSON.
 type Spec struct {
 	// Root is the directory that becomes the program's root. It must be writable
 	// where mount points for /proc, /dev and /sys are missing.

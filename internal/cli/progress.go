@@ -38,7 +38,7 @@ func (p *Progress) Grow(n int64) {
 	p.bar.ChangeMax64(max(1, p.total))
 }
 
-// Add says that more has been done.
+// Add adds to the completed amount.
 func (p *Progress) Add(n int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -24,7 +24,7 @@ const (
 	headerTimeout = 10 * time.Second
 )
 
-// Config says which registry to run. The zero value is a distribution registry
+// Config configures the registry. The zero value is a distribution registry
 // that keeps its content in memory and sends as fast as it can.
 type Config struct {
 	// Addr is the address to listen on. Default 127.0.0.1 and any free port.

@@ -28,7 +28,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// Layer says what one layer holds.
+// Layer is the content of one layer.
 type Layer struct {
 	Trees     []Tree
 	Dirs      []string          // empty directories

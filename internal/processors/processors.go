@@ -1,5 +1,5 @@
-// Package processors tells how much of the machine's processors this process may take without
-// taking it from others.
+// Package processors measures how much of the machine's processors this process can use without
+// slowing down other processes.
 package processors
 
 import (
@@ -34,8 +34,8 @@ type Reading struct {
 	Own   time.Duration // of Busy, that of this process
 }
 
-// Free returns how many processors were left to this process from an earlier reading on: those on which
-// nothing ran, and those that it has used itself.
+// Free returns the number of processors that other processes have not used since an earlier reading:
+// those that were idle, and those that this process has used itself.
 func (r Reading) Free(since Reading) float64 {
 	took := r.At.Sub(since.At)
 	if took <= 0 || r.Count == 0 {
@@ -102,8 +102,8 @@ type Meter struct {
 // NewMeter returns a meter of this machine.
 func NewMeter() *Meter { return &Meter{read: Read} }
 
-// Free returns how many processors were lately left to this process. Where that cannot be read, all are:
-// nobody is kept from working by a machine that does not tell.
+// Free returns the number of processors that other processes have not used in the last moments. If that
+// cannot be read, all count as free.
 func (m *Meter) Free() float64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -11,13 +11,13 @@ import (
 
 // PriorityConfig configures [NewPriority]. The zero value has the defaults.
 type PriorityConfig struct {
-	// Permits is how many fetches run at a time. Default 24: what is sent ahead of reads is
-	// bounded by who sends it, by the bytes that are worth having in flight. A quarter of the
-	// permits is kept for reads and [block.ClassHead], so that they always find one soon.
+	// Permits is the maximum number of concurrent fetches. Default 24; the prefetch limits its
+	// bytes in flight itself. A quarter of the permits is reserved for reads and
+	// [block.ClassHead], so that they get one soon.
 	Permits int
-	// FillPermits is how many of them may be of [block.ClassFill]. Default 4.
+	// FillPermits is the maximum number of concurrent fetches of [block.ClassFill]. Default 4.
 	FillPermits int
-	// Pause is how long a fill is held up at most after each block it delivers while
+	// Pause is the maximum pause of a fill after each block that it delivers while
 	// reads run. Default 500 ms.
 	Pause time.Duration
 }

@@ -13,19 +13,19 @@ import (
 	"github.com/brisk-project/brisk/internal/block"
 )
 
-// putLogInterval is the least time between two log lines on blocks that could
-// not be stored: a full disk refuses thousands a second.
+// putLogInterval is the minimum time between two log lines about blocks that could
+// not be stored: a full disk refuses thousands per second.
 const putLogInterval = 10 * time.Second
 
 // FillConfig configures [Fill].
 type FillConfig struct {
-	// Name says in logs and metrics which store it is: memory, disk. Required when
+	// Name is the name of the store in logs and metrics: memory, disk. Required if
 	// Registerer is set.
 	Name string
-	// Else, if not nil, gets the blocks that the store does not take, but for those of
-	// background fill, which would only take the place of others.
+	// Else, if not nil, stores the blocks that the store does not accept, except those of
+	// the background fill, which would only displace others.
 	Else block.Store
-	// Logger is called for blocks that could not be stored; nil means none.
+	// Logger logs blocks that could not be stored; nil means none.
 	Logger *slog.Logger
 	// Registerer takes the metrics, nil for none.
 	Registerer prometheus.Registerer
@@ -41,13 +41,13 @@ type filler struct {
 	refused  prometheus.Counter
 }
 
-// Fill returns a source that delivers what store holds and fetches the rest from
+// Fill returns a source that delivers the blocks in store and fetches all others from
 // upstream, whose blocks must be verified. Every block that upstream delivers,
-// asked for or not, is put into the store before it is passed on.
+// requested or not, is stored before it is delivered.
 //
 // A store that fails never fails the fetch: blocks that it cannot read are fetched
-// from upstream, and blocks that it does not take, such as when the disk is full,
-// are passed on all the same.
+// from upstream, and blocks that it does not accept, such as when the disk is full,
+// are delivered nevertheless.
 func Fill(store block.Store, upstream block.Source, cfg FillConfig) block.Source {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)

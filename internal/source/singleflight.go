@@ -19,27 +19,24 @@ type SingleFlightConfig struct {
 	// Timeout is how long a shared fetch may take. Default 30 s.
 	Timeout time.Duration
 	// Patience is how long a request waits for a block that a less urgent request
-	// is fetching before it fetches the block itself. Default 50 ms: longer than an
-	// idle link needs for a block, short beside what a queue behind background fill
-	// takes.
+	// is fetching, before it fetches the block itself. Default 50 ms: longer than an
+	// idle link needs for a block, and short compared with a queue of background fill.
 	Patience time.Duration
-	// Near is how many blocks ahead of the last one delivered a block may be for the
-	// request to go on waiting, as long as blocks come within Patience of each other:
-	// it would have the block hardly sooner, and at the cost of fetching it twice.
-	// Default 16, an extent.
+	// Near is the maximum distance, in blocks, from the last delivered block to the wanted
+	// one for which the request continues to wait while blocks arrive within Patience of
+	// each other. Fetching such a block twice would hardly be faster. Default 16, an extent.
 	Near uint32
-	// Window is how many blocks a request has in flight at most. A longer request
-	// is served window after window, so it never holds more than Window blocks of
-	// memory. Default 64, 16 MiB.
+	// Window is the maximum number of blocks that a request has in flight. A longer
+	// request is served window by window, so it never needs memory for more than Window
+	// blocks. Default 64, 16 MiB.
 	Window uint32
-	// Along returns which blocks come along at no cost when those of a range are
-	// fetched, such as the rest of their frames; the range is among them. They are
-	// fetched as well, so that who asks for one of them meanwhile joins the fetch
-	// instead of starting another for the same frames. The request that started the
-	// fetch returns when it has ended, so that it can keep all of them. More than
-	// Window of them are left out. nil for none.
+	// Along returns the range of all blocks in the frames of a range, which arrive at no
+	// extra cost. They are fetched as well, so that a concurrent request for one of them
+	// joins the fetch instead of starting another one for the same frames. The request that
+	// started the fetch returns when the fetch has ended, so that it can store all of them.
+	// At most Window blocks are added. Nil adds none.
 	Along func(block.Range) block.Range
-	// Name says in metrics what is shared. Required when Registerer is set.
+	// Name is the name in metrics. Required if Registerer is set.
 	Name string
 	// Registerer takes the metrics, nil for none.
 	Registerer prometheus.Registerer

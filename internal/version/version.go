@@ -1,6 +1,6 @@
-// Package version says which build of Brisk a program is: its version, the commit that it
-// was built from and when that was made, the version of Go and the platform. What the Go
-// toolchain recorded is used, unless the build set it with -ldflags.
+// Package version describes the build of a program: the version of Brisk, the commit and its date,
+// the version of Go, and the platform. The values come from -ldflags, or else from the build
+// information of the Go toolchain.
 package version
 
 import (

@@ -17,33 +17,33 @@ import (
 // Verdict is the result of [Disk.Check].
 type Verdict int
 
-// The verdicts.
+// The results.
 const (
 	// Absent: the cache does not have the block.
 	Absent Verdict = iota
-	// Right: the disk has the bytes that the digest demands.
+	// Right: the bytes on disk match the digest.
 	Right
-	// Wrong: it has not. The block has been taken out of the cache.
+	// Wrong: they do not match. The block was removed from the cache.
 	Wrong
-	// Unknown: the layout does not know the digest.
+	// Unknown: the layout has no digest for the block.
 	Unknown
 )
 
-// Corrupt is a block that was found wrong and taken out of the cache.
+// Corrupt is a block with wrong bytes, which was removed from the cache.
 type Corrupt struct {
 	Key block.Key
-	// Rotten says that the block had been verified before a clean stop or in this process,
-	// so that the disk has changed it. Otherwise it may never have been written whole.
+	// Rotten is true if the block was verified before, in this process or before a clean
+	// stop, so the disk has changed it. Otherwise the write of the block may be incomplete.
 	Rotten bool
-	// Mapped says that the file of the layer still has the wrong bytes, because a mount
-	// reads it directly. Otherwise they have been punched out.
+	// Mapped is true if a mount reads the file of the layer directly, so the file still has
+	// the wrong bytes. Otherwise they were punched out.
 	Mapped bool
 }
 
 // directAlign is the alignment that direct I/O needs on every disk in use.
 const directAlign = 4096
 
-// CheckBuffer is what [Disk.Check] reads into. It is used by one caller at a time.
+// CheckBuffer is the buffer of [Disk.Check]. One caller at a time may use it.
 type CheckBuffer struct {
 	data     []byte // of block.Size bytes, aligned
 	buffered bool   // the filesystem knows no direct I/O
@@ -56,10 +56,10 @@ func NewCheckBuffer() *CheckBuffer {
 	return &CheckBuffer{data: raw[skip : skip+block.Size]}
 }
 
-// Check reads a block from the disk, past the page cache, and hashes it. A wrong block,
-// or one that the disk cannot read, is taken out of the cache and reported to
-// [DiskConfig.OnCorrupt]. If the verdict is Right the bytes are returned; they are valid
-// until buf is used again. Check does not count as a use of the block.
+// Check reads a block from the disk, bypassing the page cache, and hashes it. It removes a
+// block that is wrong or unreadable from the cache and reports it to [DiskConfig.OnCorrupt]. If
+// the result is Right, it returns the bytes; they are valid until buf is used again. Check does
+// not count as a use of the block.
 func (d *Disk) Check(k block.Key, buf *CheckBuffer) (Verdict, []byte, error) {
 	l := d.lookup(k.Layer)
 	if l == nil || k.Index >= l.count {

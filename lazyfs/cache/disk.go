@@ -37,9 +37,9 @@ type DiskConfig struct {
 	// MinFree is how many bytes of the filesystem have to be free, whoever takes the
 	// others: below that Run evicts, and nothing more is cached.
 	MinFree int64
-	// Shed, if set, gives up what others keep in the room of the cache (see Disk.Reserve) and
-	// have not used for the time idle, up to about n bytes. It returns how many it has
-	// released.
+	// Shed, if set, deletes data of others that counts towards the size of the cache (see
+	// [Disk.Reserve]) and was not used for the time idle: about n bytes, if there are so many. It
+	// returns the number of released bytes.
 	Shed func(n int64, idle time.Duration) int64
 	// CommitInterval is how long Run lets written blocks wait to be made durable:
 	// what a crash costs at most. Default 2 s.

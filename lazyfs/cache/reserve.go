@@ -76,7 +76,7 @@ func (d *Disk) reserve(n int64) error {
 	return nil
 }
 
-// Reserve makes room for n bytes that somebody keeps beside the blocks, evicting if it has
+// Reserve reserves space for n bytes that are stored beside the blocks, evicting if it has
 // to. They count like blocks until Release. More than half of the cache is refused.
 // [DiskConfig.Shed] may be called meanwhile.
 func (d *Disk) Reserve(n int64) error {

@@ -7,7 +7,7 @@ import (
 	"github.com/brisk-project/brisk/internal/block"
 )
 
-// Usage says how full a cache is.
+// Usage is the usage of a cache.
 type Usage struct {
 	Bytes    int64 // of all blocks, and of what is kept beside them
 	MaxBytes int64 // the bound, 0 for none
@@ -15,7 +15,7 @@ type Usage struct {
 	MaxFiles int64 // the bound of their inodes, [LayerFiles] each, 0 for none
 }
 
-// LayerUsage says how much of one layer a cache holds.
+// LayerUsage is the usage of a cache by one layer.
 type LayerUsage struct {
 	Cached uint32 // blocks in the cache
 	Blocks uint32 // blocks of the layer stream

@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	// DefaultPatience is how long readers wait for a worker unless told otherwise.
+	// DefaultPatience is the default time that readers wait for a worker.
 	DefaultPatience = time.Minute
 	// DefaultMaxSessions is how many connections are kept unless told otherwise.
 	DefaultMaxSessions = 1024
@@ -30,8 +30,8 @@ type Config struct {
 	// Socket is the absolute path of the socket, of at most 107 bytes. A file with
 	// the suffix ".lock" beside it keeps two keepers apart.
 	Socket string
-	// Patience is how long readers of a connection that no worker serves wait
-	// before they get EIO. Zero means [DefaultPatience].
+	// Patience is how long readers of a connection without a worker wait before they
+	// get EIO. Zero means [DefaultPatience].
 	Patience time.Duration
 	// MaxSessions bounds the connections kept. Zero means [DefaultMaxSessions].
 	MaxSessions int

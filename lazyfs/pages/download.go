@@ -9,16 +9,16 @@ import (
 )
 
 const (
-	// fetchBytes is what a fetch of blocks brings, as a rule: a gzip frame of an index.
+	// fetchBytes is the usual size of a fetch of blocks: a gzip frame of an index.
 	fetchBytes = 1200 << 10
-	// firstPatience is how long a read waits while nothing has arrived, so that it is not
-	// known how long a fetch of its own would take.
-	firstPatience = time.Second
-	// slack is by how much a frame may be late.
+	// firstWait is how long a read waits before the first frame has arrived: until then, the
+	// time of a fetch is unknown.
+	firstWait = time.Second
+	// slack is how late a frame may be.
 	slack = 100 * time.Millisecond
 )
 
-// arrival measures how frames arrive. The zero value is one that does not run.
+// arrival measures the rate at which frames arrive. The zero value is not running.
 type arrival struct {
 	loads   int
 	began   time.Time
@@ -40,8 +40,8 @@ func (a *arrival) add(stored int64, now time.Time) {
 	a.arrived += stored
 }
 
-// Load says that frames are on their way, until the returned function is called. What they
-// bring of a read is then waited for, if that is the shortest way.
+// Load marks a download of frames as running until the returned function is called. Meanwhile
+// reads wait for its frames if that is the fastest way to get their data.
 func (s *Set) Load() (end func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -59,15 +59,15 @@ func (s *Set) Load() (end func()) {
 	}
 }
 
-// Await implements [stream.Pages]. Frames arrive in order, so what lies before a frame has to
-// arrive first: at the rate of this load so far, that and the frame take
+// Await implements [stream.Pages]. Frames arrive in order, so all bytes before a frame must
+// arrive first. At the rate of this download so far, this takes
 //
 //	(bytes that are missing up to the end of the frame) / rate.
 //
-// A fetch takes own, if that has been measured, or else what the first frame took and the
-// time for two megabytes at that rate, since it shares the link with the load. The read
-// waits as long as the former is not more than the latter, and never more than twice as
-// long as it should have taken.
+// A fetch takes own, if that was measured. Otherwise it takes as long as the first frame, plus
+// the time for two megabytes at that rate, because it shares the link with the download. The
+// read waits while the download is not slower than a fetch, and never more than twice as long
+// as expected.
 func (s *Set) Await(ctx context.Context, layer block.Digest, off int64, own time.Duration) bool {
 	position, _ := s.table.find(layer, off, 1)
 	if position < 0 {
@@ -121,7 +121,7 @@ func (s *Set) patienceLocked(own time.Duration) time.Duration {
 	case own > 0:
 		return own
 	case s.arrival.arrived == 0:
-		return firstPatience
+		return firstWait
 	default:
 		return s.arrival.first + s.arrival.time(2*fetchBytes)
 	}

@@ -21,7 +21,7 @@ type Frame struct {
 	Digest block.Digest // SHA-256 of its content
 }
 
-// Layout says what a set holds. The content is the spans, one after the other; no byte is in
+// Layout describes the content of a set. The content is the spans, one after the other; no byte is in
 // two of them.
 type Layout struct {
 	Spans     []Span

@@ -31,7 +31,7 @@ const (
 	saveInterval = time.Minute
 )
 
-// Layer says what is known of a layer of the cache.
+// Layer is a layer of the cache and the images that use it.
 type Layer struct {
 	// Images are the names of the images that it belongs to.
 	Images []string
@@ -142,7 +142,7 @@ func (s *Scrubber) Run(ctx context.Context) error {
 	return s.save()
 }
 
-// Complete tells that a layer has become complete, for it to be read back. It does not wait.
+// Complete schedules a layer that has become complete to be read back. It does not block.
 func (s *Scrubber) Complete(layer block.Digest) {
 	s.mu.Lock()
 	if !slices.Contains(s.complete, layer) {

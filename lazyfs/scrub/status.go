@@ -11,7 +11,7 @@ import (
 	"github.com/brisk-project/brisk/internal/block"
 )
 
-// Status tells what a [Scrubber] is doing.
+// Status is the status of a [Scrubber].
 type Status struct {
 	Paused bool `json:"paused"`
 	// Running says that a pass is going on. It began at PassStarted and has read

@@ -69,18 +69,18 @@ func (s *Snapshotter) adopt(ctx context.Context) {
 	s.mounts.adopt(restored, refs)
 }
 
-// IdleMounts returns the mounts that no snapshot uses, those that were used last first.
+// IdleMounts returns the mounts that no snapshot uses, the most recently used first.
 func (s *Snapshotter) IdleMounts() []IdleStatus { return s.mounts.status() }
 
-// Relieve gives up half of the idle mounts, at least one if there is any, when something is
-// short. Run unmounts them.
+// Relieve marks half of the idle mounts, at least one if there is any, to be unmounted by Run,
+// because a resource is short.
 func (s *Snapshotter) Relieve(of Shortage) {
 	if s.mounts.relieve(of) {
 		s.nudge()
 	}
 }
 
-// nudge gives Run something to do.
+// nudge wakes Run.
 func (s *Snapshotter) nudge() {
 	select {
 	case s.wake <- struct{}{}:

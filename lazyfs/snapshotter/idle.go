@@ -9,25 +9,25 @@ import (
 	"time"
 )
 
-// IdleMounts bounds the mounts that no snapshot uses. An image that is started again soon
-// finds in its mount what the kernel has cached of it.
+// IdleMounts limits the mounts that no snapshot uses. An image that is started again soon can use
+// the page cache of its mount.
 type IdleMounts struct {
-	// Max is how many there are at most; zero keeps none.
+	// Max is the maximum number of idle mounts; zero keeps none.
 	Max int
-	// For is how long each is kept.
+	// For is the maximum time without a container.
 	For time.Duration
 }
 
-// Shortage says what the machine is short of.
+// Shortage is a resource that is short.
 type Shortage string
 
-// What [Snapshotter.Relieve] may be called for.
+// The reasons to call [Snapshotter.Relieve].
 const (
 	MemoryPressure Shortage = "pressure"
 	FullCache      Shortage = "cache" // the disk cache has to evict
 )
 
-// Why idle mounts are given up, as the metrics have it, besides shortages.
+// The other reasons to unmount idle mounts, as the metrics show them.
 const (
 	unwantedNumber  = "number"  // others were used later
 	unwantedAge     = "age"     // it was not used for too long

@@ -5,7 +5,7 @@ import (
 	"errors"
 )
 
-// Pull says which layer of which image containerd is about to download. All digests are
+// Pull is a layer of an image that containerd is about to download. All digests are
 // in the form algorithm:hex.
 type Pull struct {
 	// Image is the reference that is pulled.

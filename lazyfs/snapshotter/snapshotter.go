@@ -315,11 +315,11 @@ func (s *Snapshotter) Walk(ctx context.Context, fn snapshots.WalkFunc, filters .
 	return err
 }
 
-// Pulls returns what became of the images pulled last, up to 512 of them.
+// Pulls returns the results of the last pulls, at most 512.
 func (s *Snapshotter) Pulls() []PullStatus { return s.decider.all() }
 
-// LookAgain says that an image, given by the digest of its manifest, has an index now. Its
-// next pull does not rely on what was found before.
+// LookAgain forgets the look-up of an image, given by the digest of its manifest, because it has
+// an index now. Its next pull looks for the index again.
 func (s *Snapshotter) LookAgain(manifest string) { s.decider.lookAgain(manifest) }
 
 // Close implements snapshots.Snapshotter. It may be called more than once. Mounts stay.

@@ -2,7 +2,7 @@ package agent
 
 import "github.com/brisk-project/brisk/node"
 
-// Mode says how images that have an index are loaded.
+// Mode is the way in which images with an index are loaded.
 type Mode string
 
 // The modes.

@@ -18,7 +18,7 @@ import (
 // statusPath is where the status is found on the socket of the node.
 const statusPath = "/agent"
 
-// Status is what an agent tells of itself.
+// Status is the status of an agent.
 type Status struct {
 	node.Status
 
@@ -36,7 +36,7 @@ type Status struct {
 	Images []ImageStatus `json:"images"`
 }
 
-// ImageStatus tells of one image.
+// ImageStatus is the status of one image.
 type ImageStatus struct {
 	Image    string `json:"image"`
 	Manifest string `json:"manifest"`
@@ -73,7 +73,7 @@ func AskStatus(ctx context.Context, dir string) (Status, error) {
 	return status, node.Client{Dir: dir}.Get(ctx, statusPath, &status)
 }
 
-// Status tells what the agent is doing.
+// Status returns the status of the agent.
 func (a *Agent) Status(ctx context.Context) (Status, error) {
 	status := Status{Status: a.node.Status(), Credentials: a.cfg.Credentials, NotReady: []string{}, Repositories: []credential.Status{}}
 	if a.cfg.Repositories != nil {

@@ -44,7 +44,7 @@ type Config struct {
 	Process     Process     `yaml:"process"`
 }
 
-// Log says what is logged and how.
+// Log configures the log.
 type Log struct {
 	Level  string `yaml:"level"`  // debug, info, warn or error
 	Format string `yaml:"format"` // text or json
@@ -65,13 +65,13 @@ type Cache struct {
 	Scrub   Scrub `yaml:"scrub"`
 }
 
-// Scrub says how the disk cache is searched for bit rot.
+// Scrub configures the search for bit rot in the disk cache.
 type Scrub struct {
 	// Interval is the time in which everything is read and hashed once; 0 leaves that out.
 	Interval Duration `yaml:"interval"`
 }
 
-// Mount says how images are mounted and read.
+// Mount configures mounts and reads.
 type Mount struct {
 	// Backend is erofs, loop or tree; empty means the first that works.
 	Backend string `yaml:"backend"`
@@ -79,7 +79,7 @@ type Mount struct {
 	ReadTimeout Duration `yaml:"readTimeout"`
 }
 
-// Snapshotter says how containerd is served.
+// Snapshotter configures the snapshotter for containerd.
 type Snapshotter struct {
 	// Mode is auto, lazy, fill or plain.
 	Mode string `yaml:"mode"`
@@ -97,7 +97,7 @@ type Snapshotter struct {
 	IdleTime   Duration `yaml:"idleTime"`
 }
 
-// Registry says how registries are talked to.
+// Registry configures the access to registries.
 type Registry struct {
 	// PlainHTTP lists registries, as host:port, that speak HTTP without TLS.
 	PlainHTTP []string `yaml:"plainHTTP"`
@@ -106,7 +106,7 @@ type Registry struct {
 	ConfigPath string `yaml:"configPath"`
 }
 
-// Credentials says where the credentials for registries come from.
+// Credentials configures the sources of credentials for registries.
 type Credentials struct {
 	// DockerConfig is a Docker configuration file. Empty means that of the user.
 	DockerConfig string `yaml:"dockerConfig"`
@@ -119,7 +119,7 @@ type Credentials struct {
 	KeyFile string `yaml:"keyFile"`
 }
 
-// Plugins says where kubelet has its credential provider plugins.
+// Plugins has the paths of the credential provider plugins of kubelet.
 type Plugins struct {
 	// Config is kubelet's --image-credential-provider-config, BinDir its
 	// --image-credential-provider-bin-dir. Both are set, or none.
@@ -127,7 +127,7 @@ type Plugins struct {
 	BinDir string `yaml:"binDir"`
 }
 
-// CRI says where kubelet is listened to, to learn what it pulls with.
+// CRI configures the proxy between kubelet and the container runtime, which captures the credentials of pulls.
 type CRI struct {
 	// Socket is what kubelet has as imageServiceEndpoint. Empty serves none.
 	Socket string `yaml:"socket"`
@@ -135,7 +135,7 @@ type CRI struct {
 	Runtime string `yaml:"runtime"`
 }
 
-// Peers says which nodes exchange blocks with this one.
+// Peers configures the exchange of blocks with other nodes.
 type Peers struct {
 	// Listen are multiaddresses to serve peers on; none leaves peers out.
 	Listen []string `yaml:"listen"`
@@ -143,20 +143,20 @@ type Peers struct {
 	Members []string `yaml:"members"`
 }
 
-// Keeper says what keeps mounts while brisk-node is away.
+// Keeper configures the process that keeps mounts while brisk-node is down.
 type Keeper struct {
 	// Socket is that of brisk-keeper. Empty means the descriptor store of systemd, if
 	// there is one.
 	Socket string `yaml:"socket"`
 }
 
-// Containerd says where containerd is.
+// Containerd configures the connection to containerd.
 type Containerd struct {
 	// Address is its socket.
 	Address string `yaml:"address"`
 }
 
-// HTTP says where metrics and health are served.
+// HTTP configures the server of metrics and health.
 type HTTP struct {
 	// Address is host:port; empty serves nothing.
 	Address string `yaml:"address"`
@@ -164,7 +164,7 @@ type HTTP struct {
 	Pprof bool `yaml:"pprof"`
 }
 
-// Kubernetes says which node of which cluster this is.
+// Kubernetes configures the connection to the cluster.
 type Kubernetes struct {
 	// Enabled reports what the node has to its cluster, and finds peers there.
 	Enabled bool `yaml:"enabled"`

@@ -59,8 +59,7 @@ func HasSnapshotter(ctx context.Context, address, name string) (bool, error) {
 	return found, nil
 }
 
-// ImageService checks that the image service of the container runtime interface answers on
-// a socket.
+// ImageService checks that the image service of the CRI answers on a socket.
 func ImageService(ctx context.Context, address string) error {
 	err := ask(address, func(conn *grpc.ClientConn) error {
 		// The request has no fields, and what is answered does not matter here.
@@ -72,8 +71,8 @@ func ImageService(ctx context.Context, address string) error {
 	return nil
 }
 
-// Snapshotter checks that a snapshotter answers on a socket, as containerd asks it. With
-// wait it waits for the socket until ctx ends.
+// Snapshotter checks that a snapshotter answers requests of containerd on a socket. With wait, it
+// waits for the socket until ctx ends.
 func Snapshotter(ctx context.Context, address string, wait bool) error {
 	err := ask(address, func(conn *grpc.ClientConn) error {
 		_, err := snapshotsapi.NewSnapshotsClient(conn).Stat(ctx, &snapshotsapi.StatSnapshotRequest{Key: "none"}, grpc.WaitForReady(wait))

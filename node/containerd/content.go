@@ -9,8 +9,8 @@ import (
 	"google.golang.org/grpc"
 )
 
-// Content calls fn with what the containerd that answers on a socket keeps of images in
-// a namespace. Errors of fn are returned as they are.
+// Content calls fn with the content store of a namespace of the containerd on a socket. It returns
+// errors of fn unchanged.
 func Content(ctx context.Context, address, namespace string, fn func(context.Context, content.Provider) error) error {
 	return ask(address, func(conn *grpc.ClientConn) error {
 		return fn(namespaces.WithNamespace(ctx, namespace), proxy.NewContentStore(conn))

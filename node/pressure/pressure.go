@@ -1,4 +1,4 @@
-// Package pressure tells when the machine is short of memory.
+// Package pressure reports when the machine is short of memory.
 //
 // Where the kernel has pressure stall information, it is the kernel that tells: when tasks have waited
 // for memory for more than 300 ms of two seconds. Elsewhere MemAvailable is looked at every few

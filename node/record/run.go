@@ -33,7 +33,7 @@ const (
 	unmountTimeout = 10 * time.Second
 )
 
-// Config says what to run and record.
+// Config configures [Run].
 type Config struct {
 	// Registry is the client that the image is found with.
 	Registry *registry.Client

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// kind is what ends a recording.
+// kind is the kind of a condition.
 type kind int
 
 const (
@@ -19,7 +19,7 @@ const (
 	byLog
 )
 
-// Until says when a start is over.
+// Until is a condition that ends a recording.
 type Until struct {
 	kind    kind
 	after   time.Duration
@@ -27,11 +27,11 @@ type Until struct {
 	pattern *regexp.Regexp
 }
 
-// defaultTime is how long a start lasts of which nothing else is known.
+// defaultTime is the default duration of a recording.
 const defaultTime = 30 * time.Second
 
-// DefaultUntil is when a start is over that nothing is said of: when the program listens on
-// a port or ends, or after 30 s.
+// DefaultUntil returns the default conditions: the program listens on a port or ends, or 30 s have
+// passed.
 func DefaultUntil() []Until {
 	return []Until{{kind: byPort}, {kind: byExit}, {kind: byTime, after: defaultTime}}
 }

@@ -68,11 +68,11 @@ const (
 	RequestSize = HeaderSize + len(block.Digest{})
 )
 
-// ErrMalformed says that a frame breaks the protocol. What follows it in the
+// ErrMalformed means that a frame violates the protocol. What follows it in the
 // stream cannot be trusted to be framed, so the stream must be reset.
 var ErrMalformed = errors.New("malformed frame")
 
-// Type says what a frame is.
+// Type is the type of a frame.
 type Type uint8
 
 // The types of frames. Those below 16 are sent by the asking side.
@@ -122,7 +122,7 @@ func (s Status) String() string {
 	}
 }
 
-// Header is a decoded frame header. The package comment says what the fields mean.
+// Header is a decoded frame header. The package comment describes the fields.
 type Header struct {
 	Type   Type
 	Class  block.Class

@@ -52,7 +52,7 @@ type NodeEstimate struct {
 	Images []index.ImageEstimate `json:"images"`
 }
 
-// Explain says how long a pod would wait on each node, as c sees the cluster.
+// Explain returns how long a pod would wait on each node, from the view of the cluster.
 func (c *View) Explain(ctx context.Context, clients *Clients, namespace, name string) (*PodExplanation, error) {
 	pod, err := clients.core.Pods(namespace).Get(ctx, name, metav1.GetOptions{})
 	if err != nil {

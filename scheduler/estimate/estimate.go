@@ -1,4 +1,4 @@
-// Package estimate says how long a pod would wait for its images on a node.
+// Package estimate computes how long a pod would wait for its images on a node.
 //
 // The time to ready is the sum of three terms:
 //
@@ -18,20 +18,20 @@ import (
 )
 
 const (
-	// MaxTime bounds every term: a node that would take longer is as good as one that never gets there.
+	// MaxTime is the maximum of every term. Longer times count as never.
 	MaxTime = time.Hour
-	// MaxScore is the score of a node on which nothing has to be waited for.
+	// MaxScore is the score of a node on which the pod does not wait.
 	MaxScore = 100
-	// Resolution is the step in which times are told apart by [Model.Score]. Nodes that differ by
-	// less are equal, and what else the scheduler weighs decides between them.
+	// Resolution is the step to which [Model.Score] rounds times. Nodes that differ by less get
+	// the same score, and other plugins decide between them.
 	Resolution = 250 * time.Millisecond
 
-	// DefaultTau is the time to ready that is worth half of [MaxScore].
+	// DefaultTau is the time to ready with half of [MaxScore].
 	DefaultTau = 5 * time.Second
 	// DefaultPeers is the bandwidth between nodes, in bytes per second, assumed for a node that
 	// has not measured it: a gigabit.
 	DefaultPeers = 125_000_000
-	// DefaultRegistry is that from the registry: half of it.
+	// DefaultRegistry is the assumed bandwidth from the registry: half a gigabit.
 	DefaultRegistry = 62_500_000
 )
 
@@ -58,19 +58,19 @@ func (b Bytes) Add(other Bytes) Bytes {
 	}
 }
 
-// Load is what a node has to do before a pod is ready, and how fast it is. Negative amounts
-// count as nothing; a bandwidth of 0 or less is not known.
+// Load is the data that a node loads before a pod is ready, and its bandwidths. Negative amounts
+// count as 0. A bandwidth of 0 or less is unknown.
 type Load struct {
-	// Queued is what is reserved for earlier pods.
+	// Queued is reserved for earlier pods.
 	Queued Bytes
-	// Missing is what the pod itself still needs.
+	// Missing is needed by the pod itself.
 	Missing Bytes
 	// PeerBandwidth and RegistryBandwidth are in bytes per second.
 	PeerBandwidth     int64
 	RegistryBandwidth int64
 }
 
-// ReadyTime is the time to ready by its terms.
+// ReadyTime has the terms of the time to ready.
 type ReadyTime struct {
 	Queued   time.Duration `json:"queued"`
 	Peers    time.Duration `json:"peers"`
@@ -80,10 +80,11 @@ type ReadyTime struct {
 // Total is the time to ready.
 func (s ReadyTime) Total() time.Duration { return min(s.Queued+s.Peers+s.Registry, MaxTime) }
 
-// Model turns loads into times and scores. Fields that are 0 or less stand for the defaults.
+// Model computes times and scores of loads. A field that is 0 or less means its default.
 type Model struct {
 	Tau time.Duration
-	// Peers and Registry, in bytes per second, stand in for what a node has not measured.
+	// Peers and Registry are the bandwidths, in bytes per second, of nodes that have not
+	// measured theirs.
 	Peers    int64
 	Registry int64
 }
@@ -106,8 +107,8 @@ func (m Model) Score(total time.Duration) int64 {
 	return int64(math.Round(MaxScore * tau / (tau + t)))
 }
 
-// Blend mixes what is believed of a node with what holds for a node of which nothing is
-// known. A confidence of 1 or more is the first, of 0, less or NaN the second.
+// Blend interpolates between the reported time of a node and the time of an unknown node. A
+// confidence of 1 or more returns the first; 0, less or NaN returns the second.
 func Blend(believed, unknown ReadyTime, confidence float64) ReadyTime {
 	c := min(max(confidence, 0), 1)
 	if math.IsNaN(confidence) {
@@ -123,8 +124,8 @@ func Blend(believed, unknown ReadyTime, confidence float64) ReadyTime {
 	}
 }
 
-// Confidence is how much a report of that age is worth: 1 up to fresh, from there falling in a straight
-// line, 0 from gone on. A report from the future is fresh: clocks differ.
+// Confidence returns the confidence in a report of an age: 1 up to fresh, then linearly falling to 0
+// at gone. A report from the future is fresh, because clocks differ.
 func Confidence(age, fresh, gone time.Duration) float64 {
 	switch {
 	case age <= fresh:

@@ -29,7 +29,7 @@ const (
 	DefaultGoneAfter = 22 * time.Minute
 )
 
-// Config says how an [Index] estimates. The zero value of a field stands for its default.
+// Config configures an [Index]. The zero value of a field means its default.
 type Config struct {
 	Model estimate.Model
 	// FreshFor and GoneAfter are the ages of a report at which belief in it begins to fall,
@@ -234,7 +234,7 @@ type Health struct {
 	Age time.Duration
 }
 
-// Health says what is known of the agent of a node.
+// Health is the reported health of the agent of a node.
 func (x *Index) Health(name string) Health {
 	now := x.cfg.Now()
 	x.mu.RLock()

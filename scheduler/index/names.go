@@ -11,23 +11,22 @@ import (
 )
 
 const (
-	// DefaultNames bounds the names that are remembered: about 20 MB of them.
+	// DefaultNames is the default limit of names. They need about 20 MB.
 	DefaultNames = 100_000
-	// perName bounds the digests that are remembered for a name. A tag that moved has more
-	// than one, and which a node has depends on when it pulled.
+	// perName limits the digests of a name. A tag that moved has more than one, and which of
+	// them a node has depends on the time of its pull.
 	perName = 4
 )
 
-// Names remembers which keys the images behind names have. The scheduler does not ask a
-// registry: what nodes and pods say of images they have is where names come from. All methods may be
-// called concurrently.
+// Names maps image names to the keys of their images. The names come from the status of nodes and
+// pods; the scheduler sends no request to a registry. All methods may be called concurrently.
 type Names struct {
 	keys     *lru.Cache[string, []v1alpha1.ImageKey]
 	suffixes []string
 }
 
-// NewNames returns an empty memory for a number of names, 0 for [DefaultNames]. An image whose tag
-// ends in one of suffixes is the accelerated form of the image without it.
+// NewNames returns an empty map of at most limit names; 0 means [DefaultNames]. An image whose tag
+// ends in one of suffixes is the accelerated form of the image without the suffix.
 func NewNames(limit int, suffixes ...string) (*Names, error) {
 	if limit == 0 {
 		limit = DefaultNames
@@ -39,8 +38,8 @@ func NewNames(limit int, suffixes ...string) (*Names, error) {
 	return &Names{keys: keys, suffixes: suffixes}, nil
 }
 
-// Learn takes in that names are those of one image: tags, and digests such as
-// docker.io/library/nginx@sha256:.... Names that are neither teach nothing.
+// Learn adds names of one image: tags, and digests such as
+// docker.io/library/nginx@sha256:.... Other names are ignored.
 func (n *Names) Learn(names ...string) {
 	var found []v1alpha1.ImageKey
 	for _, name := range names {

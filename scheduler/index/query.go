@@ -141,7 +141,7 @@ func (q *imageQuery) has(s *nodeState) int64 {
 	return max(q.size-missing, 0)
 }
 
-// Ask estimates nodes, in their order.
+// Ask returns the estimates of nodes, in their order.
 func (q *Query) Ask(nodes []string) []Estimate {
 	answers := make([]Estimate, len(nodes))
 	q.index.mu.RLock()
@@ -229,7 +229,7 @@ func (q *Query) image(image *imageQuery, s *nodeState) ImageEstimate {
 // Score maps a time to ready onto 0 to [estimate.MaxScore].
 func (q *Query) Score(total time.Duration) int64 { return q.index.cfg.Model.Score(total) }
 
-// Cold is the time to ready on a node of which nothing is known.
+// Cold returns the time to ready on a node without a report.
 func (q *Query) Cold() time.Duration {
 	return q.index.cfg.Model.Time(estimate.Load{Missing: q.cold}).Total()
 }
@@ -237,8 +237,8 @@ func (q *Query) Cold() time.Duration {
 // considered bounds the nodes that [Query.Best] estimates.
 const considered = 200
 
-// Best returns nodes on which a pod is ready soonest, the best first, of those that have nearly as much of
-// one of the images as any node. If they are many, it picks from a random part of them.
+// Best returns the nodes on which a pod is ready soonest, the best first. Candidates are the nodes that
+// have nearly the most of one of the images. If there are many, it considers a random part of them.
 func (q *Query) Best() []string {
 	q.index.mu.RLock()
 	defer q.index.mu.RUnlock()

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Config says how bad a link is.
+// Config has the limits of a link.
 type Config struct {
 	// BytesPerSecond limits what the server sends, on all connections together. 0
 	// means no limit.

@@ -14,7 +14,7 @@ import (
 // Fault answers a request wrongly. It may call next, the registry proper.
 type Fault func(w http.ResponseWriter, r *http.Request, next http.Handler)
 
-// Rule says which requests meet a fault.
+// Rule selects the requests that a fault affects.
 type Rule struct {
 	Fault Fault
 	// Match chooses the requests. nil means every GET of a blob.

@@ -267,18 +267,18 @@ func send(w io.Writer, data []byte) {
 	}
 }
 
-// Oddity is a way in which registries and proxies serve ranges of blobs wrongly, or not at all,
-// while whoever pulls plainly gets the right blob.
+// Oddity is a way in which registries and proxies fail to serve ranges of blobs correctly, while a
+// plain pull gets the right blob.
 type Oddity struct {
 	Name  string
 	Fault Fault
-	// Shown says that one request for a range shows that ranges are not served.
+	// Shown is true if one response to a range request shows that ranges are not served.
 	Shown bool
-	// Streamed says that layers have to be read whole.
+	// Streamed is true if layers must be read whole.
 	Streamed bool
 }
 
-// Oddities returns all of them.
+// Oddities returns all quirks.
 func Oddities() []Oddity {
 	ranges := func(name string, fault Fault) Oddity {
 		return Oddity{Name: name, Fault: OnRanges(fault), Streamed: true}

@@ -33,7 +33,7 @@ const (
 	Pusher = "test"
 )
 
-// Config says what registry a test needs. The zero value is a distribution
+// Config configures the registry of a test. The zero value is a distribution
 // registry without referrers API, open to everybody.
 type Config struct {
 	Referrers     bool // with the referrers API

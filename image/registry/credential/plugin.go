@@ -34,7 +34,7 @@ const (
 	perAll      = "Global"
 )
 
-// PluginConfig says where kubelet has its credential provider plugins.
+// PluginConfig has the paths of the credential provider plugins of kubelet.
 type PluginConfig struct {
 	// ConfigPath is what kubelet has as --image-credential-provider-config, a file or
 	// a directory; BinDir is its --image-credential-provider-bin-dir.

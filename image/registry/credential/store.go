@@ -68,9 +68,10 @@ type Config struct {
 	// are missing. An empty Path keeps nothing.
 	Path    string
 	KeyPath string
-	// Patience is how long one source may hold up the use of the next. Default 5 s.
+	// Patience is the time after which a source counts as slow, and the next one is used.
+	// Default 5 s.
 	Patience time.Duration
-	// LookupTimeout is how long a source may take in all. Default a minute.
+	// LookupTimeout is the maximum time of a look-up in one source. Default a minute.
 	LookupTimeout time.Duration
 	// NegativeFor is for how long a source that had nothing or failed is not asked
 	// again for the same repository, RefusedFor for how long a credential is not
@@ -224,7 +225,7 @@ func (s *Store) Capture(repo name.Repository, a authn.AuthConfig) error {
 	return nil
 }
 
-// Status says which credential is in use for a repository, without it.
+// Status describes the credential in use for a repository, without the secret.
 type Status struct {
 	Repository string `json:"repository"`
 	// Source is the name of the source of the credential in use, "captured" for one

@@ -1,4 +1,4 @@
-// Package hosts reads how containerd is told to reach registries: the file hosts.toml in
+// Package hosts reads the registry configuration of containerd: the file hosts.toml in
 // a directory for each of them, with mirrors, certificates and headers, or certificates
 // alone.
 //

@@ -39,7 +39,7 @@ func (i *Image) String() string {
 	return fmt.Sprintf("%s/%s", i.Namespace, cmp.Or(strings.Join(i.Names, ","), i.Config.String()))
 }
 
-// Plan says which images there are to adopt.
+// Plan lists the images to adopt.
 type Plan struct {
 	// Name is the snapshotter that is to have them.
 	Name string

@@ -23,21 +23,21 @@ const (
 	backupSuffix = ".before-brisk"
 )
 
-// State is how far containerd knows the snapshotter.
+// State is the state of the snapshotter in the configuration of containerd.
 type State int
 
 // The states.
 const (
 	// Absent is a configuration without the snapshotter.
 	Absent State = iota
-	// Known lets containerd go on with the snapshots that there are, while the CRI
-	// makes new ones elsewhere.
+	// Known means that containerd can use existing snapshots, while the CRI creates new ones
+	// with another snapshotter.
 	Known
-	// Selected makes it the snapshotter of the CRI.
+	// Selected means that it is the snapshotter of the CRI.
 	Selected
 )
 
-// Target says what to configure.
+// Target is a containerd to configure.
 type Target struct {
 	// Name is what containerd calls the snapshotter, Socket where it is served, and Dir
 	// where it keeps what it loads.

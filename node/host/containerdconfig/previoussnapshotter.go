@@ -8,10 +8,10 @@ import (
 	"github.com/brisk-project/brisk/node/host/tomledit"
 )
 
-// defaultSnapshotter is the one that the CRI has if nothing is configured.
+// defaultSnapshotter is the default of the CRI.
 const defaultSnapshotter = "overlayfs"
 
-// Former returns the snapshotter that the CRI has in the state [Absent].
+// Former returns the snapshotter that the CRI uses in the state [Absent].
 func (t Target) Former() (string, error) {
 	main, err := t.load(t.Main)
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 // checkTimeout is how long one check may take.
 const checkTimeout = time.Minute
 
-// Level says how bad a finding is.
+// Level is the severity of a finding.
 type Level string
 
 // The levels.
@@ -32,7 +32,7 @@ type Finding struct {
 	Advice string `json:"advice,omitempty"`
 }
 
-// Config says what to check.
+// Config configures [Run].
 type Config struct {
 	// Node is the configuration of the node.
 	Node nodeconfig.Config

@@ -15,7 +15,7 @@ import (
 // findTimeout is how long it may take to find what is unpacked.
 const findTimeout = 2 * time.Minute
 
-// LostError says that images would have to be pulled again.
+// LostError lists images that must be pulled again after the installation.
 type LostError struct{ Images []*adopt.Image }
 
 // Error implements error.

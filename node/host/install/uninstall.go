@@ -22,14 +22,14 @@ import (
 // drainInterval is how often containerd is asked whether all containers have ended.
 const drainInterval = time.Second
 
-// UninstallOptions says how to treat containers that use the snapshotter.
+// UninstallOptions configures [Installer.Uninstall].
 type UninstallOptions struct {
 	// Drain creates new containers on the former snapshotter, and waits until the existing
 	// ones have been removed.
 	Drain bool
 	// Force kills and removes the containers.
 	Force bool
-	// Patience is how long Drain waits; zero means until the context ends.
+	// Patience is the maximum time that Drain waits; zero means until the context ends.
 	Patience time.Duration
 	// Purge also removes the state of the agent, such as its cache.
 	Purge bool
