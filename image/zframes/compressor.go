@@ -15,7 +15,7 @@ const (
 	// DefaultLevel were chosen by a sweep, see docs/decisions/0027-full-mode.md.
 	DefaultFrameSize = block.Size
 	// DefaultLevel is the compression level.
-	DefaultLevel = 7
+	DefaultLevel = 3
 	// MinFrameSize is the least number of bytes of the stream in a frame.
 	MinFrameSize = 64 << 10
 	// MaxFrameSize is the largest number of bytes of the stream in a frame.
