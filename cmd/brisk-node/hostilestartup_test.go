@@ -9,6 +9,7 @@ import (
 	"path"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -204,7 +205,7 @@ func TestHostileStartups(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.layer = layers[1]
-	now := time.Now()
+	now, refused := time.Now(), make(map[string]int)
 	for name, wrong := range h.startups() {
 		now = now.Add(time.Minute)
 		if _, err := client.PushStartup(t.Context(), h.image, wrong, nil, now); err != nil {
@@ -225,6 +226,14 @@ func TestHostileStartups(t *testing.T) {
 			t.Errorf("%s: lazy %v, reason %q", name, lazy, reason)
 		}
 		s.requireSum(name, image, file, sum)
+		// What is of another image is right in itself.
+		if !strings.HasSuffix(name, "-of-another-image") {
+			kind, _, _ := strings.Cut(name, "-")
+			containerdtest.Await(t, "the refusal of "+name, containerdtest.Patience, func() bool {
+				return len(s.logs.lines(kind+" of an image cannot be had")) > refused[kind]
+			})
+			refused[kind] = len(s.logs.lines(kind + " of an image cannot be had"))
+		}
 		s.RemoveImage(ref)
 		s.reg.ClearFaults()
 	}
