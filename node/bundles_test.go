@@ -240,6 +240,9 @@ func TestBundleThatLiesIsDropped(t *testing.T) {
 		if got := n.ImageStatus(found).Bundle; !got.Rejected || got.HeldBytes != 0 {
 			t.Errorf("in the next process the bundle is %+v", got)
 		}
+		if got := n.Status().Bytes.Bundles; got != 0 {
+			t.Errorf("%d bytes of it were loaded again", got)
+		}
 		stop()
 	})
 }

@@ -2,6 +2,8 @@ package main
 
 import (
 	"encoding/json"
+	"path"
+	"slices"
 	"strings"
 	"testing"
 
@@ -9,6 +11,7 @@ import (
 
 	"github.com/brisk-project/brisk/image/registry"
 	"github.com/brisk-project/brisk/image/startup/artifact"
+	"github.com/brisk-project/brisk/internal/block"
 	"github.com/brisk-project/brisk/test/registrytest"
 )
 
@@ -65,7 +68,15 @@ func TestConvertKeepsTraces(t *testing.T) {
 		}
 
 		image = push("second", layer(1), layer(2))
+		reg.ResetRequests()
 		second := convertAs(t, image)
+		for _, r := range reg.BlobRequests() {
+			if slices.ContainsFunc([]uint64{1, 2}, func(seed uint64) bool {
+				return path.Base(r.Path) == block.Sum(registrytest.Compress(t, layer(seed))).String()
+			}) {
+				t.Errorf("a layer was read for a bundle that is there: %+v", r)
+			}
+		}
 		got := startupOf(t, image)
 		if second == nil || got == nil || second.From == nil || second.Trace != first.Trace || got.Bundle == nil || got.Bundle.Digest != bundle {
 			t.Fatalf("with the same layers: pushed %+v, found %+v", second, got)
