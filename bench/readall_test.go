@@ -13,8 +13,9 @@ import (
 	"github.com/brisk-project/brisk/test/require"
 )
 
-// readEverything prints how many bytes the files of an image have.
-const readEverything = "busybox find / -xdev -type f -exec /bin/busybox cat {} + | busybox wc -c"
+// readEverything prints how many bytes the files of an image have. What Node-RED writes
+// meanwhile, in /data, does not belong to it.
+const readEverything = "busybox find / -xdev -path /data -prune -o -type f -exec /bin/busybox cat {} + | busybox wc -c"
 
 // BenchmarkReadAll pulls an image of Node-RED over 1 Gbit/s and 10 ms, starts it, and has the container
 // read every file of it. It fails if one of containerd's own snapshotters was faster in

@@ -152,7 +152,7 @@ func (s *startBench) learn(tb testing.TB, arm *startArm) string {
 	if dir := s.kept[arm.repository]; dir != "" {
 		return dir
 	}
-	dir := shortDir(tb)
+	dir := shortDir(s.tb) // for all links
 	run := newScope(tb)
 	defer run.close()
 	node := s.newNode(run, arm, dir)
@@ -165,9 +165,9 @@ func (s *startBench) learn(tb testing.TB, arm *startArm) string {
 	containerdtest.Await(run, "a trace of the start", learnLimit, func() bool {
 		return exec.CommandContext(run.Context(), s.brisk, "trace", "export", ref, "--dir", dir, "-o", dir+traceSuffix).Run() == nil
 	})
-	tb.Cleanup(func() {
+	s.tb.Cleanup(func() {
 		if err := os.Remove(dir + traceSuffix); err != nil {
-			tb.Error(err)
+			s.tb.Error(err)
 		}
 	})
 	container.Remove()

@@ -25,6 +25,7 @@ const warmStarts = 3
 
 // startBench measures the starts of one image.
 type startBench struct {
+	tb          testing.TB
 	brisk, node string // programs
 	workload    *workload
 	registry    *imageRegistry
@@ -33,7 +34,7 @@ type startBench struct {
 
 func newStartBench(tb testing.TB, w *workload) *startBench {
 	tb.Helper()
-	return &startBench{brisk: program(tb, "brisk"), node: program(tb, "brisk-node"), workload: w, registry: openRegistry(tb, w), kept: make(map[string]string)}
+	return &startBench{tb: tb, brisk: program(tb, "brisk"), node: program(tb, "brisk-node"), workload: w, registry: openRegistry(tb, w), kept: make(map[string]string)}
 }
 
 // coldStart measures one start, on a node that has nothing of the image.
