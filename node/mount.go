@@ -135,7 +135,7 @@ func (n *Node) mountImage(ctx context.Context, image *Image, layers int, req Mou
 	traces.wait()
 	trace, source := n.startTrace(mounted.ID, image, m.sizes())
 	bundled, rest, loaded := n.bundleOf(ctx, image, trace)
-	mounted.Pages, cfg.Fill.First, cfg.Fill.After = bundled, rest.Blocks(), loaded
+	mounted.Pages, cfg.Fill.First, cfg.Fill.Start, cfg.Fill.After = bundled, rest.Blocks(), trace.Blocks(), loaded
 	n.foundTraces.noteTrace(source)
 	if m.mount, err = n.fs.Mount(ctx, mounted, req.Target, cfg); err != nil {
 		return nil, err

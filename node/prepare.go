@@ -26,7 +26,7 @@ type preparation struct {
 func (n *Node) prepare(ctx context.Context, image *Image, all bool) {
 	trace, _ := n.startTrace(image.id(image.Indexed()), image, image.streamSizes())
 	bundled, rest, loaded := n.bundleOf(ctx, image, trace)
-	fill := stream.FillConfig{First: rest.Blocks(), After: loaded, OnlyTrace: !all}
+	fill := stream.FillConfig{First: rest.Blocks(), Start: trace.Blocks(), After: loaded, OnlyTrace: !all}
 	if !all && len(fill.First) == 0 {
 		return
 	}

@@ -32,6 +32,9 @@ type FillConfig struct {
 	// First is the start-up trace: it is fetched before anything else, in this order, at a
 	// higher priority. Ranges of layers that the filler does not have are ignored.
 	First []block.Range `json:"-"`
+	// Start is what the start of the image reads as far as that is known: First, and what
+	// comes some other way, such as in a bundle. Nil is First.
+	Start []block.Range `json:"-"`
 	// After, if set, is closed when what goes before the fill has been loaded; the fill waits
 	// for it.
 	After <-chan struct{} `json:"-"`
@@ -81,7 +84,11 @@ func (r *Reader) NewFiller(layers []*Layer, cfg FillConfig) *Filler {
 		}
 		f.unrequested = append(f.unrequested, extents)
 	}
-	f.start = r.starts.begin(layers, cfg.First, f.leaveTrace)
+	known := cfg.Start
+	if known == nil {
+		known = cfg.First
+	}
+	f.start = r.starts.begin(layers, known, f.leaveTrace)
 	f.prefetchQueue = newPrefetchQueue(cfg.First, layers, r.cfg.Along, r.has())
 	if cfg.BytesPerSecond > 0 {
 		f.limiter = rate.NewLimiter(rate.Limit(cfg.BytesPerSecond), block.ExtentSize)

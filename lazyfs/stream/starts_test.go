@@ -133,6 +133,40 @@ func TestFillComesAfterTheStart(t *testing.T) {
 	}
 }
 
+// TestFillComesAfterABundledStart checks that a start whose trace somebody else has loaded counts as one
+// with a trace.
+func TestFillComesAfterABundledStart(t *testing.T) {
+	t.Parallel()
+	fx := blocktest.New(blocktest.Layer{Name: "a", Data: blocktest.Random(1, 150<<20)})
+	layer := fx.Layers()[0]
+	synctest.Test(t, func(t *testing.T) {
+		line := newTimeline(newSlowLink(fx, 10*time.Millisecond, 500*time.Microsecond))
+		r := newReader(t, stream.Config{Source: line, ReadAhead: -1})
+		ctx, cancel := context.WithCancel(t.Context())
+		loaded := make(chan struct{})
+		close(loaded)
+		cfg := stream.FillConfig{Start: []block.Range{{Layer: layer.ID, First: 0, Count: 64}}, After: loaded}
+		image := open(r, layer)
+		var wg sync.WaitGroup
+		wg.Go(func() { _ = r.NewFiller([]*stream.Layer{image}, cfg).Run(ctx) }) //nolint:errcheck // it is cancelled
+		begin, buf := time.Now(), make([]byte, 2*block.Size)
+		for off := int64(0); time.Since(begin) < 3*time.Second; off = (off + 2*block.Size) % (16 << 20) {
+			if !image.ReadLocal(buf, off) {
+				if err := image.Fetch(t.Context(), buf, off); err != nil {
+					t.Fatal(err)
+				}
+			}
+			<-time.After(100 * time.Millisecond)
+		}
+		<-time.After(5 * time.Second)
+		cancel()
+		wg.Wait()
+		if times := line.times(block.ClassFill); len(times) == 0 || times[0] < 5*time.Second {
+			t.Errorf("requests of the fill at %v, want the first after 5 s", times[:min(len(times), 3)])
+		}
+	})
+}
+
 // TestFillLeavesReadsARoundTrip checks that beside a start without a trace no more is in flight than
 // comes in a round trip.
 func TestFillLeavesReadsARoundTrip(t *testing.T) {
