@@ -33,6 +33,9 @@ type MountRequest struct {
 	Temporary bool `json:"temporary,omitempty"`
 	// NoFill loads only what is read, and what an earlier start of the image has read.
 	NoFill bool `json:"noFill,omitempty"`
+
+	// again says that the image was mounted before and that no container starts now.
+	again bool
 }
 
 // mountConfig prepares the directories of an overlay.
@@ -128,26 +131,32 @@ func (n *Node) mountImage(ctx context.Context, image *Image, layers int, req Mou
 	if err != nil {
 		return nil, err
 	}
-	n.noteMounting(image, m, began)
+	if !req.again {
+		n.noteMounting(image, m, began)
+	}
 	if cfg.Note, err = m.note(); err != nil {
 		return nil, err
 	}
-	traces.wait()
-	trace, source := n.startTrace(mounted.ID, image, m.sizes())
-	bundled, rest, loaded := n.bundleOf(ctx, image, trace)
-	mounted.Pages, cfg.Fill.First, cfg.Fill.Start, cfg.Fill.After = bundled, rest.Blocks(), trace.Blocks(), loaded
-	n.foundTraces.noteTrace(source)
+	if !req.again {
+		traces.wait()
+		trace, source := n.startTrace(mounted.ID, image, m.sizes())
+		bundled, rest, loaded := n.bundleOf(ctx, image, trace)
+		mounted.Pages, cfg.Fill.First, cfg.Fill.Start, cfg.Fill.After = bundled, rest.Blocks(), trace.Blocks(), loaded
+		n.foundTraces.noteTrace(source)
+	}
 	if m.mount, err = n.fs.Mount(ctx, mounted, req.Target, cfg); err != nil {
 		return nil, err
 	}
 	streams, mountedAt := m.streams(), time.Now()
-	n.cfg.Starts.Phase(startOf(image), "mount", began, mountedAt)
-	n.delays.begin(began, mountedAt, image, streams)
+	if !req.again {
+		n.cfg.Starts.Phase(startOf(image), "mount", began, mountedAt)
+		n.delays.begin(began, mountedAt, image, streams)
+	}
 	defer n.proveComplete(streams) // once the mount is known
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.mounts[m] = struct{}{}
-	if taken := n.replaceLocked(m); !taken {
+	if taken := n.replaceLocked(m); !taken && !req.again {
 		n.traceRecorders.begin(m, recordedStart{
 			id: mounted.ID, manifest: image.Digest, Sample: startup.Sample{Cold: m.mount.Cold()},
 		}, streams)

@@ -149,6 +149,9 @@ func (t *mountTable) tidy(ctx context.Context, snapshots func(context.Context) (
 		left = left || !done
 		errs = append(errs, err)
 	}
+	if look := t.graduateIdle(ctx); look > 0 && (next == 0 || look < next) {
+		next = look
+	}
 	return left, next, errors.Join(errs...)
 }
 

@@ -56,6 +56,13 @@ type Mounted interface {
 	// Unmount waits until nobody uses the mount or ctx ends. After an error it may be
 	// called again.
 	Unmount(ctx context.Context) error
+	// CanGraduate reports whether a new mount of the image would read complete files, while
+	// this one asks this process for what it reads.
+	CanGraduate() bool
+	// Graduate replaces the mount, which nobody uses, by a new one on the same directory.
+	// It returns what is mounted then: after an error that may be this mount, or nil. What the
+	// page cache had of the mount is gone until warm, which may take a while, has read it anew.
+	Graduate(ctx context.Context) (mounted Mounted, warm func(context.Context), err error)
 }
 
 // Usage is what something takes on disk.

@@ -52,6 +52,7 @@ type lazyMount struct {
 	live      bool                // whether it is mounted
 	idleSince time.Time           // when the last user went, if there are none
 	unwanted  string              // why an idle mount is not kept, empty if nothing speaks against it
+	graduated bool                // whether graduating it has been tried
 
 	mu      sync.Mutex // held while mounting and unmounting; taken before the table's
 	mounted Mounted    // nil if it is not

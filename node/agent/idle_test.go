@@ -88,6 +88,7 @@ type idleConfig struct {
 	size    int // of each of them in bytes
 	cache   int64
 	backend lazyfs.Backend
+	lazy    bool // nothing is loaded but what is read
 }
 
 func newIdleNodeWith(t *testing.T, with idleConfig) *idleNode {
@@ -103,6 +104,9 @@ func newIdleNodeWith(t *testing.T, with idleConfig) *idleNode {
 	n.running = start(t, filepath.Join(t.TempDir(), "brisk"), func(cfg *agent.Config) {
 		cfg.Node.Backend, cfg.Node.CacheBytes, cfg.Mode = with.backend, with.cache, agent.ModeFill
 		cfg.Node.Log = slog.New(slog.NewTextHandler(io.MultiWriter(testLog{t}, n.log), nil))
+		if with.lazy {
+			cfg.Mode, cfg.Node.StartLasts = agent.ModeLazy, 100*time.Millisecond
+		}
 		cfg.Idle, cfg.Now = snapshotter.IdleMounts{Max: with.keep, For: time.Hour}, n.clock.Now
 		cfg.Pressure = func(ctx context.Context, short func()) error {
 			for {

@@ -204,7 +204,23 @@ func (i images) Mount(ctx context.Context, id string, layers int, target string)
 	if err != nil {
 		return nil, err
 	}
-	return i.node.MountImage(ctx, opened, layers, node.MountRequest{Target: target, NoFill: !i.fills(opened)})
+	m, err := i.node.MountImage(ctx, opened, layers, node.MountRequest{Target: target, NoFill: !i.fills(opened)})
+	if err != nil {
+		return nil, err
+	}
+	return mounted{m}, nil
+}
+
+// mounted is a mount as the snapshotter sees it.
+type mounted struct{ *node.Mount }
+
+// Graduate implements [snapshotter.Mounted].
+func (m mounted) Graduate(ctx context.Context) (snapshotter.Mounted, func(context.Context), error) {
+	next, warm, err := m.Mount.Graduate(ctx)
+	if next == nil {
+		return nil, warm, err
+	}
+	return mounted{next}, warm, err
 }
 
 // restored returns the mounts that the node goes on with.
@@ -215,7 +231,7 @@ func (i images) restored(ctx context.Context) (map[string]snapshotter.Mounted, e
 	}
 	byTarget := make(map[string]snapshotter.Mounted, len(mounts))
 	for _, m := range mounts {
-		byTarget[m.Target()] = m
+		byTarget[m.Target()] = mounted{m}
 	}
 	return byTarget, nil
 }
