@@ -84,8 +84,8 @@ func (a *Artifact) Index(layer block.Digest) (IndexBlob, bool) {
 
 // EncodeArtifact returns the manifest of an artifact for a subject. The same
 // arguments give the same bytes. Layers that occur more than once in indexes are
-// listed once.
-func EncodeArtifact(subject v1.Descriptor, indexes []IndexBlob) ([]byte, error) {
+// listed once. Traces are predicted ones; recorded ones belong into a start-up artifact.
+func EncodeArtifact(subject v1.Descriptor, indexes []IndexBlob, traces ...TraceBlob) ([]byte, error) {
 	manifest, err := artifactManifest(ArtifactType, subject)
 	if err != nil {
 		return nil, err
@@ -107,6 +107,9 @@ func EncodeArtifact(subject v1.Descriptor, indexes []IndexBlob) ([]byte, error) 
 			Digest:      hash(b.Digest),
 			Annotations: annotations,
 		})
+	}
+	for _, t := range traces {
+		manifest.Layers = append(manifest.Layers, traceDescriptor(t))
 	}
 	return encodeManifest(manifest)
 }

@@ -130,8 +130,9 @@ func indexRank(d v1.Descriptor) int {
 	return 2
 }
 
-// bestIndex returns the index artifact that covers most layers of the image, of equals the one
-// with the smallest digest.
+// bestIndex returns the index artifact that covers most layers of the image, of equals one that has
+// a trace, and of these the one with the smallest digest. An image that was converted before there
+// were predictions keeps the artifact without.
 func bestIndex(got []fetched, image *Image) *Artifact {
 	var best *Artifact
 	covered := -1
@@ -139,7 +140,10 @@ func bestIndex(got []fetched, image *Image) *Artifact {
 		if f.index == nil || f.index.Subject != image.Digest {
 			continue
 		}
-		n := f.index.covers(image)
+		n := 2 * f.index.covers(image)
+		if len(f.index.Traces) > 0 {
+			n++
+		}
 		if n > covered || (n == covered && bytes.Compare(f.index.Digest[:], best.Digest[:]) < 0) {
 			best, covered = f.index, n
 		}

@@ -27,8 +27,8 @@ type outcome struct {
 // FindArtifact returns the index artifact of an image: listed in the image index
 // that the image was found through, or among the referrers of its manifest, or
 // listed under the accelerated tag. When one of these places has several, the
-// one that covers most layers of the image is returned, and of equals the one
-// with the smallest digest. One that is not valid is skipped and logged.
+// one that covers most layers of the image is returned, of equals one with a
+// trace, and of these the one with the smallest digest. One that is not valid is skipped and logged.
 //
 // Some registries never answer when they are asked for referrers. So the tag is looked at while
 // they take their time, and if it has an artifact they are not waited for long.

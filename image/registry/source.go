@@ -36,6 +36,8 @@ type SourceConfig struct {
 	// stream ends when nobody waits for it, and is begun anew for a block that it has
 	// passed.
 	Cache block.Store
+	// RangesOnly makes fetches fail with [ErrNoRanges] where a layer would have to be streamed.
+	RangesOnly bool
 	// Parts, if not nil, keeps parts of indexes of which only the head is local.
 	Parts Objects
 	// Streamed, if not nil, is told of the blocks that went to the cache only, with their

@@ -72,6 +72,9 @@ type streamedBlock struct {
 
 // fetchStreamed delivers what is missing from the cache, or from a pass.
 func (s *Source) fetchStreamed(ctx context.Context, loc *location, class block.Class, d *delivery) error {
+	if s.cfg.RangesOnly {
+		return fmt.Errorf("layer %s: %w", loc.layer.BlobDigest().Short(), ErrNoRanges)
+	}
 	missed := false // the cache was asked after a look at the passes
 	for {
 		if err := s.fromCache(ctx, d); err != nil || d.complete() {
