@@ -142,6 +142,7 @@ func (n *Node) mountImage(ctx context.Context, image *Image, layers int, req Mou
 		trace, source := n.startTrace(mounted.ID, image, m.sizes())
 		bundled, rest, loaded := n.bundleOf(ctx, image, trace)
 		mounted.Pages, cfg.Fill.First, cfg.Fill.Start, cfg.Fill.After = bundled, rest.Blocks(), trace.Blocks(), loaded
+		cfg.Fill.Guessed = source == TracePredicted
 		n.foundTraces.noteTrace(source)
 	}
 	if m.mount, err = n.fs.Mount(ctx, mounted, req.Target, cfg); err != nil {

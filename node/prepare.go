@@ -24,9 +24,11 @@ type preparation struct {
 // prepare begins to get an image ready: to load all of it, or only what its start reads. Its
 // indexes have been fetched.
 func (n *Node) prepare(ctx context.Context, image *Image, all bool) {
-	trace, _ := n.startTrace(image.id(image.Indexed()), image, image.streamSizes())
+	trace, source := n.startTrace(image.id(image.Indexed()), image, image.streamSizes())
 	bundled, rest, loaded := n.bundleOf(ctx, image, trace)
-	fill := stream.FillConfig{First: rest.Blocks(), Start: trace.Blocks(), After: loaded, OnlyTrace: !all}
+	fill := stream.FillConfig{
+		First: rest.Blocks(), Start: trace.Blocks(), Guessed: source == TracePredicted, After: loaded, OnlyTrace: !all,
+	}
 	if !all && len(fill.First) == 0 {
 		return
 	}

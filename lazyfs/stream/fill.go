@@ -35,6 +35,9 @@ type FillConfig struct {
 	// Start is what the start of the image reads as far as that is known: First, and what
 	// comes some other way, such as in a bundle. Nil is First.
 	Start []block.Range `json:"-"`
+	// Guessed says that First is not known from starts, so that it has only a part of what a start
+	// reads: once it is there, the fill may work beside the start as if none were known.
+	Guessed bool `json:"-"`
 	// After, if set, is closed when what goes before the fill has been loaded; the fill waits
 	// for it.
 	After <-chan struct{} `json:"-"`

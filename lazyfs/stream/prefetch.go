@@ -147,7 +147,11 @@ func (f *Filler) Prefetch(ctx context.Context) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	return ctx.Err()
+	if err := ctx.Err(); err != nil || !f.cfg.Guessed {
+		return err
+	}
+	f.reader.starts.forget(f.start)
+	return nil
 }
 
 // leaveTrace gives up what is left of the trace: the start reads other things.

@@ -181,6 +181,13 @@ func (s *starts) load(of *start) (done func()) {
 	return func() { change(-1) }
 }
 
+// forget makes a start one of which no trace is known.
+func (s *starts) forget(of *start) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	of.trace = nil
+}
+
 // local notes a read of n bytes that did not have to wait.
 func (s *starts) local(r block.Range, n int) {
 	s.mu.Lock()

@@ -87,23 +87,26 @@ func TestFillComesAfterTheStart(t *testing.T) {
 		perBlock time.Duration
 		free     float64 // processors
 		trace    bool
+		guessed  bool
 		reads    time.Duration // for how long they go on
 		pause    time.Duration // between two reads
 		of       reads
 		earliest time.Duration // the fill may begin
 		latest   time.Duration
 	}{
-		"trace":                       {fast, 2, true, 3 * time.Second, 100 * time.Millisecond, ofTrace, 5 * time.Second, 6 * time.Second},
-		"trace, reads without an end": {fast, 2, true, time.Minute, 100 * time.Millisecond, ofTrace, 30 * time.Second, 31 * time.Second},
-		"no trace, fast":              {fast, 2, false, 3 * time.Second, 100 * time.Millisecond, scattered, 50 * time.Millisecond, 2 * time.Second},
-		"no trace, fast, busy":        {fast, 0.5, false, 3 * time.Second, 100 * time.Millisecond, scattered, 4900 * time.Millisecond, 6 * time.Second},
-		"no trace, slow":              {slow, 2, false, 3 * time.Second, 100 * time.Millisecond, scattered, 4900 * time.Millisecond, 6 * time.Second},
-		"nobody reads, and no trace":  {slow, 2, false, 0, 100 * time.Millisecond, scattered, 2 * time.Second, 3 * time.Second},
-		"nobody reads, and a trace":   {slow, 2, true, 0, 100 * time.Millisecond, ofTrace, 2 * time.Second, 4 * time.Second},
-		"no trace, slow, without end": {slow, 2, false, time.Minute, 100 * time.Millisecond, small, 30 * time.Second, 31 * time.Second},
-		"reads together, busy":        {fast, 0.5, false, 3 * time.Second, 100 * time.Millisecond, together, 1500 * time.Millisecond, 3 * time.Second},
-		"reads together, slow":        {slow, 0.5, false, 5 * time.Second, 100 * time.Millisecond, together, 1500 * time.Millisecond, 5 * time.Second},
-		"everything is read":          {fast, 0.5, true, time.Minute, 10 * time.Millisecond, ofTrace, 5 * time.Second, 20 * time.Second},
+		"trace":                       {fast, 2, true, false, 3 * time.Second, 100 * time.Millisecond, ofTrace, 5 * time.Second, 6 * time.Second},
+		"trace, reads without an end": {fast, 2, true, false, time.Minute, 100 * time.Millisecond, ofTrace, 30 * time.Second, 31 * time.Second},
+		"a guess, fast":               {fast, 2, true, true, 3 * time.Second, 100 * time.Millisecond, ofTrace, 20 * time.Millisecond, 2 * time.Second},
+		"a guess, slow":               {slow, 2, true, true, 3 * time.Second, 100 * time.Millisecond, ofTrace, 4900 * time.Millisecond, 6 * time.Second},
+		"no trace, fast":              {fast, 2, false, false, 3 * time.Second, 100 * time.Millisecond, scattered, 50 * time.Millisecond, 2 * time.Second},
+		"no trace, fast, busy":        {fast, 0.5, false, false, 3 * time.Second, 100 * time.Millisecond, scattered, 4900 * time.Millisecond, 6 * time.Second},
+		"no trace, slow":              {slow, 2, false, false, 3 * time.Second, 100 * time.Millisecond, scattered, 4900 * time.Millisecond, 6 * time.Second},
+		"nobody reads, and no trace":  {slow, 2, false, false, 0, 100 * time.Millisecond, scattered, 2 * time.Second, 3 * time.Second},
+		"nobody reads, and a trace":   {slow, 2, true, false, 0, 100 * time.Millisecond, ofTrace, 2 * time.Second, 4 * time.Second},
+		"no trace, slow, without end": {slow, 2, false, false, time.Minute, 100 * time.Millisecond, small, 30 * time.Second, 31 * time.Second},
+		"reads together, busy":        {fast, 0.5, false, false, 3 * time.Second, 100 * time.Millisecond, together, 1500 * time.Millisecond, 3 * time.Second},
+		"reads together, slow":        {slow, 0.5, false, false, 5 * time.Second, 100 * time.Millisecond, together, 1500 * time.Millisecond, 5 * time.Second},
+		"everything is read":          {fast, 0.5, true, false, time.Minute, 10 * time.Millisecond, ofTrace, 5 * time.Second, 20 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -111,7 +114,7 @@ func TestFillComesAfterTheStart(t *testing.T) {
 				line := newTimeline(newSlowLink(fx, 10*time.Millisecond, test.perBlock))
 				r := newReader(t, stream.Config{Source: line, ReadAhead: -1, Free: func() float64 { return test.free }})
 				image := open(r, layer)
-				cfg := stream.FillConfig{}
+				cfg := stream.FillConfig{Guessed: test.guessed}
 				if test.trace {
 					cfg.First = []block.Range{{Layer: layer.ID, First: 0, Count: 64}}
 				}
