@@ -25,6 +25,7 @@ type convertOptions struct {
 	tag      string
 	parallel int
 	reindex  bool
+	predict  bool
 	output   string
 	startup  startupOptions
 }
@@ -55,6 +56,7 @@ func newConvertCommand(shared *globals) *cobra.Command {
 	flags.StringVar(&opts.tag, "tag", "", "tag for the accelerated image index (default: the tag of IMAGE with the suffix \"_accelerated\")")
 	flags.IntVar(&opts.parallel, "parallel", 0, "number of layers to read in parallel (default: number of cores)")
 	flags.BoolVar(&opts.reindex, "reindex", false, "read every layer, even if it has an index or was converted before")
+	flags.BoolVar(&opts.predict, "predict", true, "predict what a start reads from the content of the image, for nodes that know nothing better")
 	opts.startup.addTo(flags)
 	cli.AddFormat(cmd, &opts.output)
 	return cmd
@@ -75,7 +77,8 @@ func (o *convertOptions) run(ctx context.Context, out io.Writer, image string) e
 	}
 	bars := cli.NewProgress(o.progressTo(), "converting")
 	cfg := convert.Config{
-		Mode: convert.Mode(o.mode), Scratch: o.scratch, Parallel: o.parallel, Reindex: o.reindex, Logger: o.logger(), Progress: follow(bars),
+		Mode: convert.Mode(o.mode), Scratch: o.scratch, Parallel: o.parallel, Reindex: o.reindex, NoPrediction: !o.predict, Logger: o.logger(),
+		Progress: follow(bars),
 	}
 	if cfg.Known, cfg.Tag, err = o.references(client); err != nil {
 		return err
@@ -167,6 +170,9 @@ func writeConversion(out io.Writer, result *convert.Result) error {
 		}
 		if p.Skipped != "" {
 			what = "no index: " + p.Skipped
+		}
+		if p.Predicted > 0 {
+			what += ", a start is predicted to read " + units.Size(p.Predicted)
 		}
 		if _, err := fmt.Fprintf(out, "%s  %s\n", p.Platform, what); err != nil {
 			return fmt.Errorf("printing: %w", err)

@@ -47,6 +47,9 @@ type Config struct {
 	// Scratch is where a layer is kept that the registry does not take in chunks, in full mode.
 	// Default the directory of the system for temporary files.
 	Scratch string
+	// NoPrediction leaves out the prediction of what a start reads. One that an artifact has
+	// already stays.
+	NoPrediction bool
 	// Build says how layer indexes are made.
 	Build index.BuildConfig
 	// Progress, if not nil, is told what happens. Its calls do not overlap. It must
@@ -82,6 +85,9 @@ type Platform struct {
 	Artifact block.Digest `json:"artifact"`
 	// Pushed is false if the artifact was there already.
 	Pushed bool `json:"pushed"`
+	// Predicted is how much a start is predicted to read, in bytes; 0 without a prediction, or if
+	// that was there already.
+	Predicted int64 `json:"predicted,omitempty"`
 	// Skipped says why the platform has no artifact, "" if it has one.
 	Skipped string `json:"skipped,omitempty"`
 	// Layers are the digests of the layers, the lowest first.
@@ -209,10 +215,12 @@ func (c *conversion) push(ctx context.Context) error {
 			if target != image {
 				platform.Full = target.Digest
 			}
-			d, pushed, err := c.pushArtifact(ctx, target, c.artifacts[i], indexes)
+			traces, bytes := c.predictions(ctx, target, c.artifacts[i], indexes)
+			d, pushed, err := c.pushArtifact(ctx, target, c.artifacts[i], indexes, traces)
 			if err != nil {
 				return err
 			}
+			platform.Predicted = bytes
 			platform.Artifact, platform.Pushed = d.Digest, pushed
 			listed = append(listed, d)
 		}
@@ -228,9 +236,9 @@ func (c *conversion) push(ctx context.Context) error {
 }
 
 func (c *conversion) pushArtifact(
-	ctx context.Context, image *registry.Image, existing *registry.Artifact, indexes []registry.IndexBlob,
+	ctx context.Context, image *registry.Image, existing *registry.Artifact, indexes []registry.IndexBlob, traces []registry.TraceBlob,
 ) (registry.Descriptor, bool, error) {
-	manifest, err := registry.EncodeArtifact(image.Descriptor, indexes)
+	manifest, err := registry.EncodeArtifact(image.Descriptor, indexes, traces...)
 	if err != nil {
 		return registry.Descriptor{}, false, err
 	}
