@@ -104,9 +104,9 @@ func push(tb testing.TB, kind string, build func(context.Context, string) (v1.Im
 type converted struct{ stream, stored, full, indexes, heads int64 }
 
 // convertImage runs brisk convert. The state of the ended process tells its CPU time.
-func convertImage(tb testing.TB, brisk, ref, mode string) (converted, *os.ProcessState) {
+func convertImage(tb testing.TB, brisk, ref, mode string, flags ...string) (converted, *os.ProcessState) {
 	tb.Helper()
-	cmd := exec.CommandContext(tb.Context(), brisk, "convert", "--reindex", "--mode", mode, "--output=json", ref)
+	cmd := exec.CommandContext(tb.Context(), brisk, append([]string{"convert", "--reindex", "--mode", mode, "--output=json", ref}, flags...)...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {

@@ -39,6 +39,7 @@ func startArms() []startArm {
 		{arm: coldstart.EROFS, snapshotter: "erofs", repository: plain},
 		{arm: coldstart.Auto, snapshotter: containerdtest.Snapshotter, repository: "indexed", prepare: (*startBench).convert},
 		{arm: coldstart.Lazy, snapshotter: containerdtest.Snapshotter, repository: "indexed", prepare: (*startBench).convert, flags: []string{"--mode=lazy"}},
+		{arm: coldstart.Predicted, snapshotter: containerdtest.Snapshotter, repository: "predicted", prepare: (*startBench).predict},
 		{arm: coldstart.Learnt, snapshotter: containerdtest.Snapshotter, repository: "indexed", prepare: (*startBench).convert, learnt: true},
 		{arm: coldstart.Trace, snapshotter: containerdtest.Snapshotter, repository: "traced", prepare: (*startBench).pushTrace},
 		{arm: coldstart.Bundle, snapshotter: containerdtest.Snapshotter, repository: "bundled", prepare: (*startBench).pushBundle},
@@ -79,13 +80,19 @@ func (s *startBench) runBrisk(tb testing.TB, args ...string) {
 // convert writes the index of an image.
 func (s *startBench) convert(tb testing.TB, ref string) {
 	tb.Helper()
+	convertImage(tb, s.brisk, ref, "index", "--predict=false")
+}
+
+// predict writes the index of an image, with a prediction of its start.
+func (s *startBench) predict(tb testing.TB, ref string) {
+	tb.Helper()
 	convertImage(tb, s.brisk, ref, "index")
 }
 
 // convertFull puts an image in full mode in the place of an image.
 func (s *startBench) convertFull(tb testing.TB, ref string) {
 	tb.Helper()
-	s.runBrisk(tb, "convert", "--mode", "full", "--tag", ref, ref)
+	s.runBrisk(tb, "convert", "--mode", "full", "--predict=false", "--tag", ref, ref)
 }
 
 // convertFullTraced is convertFull for an image whose trace the registry has.

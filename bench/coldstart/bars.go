@@ -35,7 +35,7 @@ func BarOf(key Key) Bar {
 	switch key.Arm {
 	case Trace, Bundle:
 		return traced
-	case Auto:
+	case Auto, Predicted:
 		return unknown
 	default:
 		return Bar{}

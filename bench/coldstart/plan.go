@@ -11,6 +11,7 @@ const (
 	EROFS     Arm = "erofs"            // containerd makes EROFS images of the layers
 	Auto      Arm = "brisk-auto"       // the image has an index; nothing is known of its start
 	Lazy      Arm = "brisk-lazy"       // the same, and only what is read is loaded
+	Predicted Arm = "brisk-predicted"  // the image has an index, with what its content says of its start
 	Learnt    Arm = "brisk-learnt"     // the node has started the image before, and has nothing of it left but the trace
 	Trace     Arm = "brisk-trace"      // the registry has a trace
 	Bundle    Arm = "brisk-bundle"     // the registry has a bundle
@@ -20,7 +21,7 @@ const (
 
 // Arms returns all arms, in the order in which they run in a round.
 func Arms() []Arm {
-	return []Arm{Overlayfs, EROFS, Auto, Lazy, Learnt, Trace, Bundle, FullMode, FullTrace}
+	return []Arm{Overlayfs, EROFS, Auto, Lazy, Predicted, Learnt, Trace, Bundle, FullMode, FullTrace}
 }
 
 // The images.
@@ -57,7 +58,7 @@ func (p Plan) Rounds(workload, link string, arm Arm) int { return p[workload][li
 // rounds gives the arms of containerd's own one number of rounds, and those of Brisk another.
 func rounds(overlayfs, erofs, brisk int) map[Arm]int {
 	r := map[Arm]int{Overlayfs: overlayfs, EROFS: erofs}
-	for _, arm := range []Arm{Auto, Lazy, Learnt, Trace, Bundle} {
+	for _, arm := range []Arm{Auto, Lazy, Predicted, Learnt, Trace, Bundle} {
 		r[arm] = brisk
 	}
 	return r
