@@ -56,9 +56,9 @@ func (o *startupOptions) prepare(ctx context.Context, client *registry.Client, r
 	}
 	if accelerated != nil {
 		var err error
-		// What is no image index is about to be replaced.
-		if cfg.Previous, err = client.StartupsUnder(ctx, *accelerated); err != nil && !errors.Is(err, registry.ErrInvalid) {
-			return nil, err
+		if cfg.Previous, err = client.StartupsUnder(ctx, *accelerated); err != nil {
+			// The conversion says what is wrong with the registry. What is no image index is replaced.
+			log.InfoContext(ctx, "traces of the image before are not known", "error", err)
 		}
 	}
 	return func(ctx context.Context, result *convert.Result) ([]*artifact.Renewed, error) {
