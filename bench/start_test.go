@@ -43,11 +43,11 @@ func BenchmarkStart(b *testing.B) {
 	require.Root(b)
 	require.Tool(b, "mkfs.erofs")
 	plan := startPlan(b)
-	quiet, err := coldstart.MeasureQuiet(b.Context())
+	quiet, err := coldstart.MeasureProcessorUse(b.Context())
 	if err != nil {
 		b.Fatal(err)
 	}
-	before, err := coldstart.ReadTimes()
+	before, err := coldstart.ReadProcessorTimes()
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -66,7 +66,7 @@ func BenchmarkStart(b *testing.B) {
 			}
 		})
 	}
-	after, err := coldstart.ReadTimes()
+	after, err := coldstart.ReadProcessorTimes()
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -74,7 +74,7 @@ func BenchmarkStart(b *testing.B) {
 }
 
 // report prints the table, and fails where it has to.
-func report(b *testing.B, results *coldstart.Results, quiet, during coldstart.Processors) {
+func report(b *testing.B, results *coldstart.Results, quiet, during coldstart.ProcessorUse) {
 	b.Helper()
 	var out strings.Builder
 	if err := results.Write(&out); err != nil {

@@ -101,7 +101,7 @@ func (s *startBench) limit(tb testing.TB) (l coldstart.Limit) {
 	for i := range warmStarts + 1 {
 		s.workload.free(scope)
 		container := s.create(scope, node, image)
-		var watch *coldstart.Watch
+		var watch *coldstart.OpenWatcher
 		if i == 0 {
 			var err error
 			if watch, err = coldstart.WatchOpens(rootOf(scope, container)); err != nil {
@@ -116,7 +116,7 @@ func (s *startBench) limit(tb testing.TB) (l coldstart.Limit) {
 			warm = append(warm, took)
 		} else {
 			var err error
-			if l.Opens, err = watch.Stop(); err != nil {
+			if l.Opened, err = watch.Stop(); err != nil {
 				tb.Fatal(err)
 			}
 		}

@@ -26,7 +26,7 @@ func TestLayersInMemoryAreNotCold(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(want, m.Cold()); diff != "" {
+			if diff := cmp.Diff(want, m.ColdLayers()); diff != "" {
 				t.Errorf("cold layers:\n%s", diff)
 			}
 			return m

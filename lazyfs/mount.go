@@ -313,10 +313,10 @@ func (m *Mount) direct() bool {
 	return m.backend != Tree
 }
 
-// Cold returns the stream IDs of the layers that were not in the page cache when the image was
+// ColdLayers returns the stream IDs of the layers that were not in the page cache when the image was
 // mounted, so that this process sees all their reads. Programs may read other layers from the page
 // cache: no visible read does not mean that nobody reads them.
-func (m *Mount) Cold() []block.Digest {
+func (m *Mount) ColdLayers() []block.Digest {
 	var ids []block.Digest
 	for _, l := range m.layers {
 		if l.cold {

@@ -35,9 +35,9 @@ func FindState(target string) (dir string, err error) {
 	return dir, nil
 }
 
-// UnmountLeft unmounts what an FS that is not alive any more has left mounted on target,
+// UnmountStale unmounts what an FS that is not alive any more has left mounted on target,
 // and what only that needed. It waits until nobody uses the mount, or ctx ends.
-func UnmountLeft(ctx context.Context, dir, target string) error {
+func UnmountStale(ctx context.Context, dir, target string) error {
 	unlock, err := lock(filepath.Join(dir, "lock"))
 	if err != nil {
 		return err

@@ -117,7 +117,7 @@ func fullSet(t *testing.T, trace []pages.Span, content []byte) (*pages.Store, *p
 		frame := all[off:min(off+int(layout.FrameSize), len(all))]
 		layout.Frames = append(layout.Frames, pages.Frame{Stored: int64(len(frame)), Digest: block.Sum(frame)})
 	}
-	store, err := pages.OpenStore(pages.Config{Dir: t.TempDir(), Room: noLimit{}})
+	store, err := pages.OpenStore(pages.Config{Dir: t.TempDir(), Space: noLimit{}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -113,7 +113,7 @@ func play(role string) int {
 }
 
 func playKeeper(ctx context.Context, s setup, log *slog.Logger) error {
-	k, err := keeper.New(keeper.Config{Socket: s.socket(), Patience: s.Patience, Logger: log})
+	k, err := keeper.New(keeper.Config{Socket: s.socket(), WaitTimeout: s.Patience, Logger: log})
 	if err != nil {
 		return err
 	}

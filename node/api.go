@@ -38,7 +38,7 @@ func (c Client) Status(ctx context.Context) (Status, error) {
 	return status, c.ask(ctx, http.MethodGet, "/status", nil, &status)
 }
 
-// Get asks the node for anything, such as what [Config.Extend] has added.
+// Get asks the node for anything, such as what [Config.ExtendAPI] has added.
 func (c Client) Get(ctx context.Context, path string, answer any) error {
 	return c.ask(ctx, http.MethodGet, path, nil, answer)
 }
@@ -132,8 +132,8 @@ func (n *Node) serve(ctx context.Context) error {
 	n.serveScrub(mux)
 	n.serveTraces(mux)
 	n.serveStarts(mux)
-	if n.cfg.Extend != nil {
-		n.cfg.Extend(mux)
+	if n.cfg.ExtendAPI != nil {
+		n.cfg.ExtendAPI(mux)
 	}
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: headerTimeout}
 	closed := make(chan error, 1)

@@ -56,7 +56,7 @@ func (n *Node) openBundles() (err error) {
 	n.bundles.loads = make(map[block.Digest]*bundleLoad)
 	n.bundles.metrics = newBundleMetrics(n.cfg.Metrics)
 	n.bundles.store, err = pages.OpenStore(pages.Config{
-		Dir: filepath.Join(n.cfg.Dir, "bundles"), Room: n.disk, Spared: n.cfg.CacheBytes / pinnedShare, Logger: n.log, Registerer: n.cfg.Metrics,
+		Dir: filepath.Join(n.cfg.Dir, "bundles"), Space: n.disk, Spared: n.cfg.CacheBytes / pinnedShare, Logger: n.log, Registerer: n.cfg.Metrics,
 	})
 	return err
 }
@@ -66,7 +66,7 @@ func (b *bundles) shed(bytes int64, idle time.Duration) int64 {
 	if b.store == nil {
 		return 0
 	}
-	return b.store.Shed(bytes, idle)
+	return b.store.Evict(bytes, idle)
 }
 
 // pages returns those of an image, for its mounts.
@@ -178,7 +178,7 @@ func (n *Node) loadBundle(ctx context.Context, repo name.Repository, b *ImageBun
 	if err != nil {
 		return 0, err
 	}
-	defer set.Load()()
+	defer set.BeginDownload()()
 	opened()
 	return b.TableSize + table.Stored(), fillSet(ctx, table, set, func(each func(int, []byte) error) error {
 		return table.ReadFrames(arriving, 0, each)
@@ -293,7 +293,7 @@ func (n *Node) closeBundles() {
 
 // tidyBundles drops the bundles that blocks have replaced.
 func (n *Node) tidyBundles(ctx context.Context) {
-	if err := n.bundles.store.Tidy(n.disk); err != nil {
+	if err := n.bundles.store.Maintain(n.disk); err != nil {
 		n.log.WarnContext(ctx, "bundles are not tidied", "error", err)
 	}
 }

@@ -13,7 +13,7 @@ func CheckNote(content []byte) error {
 }
 
 // EndStarts returns the starts of a node as if the time in which they are measured had passed.
-func EndStarts(n *Node) []Start { return n.delays.ended(time.Now().Add(delayWindow)) }
+func EndStarts(n *Node) []StartDelay { return n.delays.ended(time.Now().Add(delayWindow)) }
 
 // Lent returns the disk cache as peers see it.
 func Lent(n *Node) block.Source {

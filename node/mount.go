@@ -159,7 +159,7 @@ func (n *Node) mountImage(ctx context.Context, image *Image, layers int, req Mou
 	n.mounts[m] = struct{}{}
 	if taken := n.replaceLocked(m); !taken && !req.again {
 		n.traceRecorders.begin(m, recordedStart{
-			id: mounted.ID, manifest: image.Digest, Sample: startup.Sample{Cold: m.mount.Cold()},
+			id: mounted.ID, manifest: image.Digest, Sample: startup.Sample{Cold: m.mount.ColdLayers()},
 		}, streams)
 	}
 	return m, nil

@@ -41,7 +41,7 @@ func TestStartOfMount(t *testing.T) {
 		t.Fatal(err)
 	}
 	took := time.Since(mounted)
-	if over := n.Starts(); len(over) != 0 {
+	if over := n.StartDelays(); len(over) != 0 {
 		t.Errorf("over at once: %+v", over)
 	}
 	startupTraces := node.EndStarts(n)

@@ -75,14 +75,14 @@ type Config struct {
 	// Starts, if set, records the starts of images. The registry client is to tell it of its
 	// requests.
 	Starts *waterfall.Recorder
-	// Extend, if set, adds to what the node answers on the socket in its directory.
-	Extend func(mux *http.ServeMux)
+	// ExtendAPI, if set, adds to what the node answers on the socket in its directory.
+	ExtendAPI func(mux *http.ServeMux)
 	// BundleReadAhead is PagesReadAhead of [lazyfs.Config].
 	BundleReadAhead int
-	// StartLasts is how long after its first read a start is over; zero means 30 s. ExactReads
+	// StartDuration is how long after its first read a start is over; zero means 30 s. ExactReads
 	// is that of [lazyfs.Config]. Both are for nodes that only record.
-	StartLasts time.Duration
-	ExactReads bool
+	StartDuration time.Duration
+	ExactReads    bool
 	// Log may be nil. Metrics may be nil: then there are none.
 	Log     *slog.Logger
 	Metrics prometheus.Registerer
@@ -147,7 +147,7 @@ func New(cfg Config) (_ *Node, err error) {
 	n.disk, err = cache.OpenDisk(cache.DiskConfig{
 		Dir: cacheDir(cfg.Dir), Layout: n.layerIndexes, Logger: cfg.Log, Registerer: cfg.Metrics,
 		MaxBytes: cfg.CacheBytes, MaxFiles: cfg.CacheFiles, MinFree: cfg.CacheMinFree,
-		Shed: n.bundles.shed, HighWater: cfg.CacheHighWater, LowWater: cfg.CacheLowWater,
+		EvictReserved: n.bundles.shed, HighWater: cfg.CacheHighWater, LowWater: cfg.CacheLowWater,
 		OnCorrupt: n.onCorrupt, OnComplete: n.onComplete, OnEvict: cfg.OnEvict,
 	})
 	if err != nil {
@@ -169,7 +169,7 @@ func New(cfg Config) (_ *Node, err error) {
 	if n.startupTraces, err = openStartupTraces(filepath.Join(cfg.Dir, "traces"), cfg, n.disk); err != nil {
 		return nil, err
 	}
-	n.traceRecorders = newTraceRecorders(n.startupTraces.addTrace, cfg.StartLasts)
+	n.traceRecorders = newTraceRecorders(n.startupTraces.addTrace, cfg.StartDuration)
 	memory, err := cache.NewMemory(cache.MemoryConfig{MaxBytes: cfg.MemoryBytes, Registerer: cfg.Metrics})
 	if err != nil {
 		return nil, err

@@ -92,14 +92,14 @@ func (p *proving) Close(whole bool) {
 }
 
 // proven compares all indexes of a stream with the truth about it.
-func (n *Node) proven(ctx context.Context, stream block.Digest, truth proof.Truth) error {
+func (n *Node) proven(ctx context.Context, stream block.Digest, truth proof.RebuiltIndex) error {
 	n.keeping.RLock()
 	defer n.keeping.RUnlock()
 	found, err := n.candidates(ctx, stream)
 	if err != nil {
 		return err
 	}
-	v := verdict{stream: stream, facts: truth.Facts}
+	v := verdict{stream: stream, facts: truth.StreamDigests}
 	for _, c := range found {
 		err = errors.Join(err, n.judge(&v, c, truth.Check))
 	}
@@ -182,7 +182,7 @@ func (n *Node) judgeKnown(ctx context.Context, c candidate, used *openLayer) {
 	if !ok && used.StreamSize() == 0 {
 		// There is no block whose arrival would make it complete.
 		truth, err := proof.New(ctx, nil).Finish()
-		facts, ok = truth.Facts, err == nil
+		facts, ok = truth.StreamDigests, err == nil
 	}
 	if !ok {
 		return

@@ -48,7 +48,7 @@ type FalseIndex struct {
 // provenLayer is what is true of a layer stream that was read to its end.
 type provenLayer struct {
 	Stream block.Digest `json:"stream"`
-	proof.Facts
+	proof.StreamDigests
 
 	// Indexes were compared with the facts and are true.
 	Indexes []block.Digest `json:"indexes,omitempty"`
@@ -108,13 +108,13 @@ func parseProofs(content []byte) (proofsState, error) {
 }
 
 // facts returns what is true of a stream, if that is known.
-func (p *proofs) facts(stream block.Digest) (proof.Facts, bool) {
+func (p *proofs) facts(stream block.Digest) (proof.StreamDigests, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if layer := p.layers[stream]; layer != nil {
-		return layer.Facts, true
+		return layer.StreamDigests, true
 	}
-	return proof.Facts{}, false
+	return proof.StreamDigests{}, false
 }
 
 // falseIndex returns what is known of an index if it is false.
@@ -147,7 +147,7 @@ func (p *proofs) proven(layer ImageLayer) bool {
 // verdict is what was found of the indexes of one stream.
 type verdict struct {
 	stream block.Digest
-	facts  proof.Facts
+	facts  proof.StreamDigests
 	right  []block.Digest
 	wrong  []FalseIndex
 }
@@ -158,7 +158,7 @@ func (p *proofs) add(v verdict) (found []FalseIndex, err error) {
 	defer p.mu.Unlock()
 	layer := p.layers[v.stream]
 	if layer == nil {
-		layer = &provenLayer{Stream: v.stream, Facts: v.facts}
+		layer = &provenLayer{Stream: v.stream, StreamDigests: v.facts}
 		p.layers[v.stream] = layer
 	}
 	for _, index := range v.right {

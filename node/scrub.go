@@ -220,5 +220,5 @@ func (d *lentDisk) lend(ctx context.Context, layer block.Digest) {
 var _ block.Holder = (*lentDisk)(nil)
 
 // onCorrupt and onComplete hand to the scrubber what the disk cache reports.
-func (n *Node) onCorrupt(c cache.Corrupt)     { n.scrubber.Report(c) }
-func (n *Node) onComplete(layer block.Digest) { n.scrubber.Complete(layer) }
+func (n *Node) onCorrupt(c cache.CorruptBlock) { n.scrubber.Report(c) }
+func (n *Node) onComplete(layer block.Digest)  { n.scrubber.Complete(layer) }

@@ -85,7 +85,7 @@ func TestRotUnderMountIsMended(t *testing.T) {
 		}
 		bad := rot(t, dir, mixed())
 		awaitScrub(t, n, "all blocks to be mended", func(s scrub.Status) bool {
-			return s.FoundBlocks == bad && s.MendedBlocks == bad
+			return s.FoundBlocks == bad && s.RepairedBlocks == bad
 		})
 		requireFiles(t, m.Target(), mixed().files)
 		if n.Suspect() == "" {

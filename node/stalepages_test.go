@@ -105,7 +105,7 @@ func TestMendedBytesAreSeen(t *testing.T) {
 			forEachBackend(t, func(t *testing.T, backend lazyfs.Backend) {
 				t.Helper()
 				n, m, bad := rottenMount(t, backend, direct)
-				awaitScrub(t, n, "all blocks to be mended", func(s scrub.Status) bool { return s.MendedBlocks == bad })
+				awaitScrub(t, n, "all blocks to be mended", func(s scrub.Status) bool { return s.RepairedBlocks == bad })
 				requireFiles(t, m.Target(), twoFiles().files)
 			})
 		})
@@ -141,7 +141,7 @@ func TestMappedBytesAreSeenUntilUnmapped(t *testing.T) {
 		for name := range twoFiles().files {
 			maps[name] = mapFile(t, filepath.Join(m.Target(), name))
 		}
-		awaitScrub(t, n, "all blocks to be mended", func(s scrub.Status) bool { return s.MendedBlocks == bad })
+		awaitScrub(t, n, "all blocks to be mended", func(s scrub.Status) bool { return s.RepairedBlocks == bad })
 		p2ptest.Await(t, "all blocks to be stale", func() bool { return int64(staleBlocks(n)) == bad })
 		for name, mapped := range maps {
 			if bytes.Equal(mapped, twoFiles().files[name]) {

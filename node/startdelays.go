@@ -17,8 +17,8 @@ const (
 	openDelays = 256
 )
 
-// Start is the time that a container waited for its image.
-type Start struct {
+// StartDelay is the time that a container waited for its image.
+type StartDelay struct {
 	Image    string // its reference
 	Manifest block.Digest
 	// Began is the time at which mounting began, Mounting its duration.
@@ -34,12 +34,12 @@ type Start struct {
 type delays struct {
 	mu   sync.Mutex
 	open []*opening
-	over []Start
+	over []StartDelay
 }
 
 // opening is a start that is being measured.
 type opening struct {
-	Start
+	StartDelay
 	streams []block.Digest
 	reading int       // reads that wait
 	since   time.Time // when the first of them began
@@ -53,7 +53,7 @@ func (s *delays) begin(began, now time.Time, image *Image, streams []block.Diges
 	if len(s.open) == openDelays {
 		return
 	}
-	s.open = append(s.open, &opening{streams: streams, Start: Start{
+	s.open = append(s.open, &opening{streams: streams, StartDelay: StartDelay{
 		Image: image.Name, Manifest: image.Digest, Began: began, Mounting: now.Sub(began), Finished: now.Add(delayWindow),
 	}})
 }
@@ -93,7 +93,7 @@ func (s *delays) closeLocked(now time.Time) {
 		if o.reading > 0 {
 			o.Waited += max(0, o.Finished.Sub(o.since))
 		}
-		s.over = append(s.over, o.Start)
+		s.over = append(s.over, o.StartDelay)
 		s.open = s.open[1:]
 	}
 	if extra := len(s.over) - keptDelays; extra > 0 {
@@ -102,12 +102,12 @@ func (s *delays) closeLocked(now time.Time) {
 }
 
 // ended returns the starts that are over, the oldest first.
-func (s *delays) ended(now time.Time) []Start {
+func (s *delays) ended(now time.Time) []StartDelay {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closeLocked(now)
 	return slices.Clone(s.over)
 }
 
-// Starts returns the newest finished starts of images, the oldest first.
-func (n *Node) Starts() []Start { return n.delays.ended(time.Now()) }
+// StartDelays returns the newest finished starts of images, the oldest first.
+func (n *Node) StartDelays() []StartDelay { return n.delays.ended(time.Now()) }

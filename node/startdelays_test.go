@@ -29,7 +29,7 @@ func TestDelays(t *testing.T) {
 	late := s.read(one, at(40))
 	late(at(50))
 	endless(at(60))
-	want := []Start{
+	want := []StartDelay{
 		{Image: "one", Manifest: one, Began: at(0), Mounting: time.Second, Waited: 5 * time.Second, Finished: at(31)},
 		{Image: "other", Manifest: other, Began: at(1), Mounting: time.Second, Waited: 2 * time.Second, Finished: at(32)},
 	}

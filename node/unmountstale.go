@@ -25,7 +25,7 @@ func FindDir(target string) (string, error) {
 	return filepath.Dir(state), nil
 }
 
-// UnmountLeft unmounts what a node that is not alive any more has left mounted on target.
-func UnmountLeft(ctx context.Context, dir, target string) error {
-	return lazyfs.UnmountLeft(ctx, filepath.Join(dir, stateName), target)
+// UnmountStale unmounts what a node that is not alive any more has left mounted on target.
+func UnmountStale(ctx context.Context, dir, target string) error {
+	return lazyfs.UnmountStale(ctx, filepath.Join(dir, stateName), target)
 }

@@ -25,7 +25,7 @@ func TestLinkFails(t *testing.T) {
 			start := func(i int, members *p2p.List, local block.Source) *p2p.Node {
 				cfg := p2ptest.Config(i, members)
 				cfg.Layout, cfg.Local = fx, local
-				cfg.Patience, cfg.ReadBudget = 200*time.Millisecond, 2*time.Second
+				cfg.SilenceTimeout, cfg.ReadBudget = 200*time.Millisecond, 2*time.Second
 				return p2ptest.Start(t, cfg)
 			}
 			server, reader := start(0, known, blocktest.NewSource(fx)), start(1, behind, nil)

@@ -74,8 +74,8 @@ func TestHints(t *testing.T) {
 	if err := nodes[0].Hint(t.Context(), name, p2p.MaxHint+1, use); err == nil {
 		t.Error("a limit above the maximum is accepted")
 	}
-	if s := nodes[0].Stats(); s.Bans != 0 || s.Benched != 0 || s.Connected != 3 {
-		t.Errorf("%d bans, %d benched, %d connected: nobody has done wrong", s.Bans, s.Benched, s.Connected)
+	if s := nodes[0].Stats(); s.Bans != 0 || s.BackingOff != 0 || s.Connected != 3 {
+		t.Errorf("%d bans, %d benched, %d connected: nobody has done wrong", s.Bans, s.BackingOff, s.Connected)
 	}
 }
 
@@ -91,7 +91,7 @@ func TestHintOfHungPeer(t *testing.T) {
 	if err := nodes[0].Hint(ctx, name, 100, use); !errors.Is(err, block.ErrNotFound) || len(*offered) != 0 {
 		t.Errorf("hint of peers that hang: %v, offered %q", err, *offered)
 	}
-	if s := nodes[0].Stats(); s.Benched != 0 || s.Bans != 0 {
-		t.Errorf("%d benched, %d banned for a hint", s.Benched, s.Bans)
+	if s := nodes[0].Stats(); s.BackingOff != 0 || s.Bans != 0 {
+		t.Errorf("%d benched, %d banned for a hint", s.BackingOff, s.Bans)
 	}
 }

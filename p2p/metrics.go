@@ -50,8 +50,8 @@ type Stats struct {
 	// Bans counts peers banned for wrong bytes, Refused the connections of
 	// strangers and banned peers that were turned away.
 	Bans, Refused uint64
-	// Connected, Benched and Banned count peers at this moment.
-	Connected, Benched, Banned int
+	// Connected, BackingOff and Banned count peers at this moment.
+	Connected, BackingOff, Banned int
 }
 
 // ReceivedBytes returns all bytes of verified blocks and objects read from peers.
@@ -81,7 +81,7 @@ func (n *Node) Stats() Stats {
 	for i := range s.Served {
 		s.Served[i] = n.counts.serves[i].Load()
 	}
-	s.Benched, s.Banned = n.scoreboard.Counts()
+	s.BackingOff, s.Banned = n.scoreboard.Counts()
 	return s
 }
 
@@ -126,7 +126,7 @@ func register(reg prometheus.Registerer, n *Node) error {
 	}
 	for state, count := range map[string]func(Stats) int{
 		"connected": func(s Stats) int { return s.Connected },
-		"benched":   func(s Stats) int { return s.Benched },
+		"benched":   func(s Stats) int { return s.BackingOff },
 		"banned":    func(s Stats) int { return s.Banned },
 	} {
 		all = append(all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{

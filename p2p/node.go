@@ -42,9 +42,9 @@ type Config struct {
 	// Hints has the hints that peers may read. Nil serves none.
 	Hints Hints
 
-	// Patience is how long a peer may be silent while a program waits, at the
-	// first attempt; 0 means [policy.DefaultPatience].
-	Patience time.Duration
+	// SilenceTimeout is how long a peer may be silent while a program waits, at the
+	// first attempt; 0 means [policy.DefaultSilenceTimeout].
+	SilenceTimeout time.Duration
 	// ReadBudget is the maximum time that a read waits for all peers together; 0 means
 	// [policy.DefaultReadBudget].
 	ReadBudget time.Duration
@@ -99,7 +99,7 @@ func New(cfg Config) (*Node, error) {
 	n.gater = &gater{scoreboard: n.scoreboard}
 	n.fetcher = policy.NewFetcher(policy.Config{
 		Network: peers{n}, Layout: cfg.Layout, Scoreboard: n.scoreboard,
-		Patience: cfg.Patience, ReadBudget: cfg.ReadBudget, Observe: n.counts.asked,
+		SilenceTimeout: cfg.SilenceTimeout, ReadBudget: cfg.ReadBudget, Observe: n.counts.asked,
 	})
 	n.server = &server{local: cfg.Local, objects: cfg.Objects, hints: cfg.Hints, sending: newSemaphore(sendingTotal, time.Now), counts: n.counts}
 	if cfg.Metrics != nil {

@@ -152,7 +152,7 @@ func TestStrangerIsRefused(t *testing.T) {
 	cfg := p2ptest.Config(99, members)
 	cfg.Layout = fx
 	stranger := p2ptest.Start(t, cfg)
-	p2ptest.Introduce(t, members, nodes...)
+	p2ptest.AddMembers(t, members, nodes...)
 	p2ptest.Await(t, "both members refuse", func() bool {
 		return nodes[0].Stats().Refused > 0 && nodes[1].Stats().Refused > 0
 	})
@@ -179,8 +179,8 @@ func TestMembershipChanges(t *testing.T) {
 		nodes[i] = p2ptest.Start(t, cfg)
 	}
 	for range 2 {
-		p2ptest.Introduce(t, lists[0], nodes...)
-		p2ptest.Introduce(t, lists[1], nodes...)
+		p2ptest.AddMembers(t, lists[0], nodes...)
+		p2ptest.AddMembers(t, lists[1], nodes...)
 		p2ptest.AwaitConnected(t, nodes[0], 1)
 		p2ptest.AwaitConnected(t, nodes[1], 1)
 		lists[0].Set(nil)
@@ -216,7 +216,7 @@ func TestDeadPeers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p2ptest.Introduce(t, members, nodes...)
+	p2ptest.AddMembers(t, members, nodes...)
 	members.Set(append(members.Members(), down))
 	p2ptest.AwaitConnected(t, nodes[0], 2)
 	read := func() error {
@@ -239,7 +239,7 @@ func TestDeadPeers(t *testing.T) {
 	cfg := p2ptest.Config(1, members)
 	cfg.Layout, cfg.Local = fx, blocktest.NewSource(fx)
 	again := p2ptest.Start(t, cfg)
-	p2ptest.Introduce(t, members, nodes[0], again)
+	p2ptest.AddMembers(t, members, nodes[0], again)
 	p2ptest.AwaitConnected(t, nodes[0], 1)
 	if err := read(); err != nil {
 		t.Errorf("after a restart: %v", err)
@@ -257,7 +257,7 @@ func TestSlowPeer(t *testing.T) {
 		cfg.Layout = fx
 		cfg.Local = []block.Source{nil, slow, blocktest.NewSource(fx)}[i]
 		if i == 0 {
-			cfg.Patience = 50 * time.Millisecond
+			cfg.SilenceTimeout = 50 * time.Millisecond
 		}
 	})
 	for i := range layer.Range().Count {

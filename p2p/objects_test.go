@@ -55,8 +55,8 @@ func TestObjects(t *testing.T) {
 			t.Errorf("object larger than accepted: %v, want ErrUnavailable", err)
 		}
 	}
-	if s := nodes[0].Stats(); s.Benched != 0 {
-		t.Errorf("%d peers benched for objects larger than accepted", s.Benched)
+	if s := nodes[0].Stats(); s.BackingOff != 0 {
+		t.Errorf("%d peers benched for objects larger than accepted", s.BackingOff)
 	}
 	if _, err := nodes[0].Object(t.Context(), block.Sum(large), p2p.MaxObject+1); err == nil {
 		t.Error("a limit above the maximum is accepted")

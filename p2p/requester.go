@@ -262,7 +262,7 @@ func (l *requester) next(ctx context.Context, c *call) (frame, error) {
 func statusError(h wire.Header) error {
 	switch h.Status {
 	case wire.StatusBusy:
-		return &policy.BusyError{After: h.Patience()}
+		return &policy.BusyError{After: h.Wait()}
 	case wire.StatusRefused:
 		return errRefused
 	default:

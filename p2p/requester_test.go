@@ -79,7 +79,7 @@ func blockFrame(id uint64, index uint32, length int) wire.Header {
 	return wire.Header{Type: wire.TypeBlock, ID: id, First: index, Count: 1, Length: uint32(length)}
 }
 
-var testAsk = policy.BlockRequest{Layer: block.Sum([]byte("layer")), First: 16, Mask: 0b1011, Patience: time.Minute}
+var testAsk = policy.BlockRequest{Layer: block.Sum([]byte("layer")), First: 16, Mask: 0b1011, MaxWait: time.Minute}
 
 func noBlocks(t *testing.T) func(uint32, []byte) error {
 	t.Helper()

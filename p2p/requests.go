@@ -19,7 +19,7 @@ func (l *requester) blocks(ctx context.Context, req policy.BlockRequest, deliver
 	c := &call{first: req.First, left: mask, frames: make(chan frame, bits.OnesCount64(mask)+1)}
 	id, err := l.begin(wire.Header{
 		Type: wire.TypeWant, Class: req.Class, First: req.First, Count: uint32(bits.Len64(mask)),
-		Mask: mask, Millis: wire.Millis(req.Patience),
+		Mask: mask, Millis: wire.Millis(req.MaxWait),
 	}, req.Layer, c)
 	if err != nil {
 		return policy.Reply{}, err

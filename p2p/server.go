@@ -132,7 +132,7 @@ func (s *session) cancel(id uint64) {
 func (s *session) begin(ctx context.Context, h wire.Header, digest block.Digest) error {
 	patience := maxServe
 	if h.Millis > 0 {
-		patience = min(h.Patience(), maxServe)
+		patience = min(h.Wait(), maxServe)
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	s.mu.Lock()

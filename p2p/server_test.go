@@ -160,7 +160,7 @@ func TestServeBusy(t *testing.T) {
 	g.waiting[block.ClassRead] = []*waiter{{granted: make(chan struct{})}}
 	c := runServer(t, &server{local: blocktest.NewSource(fx), sending: g})
 	c.send(want(1, block.Range{Layer: fx.Largest().ID, Count: 1}, 1, block.ClassRead))
-	if h, _ := c.recv(); h.Status != wire.StatusBusy || h.Patience() != 500*time.Millisecond {
+	if h, _ := c.recv(); h.Status != wire.StatusBusy || h.Wait() != 500*time.Millisecond {
 		t.Errorf("got %+v, want busy for half a second", h)
 	}
 }

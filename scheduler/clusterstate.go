@@ -109,7 +109,7 @@ func sameImage(a, b corev1.ContainerImage) bool { return slices.Equal(a.Names, b
 
 func (s *shared) learnNode(node *corev1.Node) {
 	for i := range node.Status.Images {
-		s.names.Learn(node.Status.Images[i].Names...)
+		s.names.Add(node.Status.Images[i].Names...)
 	}
 }
 
@@ -120,7 +120,7 @@ func (s *shared) learnPod(pod *corev1.Pod) {
 			if !strings.Contains(statuses[i].ImageID, "@") {
 				continue
 			}
-			s.names.Learn(imageOf(pod, statuses[i].Name), statuses[i].ImageID)
+			s.names.Add(imageOf(pod, statuses[i].Name), statuses[i].ImageID)
 		}
 	}
 }

@@ -148,7 +148,7 @@ func afterPod(_ klog.Logger, pod *corev1.Pod, from, to any) (fwk.QueueingHint, e
 	if !ok || !okAfter || after == nil || before == nil || after.UID != pod.UID {
 		return fwk.QueueSkip, nil
 	}
-	if compat.Wanted(before.Labels, before.Annotations, nil) == compat.Wanted(after.Labels, after.Annotations, nil) {
+	if compat.ModeOf(before.Labels, before.Annotations, nil) == compat.ModeOf(after.Labels, after.Annotations, nil) {
 		return fwk.QueueSkip, nil
 	}
 	return fwk.Queue, nil

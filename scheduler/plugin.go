@@ -120,7 +120,7 @@ func (p *BlockLocality) wanted(ctx context.Context, pod *corev1.Pod) compat.Mode
 	} else {
 		klog.FromContext(ctx).V(5).Info("Not asking the namespace of a pod", "pod", klog.KObj(pod), "err", err)
 	}
-	return compat.Wanted(pod.Labels, pod.Annotations, labels)
+	return compat.ModeOf(pod.Labels, pod.Annotations, labels)
 }
 
 // query prepares the question about the images of a pod. It is nil if nothing is known of any.
@@ -139,7 +139,7 @@ func (p *BlockLocality) query(pod *corev1.Pod) *index.Query {
 func indexConfig(args *config.BlockLocalityArgs) index.Config {
 	return index.Config{
 		Model: estimate.Model{
-			Tau: args.TimeConstant.Duration, Peers: args.PeerBandwidth, Registry: args.RegistryBandwidth,
+			TimeConstant: args.TimeConstant.Duration, PeerBandwidth: args.PeerBandwidth, RegistryBandwidth: args.RegistryBandwidth,
 		},
 		FreshFor: args.FreshFor.Duration, GoneAfter: args.GoneAfter.Duration,
 	}

@@ -41,7 +41,7 @@ func (p *BlockLocality) Reserve(ctx context.Context, state fwk.CycleState, pod *
 		p.metrics.unknown()
 		return nil
 	}
-	answer := c.query.Ask([]string{node})[0]
+	answer := c.query.Estimate([]string{node})[0]
 	p.index.Reserve(pod.UID, answer)
 	p.metrics.decided(answer)
 	klog.FromContext(ctx).V(4).Info("Estimated time to ready", "pod", klog.KObj(pod), "node", node,

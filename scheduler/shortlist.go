@@ -38,7 +38,7 @@ func (p *BlockLocality) shortlist(pod *corev1.Pod, c *cycle, nodes []fwk.NodeInf
 
 // warm returns the best nodes for a pod, as far as they seem to have room for it.
 func (p *BlockLocality) warm(pod *corev1.Pod, c *cycle) []string {
-	best := c.query.Best()
+	best := c.query.WarmestNodes()
 	if len(best) == 0 {
 		return nil
 	}

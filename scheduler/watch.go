@@ -131,7 +131,7 @@ func (s *store) set(object any) {
 		s.logger.Info("Ignoring the report of a node", "node", name, "err", err)
 	}
 	s.metrics.finished(change.Starts)
-	if change.Better {
+	if change.Improved {
 		s.wake()
 	}
 }

@@ -45,13 +45,13 @@ const (
 
 const yes = "true"
 
-// Wanted returns what a pod wants: what its label says, or else its annotation, or else
+// ModeOf returns what a pod wants: what its label says, or else its annotation, or else
 // the label of another accelerator, or else the labels of its namespace, ours first.
 // Values of ours that are no mode say nothing.
 //
 // On demand means [Preferred]: any node can run the pod. A pod that has that label with
 // another value has opted out of what its namespace says.
-func Wanted(labels, annotations, namespace map[string]string) Mode {
+func ModeOf(labels, annotations, namespace map[string]string) Mode {
 	for _, said := range []Mode{mode(labels), mode(annotations), aliyun(labels), mode(namespace), aliyun(namespace)} {
 		if said != Unset {
 			return said

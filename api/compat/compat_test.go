@@ -29,7 +29,7 @@ func TestWanted(t *testing.T) {
 		"exact value":             {labels: theirs("On-Demand"), want: compat.Disabled},
 		"annotation of theirs":    {annotations: theirs("on-demand"), want: compat.Unset},
 	} {
-		if got := compat.Wanted(test.labels, test.annotations, test.namespace); got != test.want {
+		if got := compat.ModeOf(test.labels, test.annotations, test.namespace); got != test.want {
 			t.Errorf("%s: %q instead of %q", name, got, test.want)
 		}
 	}

@@ -4,10 +4,10 @@ import "time"
 
 // Bar is the goal of a cell. A zero field is no goal.
 type Bar struct {
-	OfLimit   float64       // of the time to the limit
-	OrWithin  time.Duration // enough if the ratio to the limit is missed
-	OfErofs   float64       // of the time to that of containerd's EROFS
-	OfOverlay float64       // of the time to that of overlayfs
+	MaxLimitRatio     float64       // of the time to the limit
+	MaxTime           time.Duration // enough if the ratio to the limit is missed
+	MaxErofsRatio     float64       // of the time to that of containerd's EROFS
+	MaxOverlayfsRatio float64       // of the time to that of overlayfs
 }
 
 // bars returns the bars of the arms with a trace from the registry, and of the arms without
@@ -15,15 +15,15 @@ type Bar struct {
 func bars(workload, link string) (traced, unknown Bar) {
 	switch workload + "/" + link {
 	case NodeRED + "/gigabit":
-		return Bar{OfLimit: 1.4, OfErofs: 0.20}, Bar{OfErofs: 0.33}
+		return Bar{MaxLimitRatio: 1.4, MaxErofsRatio: 0.20}, Bar{MaxErofsRatio: 0.33}
 	case NodeRED + "/100mbit":
-		return Bar{OfLimit: 1.15}, Bar{OfLimit: 1.8, OrWithin: 7500 * time.Millisecond}
+		return Bar{MaxLimitRatio: 1.15}, Bar{MaxLimitRatio: 1.8, MaxTime: 7500 * time.Millisecond}
 	case NodeRED + "/25mbit":
-		return Bar{OfLimit: 1.15}, Bar{OfOverlay: 0.2}
+		return Bar{MaxLimitRatio: 1.15}, Bar{MaxOverlayfsRatio: 0.2}
 	case Redis + "/gigabit", Redis + "/lan":
-		return Bar{OfErofs: 0.30}, Bar{OfErofs: 0.40}
+		return Bar{MaxErofsRatio: 0.30}, Bar{MaxErofsRatio: 0.40}
 	case PyTorch + "/gigabit":
-		return Bar{OfLimit: 1.5}, Bar{OfErofs: 0.35}
+		return Bar{MaxLimitRatio: 1.5}, Bar{MaxErofsRatio: 0.35}
 	default:
 		return Bar{}, Bar{}
 	}
@@ -53,10 +53,10 @@ func (r *Results) bar(key Key, total time.Duration) string {
 			verdict = "met"
 		}
 	}
-	if limit := r.Limit(key); bar.OfLimit > 0 && limit > 0 {
-		judge(total.Seconds() <= bar.OfLimit*limit.Seconds() || total <= bar.OrWithin)
+	if limit := r.Limit(key); bar.MaxLimitRatio > 0 && limit > 0 {
+		judge(total.Seconds() <= bar.MaxLimitRatio*limit.Seconds() || total <= bar.MaxTime)
 	}
-	for rival, share := range map[Arm]float64{EROFS: bar.OfErofs, Overlayfs: bar.OfOverlay} {
+	for rival, share := range map[Arm]float64{EROFS: bar.MaxErofsRatio, Overlayfs: bar.MaxOverlayfsRatio} {
 		if other, ok := r.Total(Key{key.Workload, key.Link, rival}); ok && share > 0 {
 			judge(total.Seconds() <= share*other.Seconds())
 		}

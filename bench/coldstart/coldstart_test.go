@@ -56,19 +56,19 @@ func TestCheck(t *testing.T) {
 }
 
 func TestLimit(t *testing.T) {
-	limit := coldstart.Limit{Opens: coldstart.Opens{CompressedBytes: 25e6}, Warm: 800 * time.Millisecond}
-	got := limit.On(coldstart.Link{BytesPerSecond: 125e6, RoundTrip: 10 * time.Millisecond})
+	limit := coldstart.Limit{Opened: coldstart.OpenedFiles{CompressedBytes: 25e6}, Warm: 800 * time.Millisecond}
+	got := limit.Duration(coldstart.Link{BytesPerSecond: 125e6, RoundTrip: 10 * time.Millisecond})
 	if want := 1040 * time.Millisecond; got != want {
 		t.Errorf("the limit is %s, want %s", got, want)
 	}
-	if got := (coldstart.Limit{}).On(coldstart.Links()[0]); got != 0 {
+	if got := (coldstart.Limit{}).Duration(coldstart.Links()[0]); got != 0 {
 		t.Errorf("a limit that was not measured is %s", got)
 	}
 }
 
 func TestTable(t *testing.T) {
 	r := results(map[coldstart.Arm][]float64{coldstart.EROFS: {10, 12, 11}, coldstart.Bundle: {1.6, 1.5, 1.4}, coldstart.Auto: {4, 4, 4}})
-	r.Limits[coldstart.NodeRED] = coldstart.Limit{Opens: coldstart.Opens{Files: 2, CompressedBytes: 25e6}, Warm: 960 * time.Millisecond}
+	r.Limits[coldstart.NodeRED] = coldstart.Limit{Opened: coldstart.OpenedFiles{Files: 2, CompressedBytes: 25e6}, Warm: 960 * time.Millisecond}
 	var out bytes.Buffer
 	if err := r.Write(&out); err != nil {
 		t.Fatal(err)
@@ -108,14 +108,14 @@ func TestPlansNameKnownCells(t *testing.T) {
 }
 
 func TestProcessors(t *testing.T) {
-	before, err := coldstart.ReadTimes()
+	before, err := coldstart.ReadProcessorTimes()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for begun := time.Now(); time.Since(begun) < 300*time.Millisecond; {
 		bytes.Repeat([]byte{1}, 1<<10)
 	}
-	after, err := coldstart.ReadTimes()
+	after, err := coldstart.ReadProcessorTimes()
 	if err != nil {
 		t.Fatal(err)
 	}

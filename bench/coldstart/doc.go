@@ -3,5 +3,5 @@
 // a limit ([Limit]).
 //
 // It measures only the files that a start opens ([WatchOpens]), and whether the machine is quiet
-// ([MeasureQuiet]).
+// ([MeasureProcessorUse]).
 package coldstart

@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Opens are the regular files that a start opens.
-type Opens struct {
+// OpenedFiles are the regular files that a start opens.
+type OpenedFiles struct {
 	Files int
 	Bytes int64 // all of their content
 	// CompressedBytes is that as eStargz has it: each file by itself, in chunks of 4 MiB,
@@ -28,8 +28,8 @@ const estargzChunk = 4 << 20
 
 const eventBuffer = 64 << 10
 
-// Watch notes which files of a filesystem are opened.
-type Watch struct {
+// OpenWatcher notes which files of a filesystem are opened.
+type OpenWatcher struct {
 	events *os.File
 	done   chan error
 
@@ -41,12 +41,12 @@ type inode struct{ device, number uint64 }
 
 // WatchOpens watches the filesystem that a path is on, in all mount namespaces. It needs
 // root.
-func WatchOpens(path string) (*Watch, error) {
+func WatchOpens(path string) (*OpenWatcher, error) {
 	fd, err := unix.FanotifyInit(unix.FAN_CLASS_NOTIF|unix.FAN_CLOEXEC|unix.FAN_NONBLOCK|unix.FAN_UNLIMITED_QUEUE, unix.O_RDONLY|unix.O_LARGEFILE|unix.O_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("watching opened files: %w", err)
 	}
-	w := &Watch{events: os.NewFile(uintptr(fd), "fanotify"), done: make(chan error, 1), files: make(map[inode]*os.File)}
+	w := &OpenWatcher{events: os.NewFile(uintptr(fd), "fanotify"), done: make(chan error, 1), files: make(map[inode]*os.File)}
 	if err := unix.FanotifyMark(fd, unix.FAN_MARK_ADD|unix.FAN_MARK_FILESYSTEM, unix.FAN_OPEN, unix.AT_FDCWD, path); err != nil {
 		return nil, fmt.Errorf("watching opened files of %s: %w", path, errors.Join(err, w.events.Close()))
 	}
@@ -54,8 +54,8 @@ func WatchOpens(path string) (*Watch, error) {
 	return w, nil
 }
 
-// read reads events until its deadline, which [Watch.Stop] sets.
-func (w *Watch) read() error {
+// read reads events until its deadline, which [OpenWatcher.Stop] sets.
+func (w *OpenWatcher) read() error {
 	buf := make([]byte, eventBuffer)
 	for {
 		n, err := w.events.Read(buf)
@@ -72,7 +72,7 @@ func (w *Watch) read() error {
 }
 
 // drain reads the events that read has left.
-func (w *Watch) drain() error {
+func (w *OpenWatcher) drain() error {
 	conn, err := w.events.SyscallConn()
 	if err != nil {
 		return err
@@ -93,7 +93,7 @@ func (w *Watch) drain() error {
 	return errors.Join(err, readErr)
 }
 
-func (w *Watch) parse(events []byte) error {
+func (w *OpenWatcher) parse(events []byte) error {
 	r := bytes.NewReader(events)
 	for r.Len() > 0 {
 		var event unix.FanotifyEventMetadata
@@ -108,7 +108,7 @@ func (w *Watch) parse(events []byte) error {
 }
 
 // add keeps a file, unless it is kept already or is not a regular one.
-func (w *Watch) add(file *os.File) {
+func (w *OpenWatcher) add(file *os.File) {
 	var stat unix.Stat_t
 	keep := unix.Fstat(int(file.Fd()), &stat) == nil && stat.Mode&unix.S_IFMT == unix.S_IFREG
 	key := inode{stat.Dev, stat.Ino}
@@ -122,7 +122,7 @@ func (w *Watch) add(file *os.File) {
 }
 
 // Stop ends the watch, and reads and compresses what was opened until then.
-func (w *Watch) Stop() (o Opens, err error) {
+func (w *OpenWatcher) Stop() (o OpenedFiles, err error) {
 	err = errors.Join(w.events.SetReadDeadline(time.Now()), <-w.done)
 	if err = errors.Join(err, w.drain(), w.events.Close()); err != nil {
 		return o, err

@@ -17,49 +17,49 @@ const (
 	maxStealShare = 0.01
 )
 
-// Processors are shares of the time of all processors.
-type Processors struct {
+// ProcessorUse are shares of the time of all processors.
+type ProcessorUse struct {
 	Busy  float64 // neither idle nor waiting for a disk
 	Steal float64 // taken by other virtual machines
 }
 
 // Quiet says whether figures of the machine mean anything.
-func (p Processors) Quiet() bool { return p.Busy <= maxBusyShare && p.Steal <= maxStealShare }
+func (p ProcessorUse) Quiet() bool { return p.Busy <= maxBusyShare && p.Steal <= maxStealShare }
 
-func (p Processors) String() string {
+func (p ProcessorUse) String() string {
 	return fmt.Sprintf("%.1f %% busy, %.1f %% steal", 100*p.Busy, 100*p.Steal)
 }
 
-// MeasureQuiet looks at the processors for three seconds, in which the caller does nothing.
-func MeasureQuiet(ctx context.Context) (Processors, error) {
-	before, err := ReadTimes()
+// MeasureProcessorUse looks at the processors for three seconds, in which the caller does nothing.
+func MeasureProcessorUse(ctx context.Context) (ProcessorUse, error) {
+	before, err := ReadProcessorTimes()
 	if err != nil {
-		return Processors{}, err
+		return ProcessorUse{}, err
 	}
 	select {
 	case <-time.After(quietSample):
 	case <-ctx.Done():
-		return Processors{}, ctx.Err()
+		return ProcessorUse{}, ctx.Err()
 	}
-	after, err := ReadTimes()
+	after, err := ReadProcessorTimes()
 	return after.Since(before), err
 }
 
-// Times are the times of all processors since the machine was started, in ticks.
-type Times struct{ total, idle, steal float64 }
+// ProcessorTimes are the times of all processors since the machine was started, in ticks.
+type ProcessorTimes struct{ total, idle, steal float64 }
 
 // Since returns what the processors did between two times.
-func (t Times) Since(before Times) Processors {
+func (t ProcessorTimes) Since(before ProcessorTimes) ProcessorUse {
 	total := t.total - before.total
 	if total <= 0 {
-		return Processors{}
+		return ProcessorUse{}
 	}
 	steal := t.steal - before.steal
-	return Processors{Busy: (total - (t.idle - before.idle) - steal) / total, Steal: steal / total}
+	return ProcessorUse{Busy: (total - (t.idle - before.idle) - steal) / total, Steal: steal / total}
 }
 
-// ReadTimes reads /proc/stat.
-func ReadTimes() (t Times, err error) {
+// ReadProcessorTimes reads /proc/stat.
+func ReadProcessorTimes() (t ProcessorTimes, err error) {
 	content, err := os.ReadFile("/proc/stat")
 	if err != nil {
 		return t, fmt.Errorf("reading the times of the processors: %w", err)

@@ -30,7 +30,7 @@ func (r *Results) keys() []Key {
 func (r *Results) Limit(key Key) time.Duration {
 	for _, link := range Links() {
 		if link.Name == key.Link {
-			return r.Limits[key.Workload].On(link)
+			return r.Limits[key.Workload].Duration(link)
 		}
 	}
 	return 0
@@ -68,7 +68,7 @@ func (r *Results) Write(w io.Writer) error {
 			continue
 		}
 		if _, err := fmt.Fprintf(w, "%s: a start opens %d files of %.1f MB, %.1f MB as eStargz compresses them; warm under overlayfs it takes %.2f s\n", workload,
-			limit.Opens.Files, float64(limit.Opens.Bytes)/megabyte, float64(limit.Opens.CompressedBytes)/megabyte, limit.Warm.Seconds()); err != nil {
+			limit.Opened.Files, float64(limit.Opened.Bytes)/megabyte, float64(limit.Opened.CompressedBytes)/megabyte, limit.Warm.Seconds()); err != nil {
 			return fmt.Errorf("writing the table: %w", err)
 		}
 	}

@@ -29,7 +29,7 @@ func main() {
 
 func run(ctx context.Context) error {
 	socket := flag.String("socket", "/run/brisk/keeper.sock", "socket of the keeper, for brisk-node")
-	patience := flag.Duration("patience", keeper.DefaultPatience, "time that readers wait for brisk-node before they get an error")
+	patience := flag.Duration("patience", keeper.DefaultWaitTimeout, "time that readers wait for brisk-node before they get an error")
 	sessions := flag.Int("max-sessions", keeper.DefaultMaxSessions, "maximum number of connections")
 	showVersion := flag.Bool("version", false, "print version and build")
 	flag.Parse()
@@ -37,7 +37,7 @@ func run(ctx context.Context) error {
 		return version.Of("brisk-keeper").Write(os.Stdout)
 	}
 	k, err := keeper.New(keeper.Config{
-		Socket: *socket, Patience: *patience, MaxSessions: *sessions,
+		Socket: *socket, WaitTimeout: *patience, MaxSessions: *sessions,
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
 	if err != nil {

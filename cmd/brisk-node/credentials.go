@@ -41,7 +41,7 @@ type registries struct {
 
 func newRegistries(cfg *nodeconfig.Config, log *slog.Logger, metrics prometheus.Registerer, starts *waterfall.Recorder) (*registries, error) {
 	sources := credentialSources(cfg.Credentials, log)
-	file, key := cfg.Kept()
+	file, key := cfg.CredentialFiles()
 	store, err := credential.Open(credential.Config{
 		Sources: sources, Path: file, KeyPath: key, Logger: log, Registerer: metrics,
 	})

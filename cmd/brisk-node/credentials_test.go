@@ -173,14 +173,14 @@ func TestKubeletCredentials(t *testing.T) {
 		t.Fatal(err)
 	}
 	third := s.push("team/app:v3", true, shell(t), data, more)
-	containerdtest.Await(t, "a pull after containerd has restarted", containerdtest.Patience, func() bool {
+	containerdtest.Await(t, "a pull after containerd has restarted", containerdtest.Timeout, func() bool {
 		return s.pullAs(socket, third, hidden) == nil
 	})
 	s.requireLazy("three", third, path+" "+morePath, sum+moreSum)
 	if code, body := fetch(t, "http://"+address+"/readyz"); code != http.StatusOK {
 		t.Errorf("%d, %s", code, body)
 	}
-	if err := containerdapi.ImageService(t.Context(), socket); err != nil {
+	if err := containerdapi.CheckImageService(t.Context(), socket); err != nil {
 		t.Error(err)
 	}
 	_, metrics := fetch(t, "http://"+address+"/metrics")

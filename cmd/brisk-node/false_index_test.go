@@ -34,7 +34,7 @@ func (s *site) pushWithSetuid(ref string, base, top registrytest.Layer) string {
 // reasonOf returns why the agent says that an image is not as it should be.
 func (s *site) reasonOf(image string) (reason string, lazy bool) {
 	s.t.Helper()
-	status, err := agent.AskStatus(s.t.Context(), s.dir)
+	status, err := agent.FetchStatus(s.t.Context(), s.dir)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -75,8 +75,8 @@ func TestFalseIndex(t *testing.T) {
 	image := s.Pull(lie)
 	running := s.Create("running", image, nil, "/bin/sh", "-c", "stat -c %a /bin/busybox; sleep 1000")
 	running.Start()
-	containerdtest.Await(t, "the container to run", containerdtest.Patience, func() bool { return running.Output() == "4755\n" })
-	containerdtest.Await(t, "the index to be found false", containerdtest.Patience, func() bool {
+	containerdtest.Await(t, "the container to run", containerdtest.Timeout, func() bool { return running.Output() == "4755\n" })
+	containerdtest.Await(t, "the index to be found false", containerdtest.Timeout, func() bool {
 		reason, lazy := s.reasonOf(lie)
 		return lazy && reason == "false-index"
 	})
@@ -136,7 +136,7 @@ func TestFalseIndexThroughCRI(t *testing.T) {
 				t.Fatal(err)
 			}
 			s.requireSum("first", image, file, sum)
-			containerdtest.Await(t, "the index to be found false", containerdtest.Patience, func() bool {
+			containerdtest.Await(t, "the index to be found false", containerdtest.Timeout, func() bool {
 				reason, lazy := s.reasonOf(lie)
 				return lazy && reason == "false-index"
 			})

@@ -27,7 +27,7 @@ func treeOf(t *testing.T, d *containerdtest.Daemon, image containerd.Image, snap
 		t.Fatal(err)
 	}
 	service := d.Client.SnapshotService(snapshotter)
-	mounts, err := service.View(d.Context(), "tree", identity.ChainID(diffIDs).String(), containerdtest.Lasting())
+	mounts, err := service.View(d.Context(), "tree", identity.ChainID(diffIDs).String(), containerdtest.KeepSnapshot())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -229,7 +229,7 @@ func TestHostileStartups(t *testing.T) {
 		// What is of another image is right in itself.
 		if !strings.HasSuffix(name, "-of-another-image") {
 			kind, _, _ := strings.Cut(name, "-")
-			containerdtest.Await(t, "the refusal of "+name, containerdtest.Patience, func() bool {
+			containerdtest.Await(t, "the refusal of "+name, containerdtest.Timeout, func() bool {
 				return len(s.logs.lines(kind+" of an image cannot be had")) > refused[kind]
 			})
 			refused[kind] = len(s.logs.lines(kind + " of an image cannot be had"))
@@ -243,7 +243,7 @@ func TestHostileStartups(t *testing.T) {
 		t.Fatal(err)
 	}
 	image := s.Pull(ref)
-	containerdtest.Await(t, "the bundle", containerdtest.Patience, func() bool {
+	containerdtest.Await(t, "the bundle", containerdtest.Timeout, func() bool {
 		for _, i := range s.status().Images {
 			if i.ImageStatus != nil && i.Bundle != nil {
 				return i.Bundle.HeldBytes == 1<<20 && i.Start != nil && i.Start.MissingBytes == 0

@@ -66,7 +66,7 @@ func TestIdleMountSurvives(t *testing.T) {
 			began := time.Now()
 			s.RemoveImage(ref)
 			s.requireEmpty()
-			if took := time.Since(began); took > containerdtest.Patience/2 {
+			if took := time.Since(began); took > containerdtest.Timeout/2 {
 				t.Errorf("it took %s until nothing was left of the image", took)
 			}
 		})
@@ -76,8 +76,8 @@ func TestIdleMountSurvives(t *testing.T) {
 // awaitCached waits until all layers of an image are in the cache.
 func (s *site) awaitCached(ref string) {
 	s.t.Helper()
-	containerdtest.Await(s.t, "the image being cached", containerdtest.Patience, func() bool {
-		status, err := agent.AskStatus(s.t.Context(), s.dir)
+	containerdtest.Await(s.t, "the image being cached", containerdtest.Timeout, func() bool {
+		status, err := agent.FetchStatus(s.t.Context(), s.dir)
 		return err == nil && slices.ContainsFunc(status.Images, func(image agent.ImageStatus) bool {
 			return image.Image == ref && image.Local() == 100
 		})
@@ -100,7 +100,7 @@ func TestIdleMountsWithoutKeeper(t *testing.T) {
 	s.stop = s.run("--idle-mounts", "0")
 	s.awaitConnected()
 	s.requireSum("second", image, path, sum)
-	containerdtest.Await(t, "the image being unmounted", containerdtest.Patience, func() bool { return len(s.mounts()) == 0 })
+	containerdtest.Await(t, "the image being unmounted", containerdtest.Timeout, func() bool { return len(s.mounts()) == 0 })
 	s.RemoveImage(ref)
 	s.requireEmpty()
 }

@@ -93,7 +93,7 @@ func TestMultiPlatform(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Pull(s.reg.Ref(t, "app:v1").String())
-	status, err := agent.AskStatus(t.Context(), s.dir)
+	status, err := agent.FetchStatus(t.Context(), s.dir)
 	if err != nil || len(status.Images) != 1 || !status.Images[0].Lazy || status.Images[0].Manifest == index.DigestStr() {
 		t.Fatalf("status %+v, %v", status.Images, err)
 	}

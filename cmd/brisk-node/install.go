@@ -194,6 +194,6 @@ images that only the agent has are also removed.`,
 	f.BoolVar(&how.Drain, "drain", false, "wait until no container uses the agent")
 	f.BoolVar(&how.Force, "force", false, "kill the containers that use the agent, or those that are left after --drain")
 	f.BoolVar(&how.Purge, "purge", false, "also remove the directory of the agent")
-	f.DurationVar(&how.Patience, "drain-timeout", 15*time.Minute, "maximum time that --drain waits")
+	f.DurationVar(&how.DrainTimeout, "drain-timeout", 15*time.Minute, "maximum time that --drain waits")
 	return cmd
 }

@@ -90,15 +90,15 @@ func newCluster(cfg clusterConfig) (*cluster, error) {
 	}
 	c := &cluster{agent: cfg.agent}
 	c.publisher, err = nodeblocks.New(nodeblocks.Config{
-		Node: name, State: state, Objects: objects.NodeBlocks(), Nodes: meta.Resource(schema.GroupVersionResource{Version: "v1", Resource: "nodes"}),
+		Node: name, Reporter: state, Objects: objects.NodeBlocks(), Nodes: meta.Resource(schema.GroupVersionResource{Version: "v1", Resource: "nodes"}),
 		Poll: reportEvery, Log: cfg.log, Metrics: cfg.metrics,
 	})
 	if err != nil || len(cfg.settings.Peers.Listen) == 0 {
 		return c, err
 	}
 	c.watcher, err = members.New(members.Config{
-		Objects: meta.Resource(v1alpha1.GroupVersion.WithResource("nodeblocks")), Zone: c.publisher.Zone, Log: cfg.log,
-		Set: func(found []string) { cfg.members.Set(slices.Concat(cfg.configured, parseMembers(found, cfg.log))) },
+		Lister: meta.Resource(v1alpha1.GroupVersion.WithResource("nodeblocks")), Zone: c.publisher.Zone, Log: cfg.log,
+		OnChange: func(found []string) { cfg.members.Set(slices.Concat(cfg.configured, parseMembers(found, cfg.log))) },
 	})
 	return c, err
 }
@@ -159,7 +159,7 @@ func (c *cluster) Run(ctx context.Context) error {
 	// agent that was killed has said is not left there for longer than that, though.
 	waiting, cancel := context.WithTimeout(ctx, firstReport)
 	defer cancel()
-	if err := c.agent.Answering(waiting); err != nil && ctx.Err() != nil {
+	if err := c.agent.AwaitReady(waiting); err != nil && ctx.Err() != nil {
 		return nil
 	}
 	var group errgroup.Group
@@ -170,7 +170,7 @@ func (c *cluster) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// clusterState implements [nodeblocks.State] with an agent.
+// clusterState implements [nodeblocks.Reporter] with an agent.
 type clusterState struct {
 	agent     *agent.Agent
 	inventory *agent.InventoryReader
@@ -183,7 +183,7 @@ type clusterState struct {
 	imageDigests imageDigests
 }
 
-// Report implements [nodeblocks.State].
+// Report implements [nodeblocks.Reporter].
 func (s *clusterState) Report(ctx context.Context) nodeblocks.Report {
 	now := time.Now()
 	if now.Sub(s.asked) >= healthEvery {

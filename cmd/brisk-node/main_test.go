@@ -147,9 +147,9 @@ func (s *site) run(flags ...string) (stop func()) {
 // the time.
 func (s *site) awaitConnected() {
 	s.t.Helper()
-	containerdtest.Await(s.t, "containerd connecting to brisk-node", containerdtest.Patience, func() bool {
+	containerdtest.Await(s.t, "containerd connecting to brisk-node", containerdtest.Timeout, func() bool {
 		service := s.Client.SnapshotService(containerdtest.Snapshotter)
-		if _, err := service.Prepare(s.Context(), "probe", "", containerdtest.Lasting()); err != nil {
+		if _, err := service.Prepare(s.Context(), "probe", "", containerdtest.KeepSnapshot()); err != nil {
 			return false
 		}
 		return service.Remove(s.Context(), "probe") == nil

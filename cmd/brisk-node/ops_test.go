@@ -74,7 +74,7 @@ func TestStatus(t *testing.T) {
 	if err := os.Symlink(s.Address, link); err != nil {
 		t.Fatal(err)
 	}
-	containerdtest.Await(t, "the node being ready", containerdtest.Patience, func() bool {
+	containerdtest.Await(t, "the node being ready", containerdtest.Timeout, func() bool {
 		code, _ := fetch(t, "http://"+address+"/readyz")
 		return code == http.StatusOK
 	})
@@ -224,7 +224,7 @@ func TestUninstallKilled(t *testing.T) {
 	if err := s.Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	containerdtest.Await(t, "containerd", containerdtest.Patience, func() bool {
+	containerdtest.Await(t, "containerd", containerdtest.Timeout, func() bool {
 		serving, err := s.Client.IsServing(t.Context())
 		return err == nil && serving
 	})
@@ -293,7 +293,7 @@ func TestNotify(t *testing.T) {
 	require.FUSE(t)
 	s := &site{t: t, dir: filepath.Join(t.TempDir(), "node"), logs: &logs{}}
 	s.stop = s.run()
-	if err := conn.SetReadDeadline(time.Now().Add(containerdtest.Patience)); err != nil {
+	if err := conn.SetReadDeadline(time.Now().Add(containerdtest.Timeout)); err != nil {
 		t.Fatal(err)
 	}
 	buf := make([]byte, 100)

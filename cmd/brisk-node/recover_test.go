@@ -71,7 +71,7 @@ func (f *fleet) awaitDurable() {
 	if err != nil || len(records) != len(f.refs)+1 {
 		f.t.Fatalf("%d layers are cached, %v", len(records), err)
 	}
-	containerdtest.Await(f.t, "blocks being on record", containerdtest.Patience, func() bool {
+	containerdtest.Await(f.t, "blocks being on record", containerdtest.Timeout, func() bool {
 		return !slices.ContainsFunc(records, func(data string) bool {
 			record, err := os.ReadFile(filepath.Join(filepath.Dir(data), "presence"))
 			if err != nil {
@@ -92,7 +92,7 @@ func (f *fleet) restart() time.Duration {
 	started := time.Now()
 	f.stop = f.run(f.flags...)
 	containerdtest.Await(f.t, "brisk-node being ready", time.Minute, func() bool {
-		status, err := agent.AskStatus(f.t.Context(), f.dir)
+		status, err := agent.FetchStatus(f.t.Context(), f.dir)
 		return err == nil && len(status.NotReady) == 0
 	})
 	took := time.Since(started)
@@ -251,7 +251,7 @@ func TestScaleRestart(t *testing.T) {
 	// That of other images is still dropped with them.
 	f.discard(f.key(last))
 	f.RemoveImage(f.refs[last])
-	containerdtest.Await(t, "the index of a removed image going", containerdtest.Patience, func() bool {
+	containerdtest.Await(t, "the index of a removed image going", containerdtest.Timeout, func() bool {
 		_, err := os.Stat(lastIndex)
 		return errors.Is(err, os.ErrNotExist)
 	})

@@ -141,7 +141,7 @@ func run(ctx context.Context, cfg nodeconfig.Config, bundleReadAhead int, stderr
 		Mode: agent.Mode(cfg.Snapshotter.Mode), WriteIndexes: cfg.Snapshotter.WriteIndexes,
 		Socket: cfg.Socket, LookupTimeout: time.Duration(cfg.Snapshotter.LookupTimeout),
 		FetchTimeout: time.Duration(cfg.Snapshotter.FetchTimeout), AsyncRemove: cfg.Snapshotter.AsyncRemove,
-		Idle: snapshotter.IdleMounts{Max: int(cfg.Snapshotter.IdleMounts), For: time.Duration(cfg.Snapshotter.IdleTime)}, Pressure: pressure.Config{Logger: log}.Watch,
+		Idle: snapshotter.IdleMounts{Max: int(cfg.Snapshotter.IdleMounts), Timeout: time.Duration(cfg.Snapshotter.IdleTime)}, Pressure: pressure.Config{Logger: log}.Watch,
 		Containerd: cfg.Containerd.Address, MinFree: int64(cfg.Cache.MinFree),
 		Credentials: known.names, Repositories: known.store.Status,
 	})
@@ -196,7 +196,7 @@ func serveAll(ctx context.Context, a *agent.Agent, known *registries, in *cluste
 		})
 	}
 	group.Go(func() error {
-		if err := a.Answering(ctx); err != nil {
+		if err := a.AwaitReady(ctx); err != nil {
 			return nil //nolint:nilerr // the agent has the error, or was told to end
 		}
 		// Without a service manager nothing is told.

@@ -99,7 +99,7 @@ func TestCommit(t *testing.T) {
 	if _, err := c.Task.Delete(s.Context(), containerd.WithProcessKill); err != nil {
 		t.Fatal(err)
 	}
-	if err := snapshots.Commit(s.Context(), "committed", "one", containerdtest.Lasting()); err != nil {
+	if err := snapshots.Commit(s.Context(), "committed", "one", containerdtest.KeepSnapshot()); err != nil {
 		t.Fatal(err)
 	}
 	usage, err := snapshots.Usage(s.Context(), "committed")

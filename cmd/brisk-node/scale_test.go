@@ -124,7 +124,7 @@ func (s *site) prepare(key, ref string) {
 		s.t.Fatal(err)
 	}
 	service := s.Client.SnapshotService(containerdtest.Snapshotter)
-	if _, err := service.Prepare(s.Context(), key, identity.ChainID(diffs).String(), containerdtest.Lasting()); err != nil {
+	if _, err := service.Prepare(s.Context(), key, identity.ChainID(diffs).String(), containerdtest.KeepSnapshot()); err != nil {
 		s.t.Fatalf("preparing a snapshot of %s: %v", ref, err)
 	}
 }

@@ -54,13 +54,13 @@ func printScrub(w *strings.Builder, s scrub.Status) {
 	if !s.LastPass.IsZero() {
 		now += ", last ended " + s.LastPass.Local().Format(time.DateTime)
 	}
-	fmt.Fprintf(w, "scrub:        %s, %d corrupt blocks found, %d mended\n", now, s.FoundBlocks, s.MendedBlocks)
+	fmt.Fprintf(w, "scrub:        %s, %d corrupt blocks found, %d mended\n", now, s.FoundBlocks, s.RepairedBlocks)
 	for _, b := range s.Corrupt[:min(len(s.Corrupt), 10)] {
 		state := "mended"
 		switch {
-		case !b.Mended && b.Mapped:
+		case !b.Repaired && b.DirectlyMounted:
 			state = "NOT mended, mounts read the corrupt bytes: " + b.Error
-		case !b.Mended:
+		case !b.Repaired:
 			state = "not mended yet: " + b.Error
 		case b.Stale:
 			state = "mended, but programs that have mapped it still see the corrupt bytes: restart the containers"

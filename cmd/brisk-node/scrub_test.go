@@ -70,9 +70,9 @@ func TestSuspectDisk(t *testing.T) {
 		if _, err := command(t, "scrub", "start", "--dir", s.dir); err != nil {
 			t.Fatal(err)
 		}
-		containerdtest.Await(t, "the block to be mended", containerdtest.Patience, func() bool {
-			status, err := agent.AskStatus(t.Context(), s.dir)
-			return err == nil && status.Scrub.MendedBlocks == int64(times)
+		containerdtest.Await(t, "the block to be mended", containerdtest.Timeout, func() bool {
+			status, err := agent.FetchStatus(t.Context(), s.dir)
+			return err == nil && status.Scrub.RepairedBlocks == int64(times)
 		})
 	}
 	if ready() {

@@ -28,7 +28,7 @@ func newStatusCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			status, err := agent.AskStatus(cmd.Context(), cfg.Directory)
+			status, err := agent.FetchStatus(cmd.Context(), cfg.Directory)
 			if errors.Is(err, node.ErrNoNode) {
 				return fmt.Errorf("%w; start it with \"brisk-node run\" or \"systemctl start brisk-node\"", err)
 			}

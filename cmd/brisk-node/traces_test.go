@@ -36,7 +36,7 @@ func TestTraceOfAnotherMachine(t *testing.T) {
 		second.layers.Store(digestOf(t, shell(t)).String(), nil)
 		second.layers.Store(digestOf(t, data).String(), nil)
 		image := second.Pull(ref)
-		containerdtest.Await(t, "the start-up set", containerdtest.Patience, func() bool {
+		containerdtest.Await(t, "the start-up set", containerdtest.Timeout, func() bool {
 			for _, i := range second.status().Images {
 				if i.ImageStatus != nil && i.Start != nil {
 					return i.Start.Source == node.TraceRegistry && i.Start.MissingBytes == 0 && i.CachedBytes < 8<<20
@@ -63,7 +63,7 @@ func pushLearnt(t *testing.T, s *site, ref string) {
 	t.Helper()
 	platform := v1.Platform{OS: "linux", Architecture: "amd64"}
 	var learnt node.TraceAnswer
-	containerdtest.Await(t, "the trace", containerdtest.Patience, func() bool {
+	containerdtest.Await(t, "the trace", containerdtest.Timeout, func() bool {
 		var err error
 		learnt, err = node.Client{Dir: s.dir}.Trace(t.Context(), node.TraceRequest{Image: ref, Platform: platform})
 		return err == nil && learnt.Source == node.TraceLearnt

@@ -66,7 +66,7 @@ func TestUsage(t *testing.T) {
 		t.Fatal("the client of containerd has another kind of connection")
 	}
 	service := cri.NewImageServiceClient(conn)
-	containerdtest.Await(t, "statistics of images", containerdtest.Patience, func() bool {
+	containerdtest.Await(t, "statistics of images", containerdtest.Timeout, func() bool {
 		stats, err := service.ImageFsInfo(s.Context(), &cri.ImageFsInfoRequest{})
 		if err != nil || len(stats.GetImageFilesystems()) != 1 {
 			t.Fatalf("image filesystems %v, %v", stats, err)

@@ -55,7 +55,7 @@ func umount(ctx context.Context, messages io.Writer, dir, target string) error {
 	case found != dir:
 		return fmt.Errorf("%w; pass the --dir that \"brisk mount\" used", err)
 	}
-	if err := node.UnmountLeft(ctx, dir, target); err != nil {
+	if err := node.UnmountStale(ctx, dir, target); err != nil {
 		return err
 	}
 	if _, err := fmt.Fprintf(messages, "%v any more; unmounted what it had left on %s\n", err, target); err != nil {

@@ -16,7 +16,7 @@ const lookEvery = 10 * time.Second
 // watch prints the rows of c, and those that change afterwards, until ctx ends.
 func watch[R any](ctx context.Context, clients *clusterview.Clients, c *clusterview.View, p *printer[R]) error {
 	ctx, stop := context.WithCancel(ctx)
-	follower := clients.Follow(ctx)
+	follower := clients.Watch(ctx)
 	defer follower.Close()
 	defer stop()
 	shown := make(map[string]R)

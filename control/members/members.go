@@ -33,23 +33,23 @@ const (
 	maxMember = 2 << 10
 )
 
-// Objects lists the metadata of NodeBlocks objects. k8s.io/client-go/metadata implements it.
-type Objects interface {
+// Lister lists the metadata of NodeBlocks objects. k8s.io/client-go/metadata implements it.
+type Lister interface {
 	List(ctx context.Context, opts metav1.ListOptions) (*metav1.PartialObjectMetadataList, error)
 }
 
 // Config configures a [Watcher].
 type Config struct {
-	Objects Objects
+	Lister Lister
 	// Zone returns the zone of the node, and whether it is known.
 	Zone func() (zone string, known bool)
-	// Set is called with all agents of the zone, including this one, when they have
+	// OnChange is called with all agents of the zone, including this one, when they have
 	// changed. They are sorted; each is a peer ID, an @, and addresses separated by commas.
 	// Other agents wrote these values, and they are not validated.
-	Set func(members []string)
-	// Least is the minimum time between two lists; zero means 10 s. It grows by 0.2 s
+	OnChange func(members []string)
+	// MinInterval is the minimum time between two lists; zero means 10 s. It grows by 0.2 s
 	// per member, up to 2 min, and varies by a fifth.
-	Least time.Duration
+	MinInterval time.Duration
 	// Log may be nil.
 	Log *slog.Logger
 }
@@ -63,11 +63,11 @@ type Watcher struct {
 
 // New returns a watcher. It sends no request before Run.
 func New(cfg Config) (*Watcher, error) {
-	if cfg.Objects == nil || cfg.Zone == nil || cfg.Set == nil {
+	if cfg.Lister == nil || cfg.Zone == nil || cfg.OnChange == nil {
 		return nil, errors.New("finding members: Objects, Zone and Set are required")
 	}
-	if cfg.Least == 0 {
-		cfg.Least = defaultLeast
+	if cfg.MinInterval == 0 {
+		cfg.MinInterval = defaultLeast
 	}
 	w := &Watcher{cfg: cfg, log: cfg.Log}
 	if w.log == nil {
@@ -82,14 +82,14 @@ func (w *Watcher) Run(ctx context.Context) error {
 	failing := false
 	for {
 		// The zone is known soon, once the node has been seen.
-		pause := min(w.cfg.Least, time.Second)
+		pause := min(w.cfg.MinInterval, time.Second)
 		if zone, known := w.cfg.Zone(); known {
 			err := w.list(ctx, zone)
 			if err != nil && !failing && ctx.Err() == nil {
 				w.log.WarnContext(ctx, "the members of the zone cannot be listed; keeping the known ones", "members", len(w.last), "error", err)
 			}
 			failing = err != nil
-			pause = min(w.cfg.Least+perMember*time.Duration(len(w.last)), max(most, w.cfg.Least))
+			pause = min(w.cfg.MinInterval+perMember*time.Duration(len(w.last)), max(most, w.cfg.MinInterval))
 		}
 		const jitter = 0.2
 		spread := 1 + jitter*(2*rand.Float64()-1) //nolint:gosec // nobody gains from guessing it
@@ -105,7 +105,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 func (w *Watcher) list(ctx context.Context, zone string) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	list, err := w.cfg.Objects.List(ctx, metav1.ListOptions{
+	list, err := w.cfg.Lister.List(ctx, metav1.ListOptions{
 		LabelSelector:   labels.Set{v1alpha1.LabelZone: zone}.String(),
 		ResourceVersion: "0", // what the API server has in memory
 	})
@@ -121,7 +121,7 @@ func (w *Watcher) list(ctx context.Context, zone string) error {
 	slices.Sort(members)
 	if !slices.Equal(members, w.last) {
 		w.last = members
-		w.cfg.Set(slices.Clone(members))
+		w.cfg.OnChange(slices.Clone(members))
 		w.log.InfoContext(ctx, "the members of the zone have changed", "zone", zone, "members", len(members))
 	}
 	return nil

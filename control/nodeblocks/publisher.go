@@ -31,22 +31,22 @@ const (
 	lastPause  = time.Minute
 )
 
-// State reports the state of the agent. One goroutine calls Report about once a second; it
+// Reporter reports the state of the agent. One goroutine calls Report about once a second; it
 // must not block.
-type State interface {
+type Reporter interface {
 	Report(ctx context.Context) Report
 }
 
-// Objects reads and writes NodeBlocks objects. [github.com/brisk-project/brisk/api/client]
+// NodeBlocksClient reads and writes NodeBlocks objects. [github.com/brisk-project/brisk/api/client]
 // implements it.
-type Objects interface {
+type NodeBlocksClient interface {
 	Get(ctx context.Context, name string, opts metav1.GetOptions) (*v1alpha1.NodeBlocks, error)
 	Create(ctx context.Context, object *v1alpha1.NodeBlocks, opts metav1.CreateOptions) (*v1alpha1.NodeBlocks, error)
 	Update(ctx context.Context, object *v1alpha1.NodeBlocks, opts metav1.UpdateOptions) (*v1alpha1.NodeBlocks, error)
 }
 
-// Nodes reads and writes the metadata of nodes. k8s.io/client-go/metadata implements it.
-type Nodes interface {
+// NodeClient reads and writes the metadata of nodes. k8s.io/client-go/metadata implements it.
+type NodeClient interface {
 	Watch(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error)
 	Patch(ctx context.Context, name string, kind types.PatchType, data []byte, opts metav1.PatchOptions, subresources ...string) (*metav1.PartialObjectMetadata, error)
 }
@@ -54,11 +54,11 @@ type Nodes interface {
 // Config configures a [Publisher].
 type Config struct {
 	// Node is the name of the node.
-	Node    string
-	State   State
-	Objects Objects
-	Nodes   Nodes
-	Rules   Rules
+	Node     string
+	Reporter Reporter
+	Objects  NodeBlocksClient
+	Nodes    NodeClient
+	Schedule ScheduleConfig
 	// Poll is the time between two looks at the state; zero means 1 s.
 	Poll time.Duration
 	// Log may be nil. Metrics may be nil: then there are none.
@@ -89,7 +89,7 @@ type retry struct {
 
 // New returns a publisher. Nothing is written yet.
 func New(cfg Config) (*Publisher, error) {
-	if cfg.Node == "" || cfg.State == nil || cfg.Objects == nil || cfg.Nodes == nil {
+	if cfg.Node == "" || cfg.Reporter == nil || cfg.Objects == nil || cfg.Nodes == nil {
 		return nil, errors.New("publishing needs the name of the node, its state, and clients of objects and nodes")
 	}
 	if cfg.Log == nil {
@@ -99,7 +99,7 @@ func New(cfg Config) (*Publisher, error) {
 		cfg.Poll = defaultPoll
 	}
 	p := &Publisher{
-		cfg: cfg, log: cfg.Log, schedule: NewWriteSchedule(cfg.Rules, nil),
+		cfg: cfg, log: cfg.Log, schedule: NewWriteSchedule(cfg.Schedule, nil),
 		writes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "brisk", Subsystem: "nodeblocks", Name: "writes_total",
 			Help: "Requests that wrote the NodeBlocks object of the node (object) or its labels (labels), by whether they failed.",
@@ -154,7 +154,7 @@ func (p *Publisher) step(ctx context.Context, at time.Time) {
 	if node == nil {
 		return
 	}
-	report := p.cfg.State.Report(ctx)
+	report := p.cfg.Reporter.Report(ctx)
 	if compat.NodeDisabled(node.Labels, node.Annotations) {
 		report.Status.Healthy = false
 		report.Status.Message = "acceleration is disabled on the node, with its label or annotation " + compat.Acceleration
@@ -193,7 +193,7 @@ func pause(failures int) time.Duration {
 
 // mark puts the labels on the node, or takes them off.
 func (p *Publisher) mark(ctx context.Context, at time.Time, node *metav1.PartialObjectMetadata, healthy bool) error {
-	if compat.HasNodeLabels(node.Labels, healthy) || healthy && at.Sub(p.unmarked) < p.schedule.rules.Interval {
+	if compat.HasNodeLabels(node.Labels, healthy) || healthy && at.Sub(p.unmarked) < p.schedule.rules.MinInterval {
 		return nil
 	}
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": compat.NodeLabels(healthy)}})
@@ -225,7 +225,7 @@ func (p *Publisher) publish(ctx context.Context, at time.Time, node *metav1.Part
 	if err := p.write(ctx, at, node, report); err != nil {
 		return fmt.Errorf("writing NodeBlocks %s: %w", p.cfg.Node, err)
 	}
-	p.schedule.Wrote(at, report)
+	p.schedule.RecordWrite(at, report)
 	return nil
 }
 

@@ -7,7 +7,7 @@ import (
 	"github.com/brisk-project/brisk/api/v1alpha1"
 )
 
-// The defaults of [Rules], and limits that are not configurable.
+// The defaults of [ScheduleConfig], and limits that are not configurable.
 const (
 	// defaultInterval is the minimum time between two writes of a node.
 	defaultInterval = 10 * time.Second
@@ -30,15 +30,15 @@ const (
 	jitter = 0.2
 )
 
-// Rules configures a [WriteSchedule]. The zero value suits a cluster of thousands of nodes.
-type Rules struct {
-	// Interval is the minimum time between two writes, plus up to a fifth. Zero means 10 s.
-	Interval time.Duration
-	// Settle is the delay of good news, such as newly cached data, so that one write contains
+// ScheduleConfig configures a [WriteSchedule]. The zero value suits a cluster of thousands of nodes.
+type ScheduleConfig struct {
+	// MinInterval is the minimum time between two writes, plus up to a fifth. Zero means 10 s.
+	MinInterval time.Duration
+	// Debounce is the delay of good news, such as newly cached data, so that one write contains
 	// more of it. Zero means 5 s.
-	Settle time.Duration
-	// Resend is the maximum time between two writes, minus up to a fifth. Zero means 10 min.
-	Resend time.Duration
+	Debounce time.Duration
+	// MaxInterval is the maximum time between two writes, minus up to a fifth. Zero means 10 min.
+	MaxInterval time.Duration
 }
 
 // Report is the state of an agent at one time. The publisher sets name, image count, packed
@@ -60,7 +60,7 @@ const (
 // WriteSchedule decides when the reports of one node are written. It is not safe for
 // concurrent use. The caller passes all times.
 type WriteSchedule struct {
-	rules  Rules
+	rules  ScheduleConfig
 	random func() float64 // at least 0 and below 1
 
 	wrote    bool
@@ -75,15 +75,15 @@ type WriteSchedule struct {
 
 // NewWriteSchedule returns the schedule of an agent that has not written yet. Random returns
 // numbers from 0 to below 1; nil means real ones.
-func NewWriteSchedule(rules Rules, random func() float64) *WriteSchedule {
-	if rules.Interval == 0 {
-		rules.Interval = defaultInterval
+func NewWriteSchedule(rules ScheduleConfig, random func() float64) *WriteSchedule {
+	if rules.MinInterval == 0 {
+		rules.MinInterval = defaultInterval
 	}
-	if rules.Settle == 0 {
-		rules.Settle = defaultSettle
+	if rules.Debounce == 0 {
+		rules.Debounce = defaultSettle
 	}
-	if rules.Resend == 0 {
-		rules.Resend = defaultResend
+	if rules.MaxInterval == 0 {
+		rules.MaxInterval = defaultResend
 	}
 	if random == nil {
 		random = rand.Float64
@@ -106,7 +106,7 @@ func (p *WriteSchedule) Due(at time.Time, report Report) bool {
 		if p.news.IsZero() {
 			p.news = at
 		}
-		if at.Sub(p.news) >= p.rules.Settle {
+		if at.Sub(p.news) >= p.rules.Debounce {
 			return true
 		}
 	case never:
@@ -127,8 +127,8 @@ func (p *WriteSchedule) Unreported(starts []v1alpha1.StartStatus) []v1alpha1.Sta
 	return untold[max(0, len(untold)-v1alpha1.MaxStarts):]
 }
 
-// Wrote updates the schedule after a report was written.
-func (p *WriteSchedule) Wrote(at time.Time, report Report) {
+// RecordWrite updates the schedule after a report was written.
+func (p *WriteSchedule) RecordWrite(at time.Time, report Report) {
 	p.wrote, p.at, p.sent, p.news = true, at, report, time.Time{}
 	for _, start := range report.Status.Starts {
 		if start.FinishedAt.After(p.told) {
@@ -139,8 +139,8 @@ func (p *WriteSchedule) Wrote(at time.Time, report Report) {
 	for _, image := range report.Images {
 		p.images[image.Key] = image
 	}
-	p.earliest = at.Add(p.stretched(p.rules.Interval, p.random()))
-	p.latest = at.Add(p.stretched(p.rules.Resend, -p.random()))
+	p.earliest = at.Add(p.stretched(p.rules.MinInterval, p.random()))
+	p.latest = at.Add(p.stretched(p.rules.MaxInterval, -p.random()))
 }
 
 // stretched returns a time longer by a part of the jitter.
@@ -148,8 +148,8 @@ func (p *WriteSchedule) stretched(d time.Duration, part float64) time.Duration {
 	return time.Duration(float64(d) * (1 + jitter*part))
 }
 
-// Forget makes the next report due immediately, because the written one is lost.
-func (p *WriteSchedule) Forget() { p.wrote = false }
+// Reset makes the next report due immediately, because the written one is lost.
+func (p *WriteSchedule) Reset() { p.wrote = false }
 
 // change returns how urgent the difference between a report and the last written one is.
 func (p *WriteSchedule) change(report Report) urgency {

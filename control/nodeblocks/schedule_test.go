@@ -70,12 +70,12 @@ func TestWriteSchedule(t *testing.T) {
 		"start-ups":          {status(func(s *s) { s.Starts = make([]v1alpha1.StartStatus, 1) }), 2 * time.Minute},
 		"known rate":         {status(func(s *s) { s.Bandwidth.Peers = 1 }), settled},
 	} {
-		schedule := nodeblocks.NewWriteSchedule(nodeblocks.Rules{}, noJitter)
+		schedule := nodeblocks.NewWriteSchedule(nodeblocks.ScheduleConfig{}, noJitter)
 		start := time.Unix(0, 0)
 		if !schedule.Due(start, reportOf(image)) {
 			t.Fatal("the first report is not due")
 		}
-		schedule.Wrote(start, reportOf(image))
+		schedule.RecordWrite(start, reportOf(image))
 		want := test.after
 		if want == 0 {
 			want = 10 * time.Minute
@@ -94,9 +94,9 @@ func TestWriteSchedule(t *testing.T) {
 // once it has settled, and that news which is none any more is forgotten.
 func TestWriteScheduleLate(t *testing.T) {
 	image := v1alpha1.ImageBlocks{Key: 1, StartupMissing: 200 * mib}
-	schedule := nodeblocks.NewWriteSchedule(nodeblocks.Rules{}, noJitter)
+	schedule := nodeblocks.NewWriteSchedule(nodeblocks.ScheduleConfig{}, noJitter)
 	at := time.Unix(0, 0)
-	schedule.Wrote(at, reportOf(image))
+	schedule.RecordWrite(at, reportOf(image))
 	at = at.Add(time.Minute)
 	more := reportOf(image, v1alpha1.ImageBlocks{Key: 2})
 	for name, step := range []struct {
@@ -117,11 +117,11 @@ func TestWriteScheduleLate(t *testing.T) {
 			t.Errorf("step %d: %v", name, got)
 		}
 	}
-	schedule.Wrote(at, more)
+	schedule.RecordWrite(at, more)
 	if schedule.Due(at, more) {
 		t.Error("due after it was written")
 	}
-	schedule.Forget()
+	schedule.Reset()
 	if !schedule.Due(at, more) {
 		t.Error("not due though it is lost")
 	}
@@ -130,7 +130,7 @@ func TestWriteScheduleLate(t *testing.T) {
 // TestUntold holds that each start-up is told once, and that those of a write that failed are told with
 // the next one.
 func TestUntold(t *testing.T) {
-	schedule := nodeblocks.NewWriteSchedule(nodeblocks.Rules{}, noJitter)
+	schedule := nodeblocks.NewWriteSchedule(nodeblocks.ScheduleConfig{}, noJitter)
 	start := time.Unix(1000, 0)
 	var all []v1alpha1.StartStatus
 	for i := range 6 {
@@ -141,11 +141,11 @@ func TestUntold(t *testing.T) {
 	}
 	report := reportOf()
 	report.Status.Starts = all[:4]
-	schedule.Wrote(start, report)
+	schedule.RecordWrite(start, report)
 	if diff := cmp.Diff(all[4:], schedule.Unreported(all)); diff != "" {
 		t.Error(diff)
 	}
-	schedule.Wrote(start, reportOf())
+	schedule.RecordWrite(start, reportOf())
 	if diff := cmp.Diff(all[4:], schedule.Unreported(all)); diff != "" {
 		t.Error("after a report without any:", diff)
 	}

@@ -60,7 +60,7 @@ func newSimulation(warm float64) *simulation {
 	}
 	for i := range simNodes { // agents are not started all at once
 		s.nodes = append(s.nodes, &simNode{
-			schedule: nodeblocks.NewWriteSchedule(nodeblocks.Rules{}, s.random.Float64), joined: time.Unix(int64(i%600), 0),
+			schedule: nodeblocks.NewWriteSchedule(nodeblocks.ScheduleConfig{}, s.random.Float64), joined: time.Unix(int64(i%600), 0),
 		})
 	}
 	return s
@@ -148,7 +148,7 @@ func (n *simNode) due(at time.Time, number int) bool {
 	if !n.schedule.Due(at, report) {
 		return false
 	}
-	n.schedule.Wrote(at, report)
+	n.schedule.RecordWrite(at, report)
 	n.starts = n.starts[len(report.Status.Starts):]
 	return true
 }

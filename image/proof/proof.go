@@ -15,8 +15,8 @@ import (
 // ErrFalse is wrapped by errors about an index that does not describe its layer stream.
 var ErrFalse = errors.New("layer index is false")
 
-// Facts are the digests of a layer stream that an index must match.
-type Facts struct {
+// StreamDigests are the digests of a layer stream that an index must match.
+type StreamDigests struct {
 	// DiffID is the digest of the stream. It is zero if Invalid is set.
 	DiffID block.Digest `json:"diffID,omitzero"`
 	// Entries is the digest of all entries.
@@ -25,9 +25,9 @@ type Facts struct {
 	Invalid string `json:"invalid,omitempty"`
 }
 
-// Truth is a layer index that was built from the stream, with its digests.
-type Truth struct {
-	Facts
+// RebuiltIndex is a layer index that was built from the stream, with its digests.
+type RebuiltIndex struct {
+	StreamDigests
 
 	layer *index.Layer // nil if the stream is invalid
 }
@@ -78,31 +78,31 @@ func (p *Prover) Discard() {
 
 // Finish ends the stream and returns its index. It fails if the context of the Prover has
 // ended.
-func (p *Prover) Finish() (Truth, error) {
+func (p *Prover) Finish() (RebuiltIndex, error) {
 	defer p.cancel()
 	_ = p.in.Close() //nolint:errcheck // it returns none
 	made := <-p.built
 	if err := p.ctx.Err(); err != nil {
-		return Truth{}, fmt.Errorf("proving a layer stream: %w", err)
+		return RebuiltIndex{}, fmt.Errorf("proving a layer stream: %w", err)
 	}
 	if made.err != nil {
 		// The stream comes from memory: what fails is its format, or a limit.
-		return Truth{Facts: Facts{Invalid: made.err.Error()}}, nil
+		return RebuiltIndex{StreamDigests: StreamDigests{Invalid: made.err.Error()}}, nil
 	}
 	layer, err := index.Open(bytes.NewReader(made.result.Encoded), int64(len(made.result.Encoded)))
 	if err != nil {
-		return Truth{}, fmt.Errorf("reading the index of a layer stream: %w", err)
+		return RebuiltIndex{}, fmt.Errorf("reading the index of a layer stream: %w", err)
 	}
 	entries, err := digest(layer)
 	if err != nil {
-		return Truth{}, err
+		return RebuiltIndex{}, err
 	}
-	return Truth{Facts: Facts{DiffID: made.result.DiffID, Entries: entries}, layer: layer}, nil
+	return RebuiltIndex{StreamDigests: StreamDigests{DiffID: made.result.DiffID, Entries: entries}, layer: layer}, nil
 }
 
 // Check compares an index of the stream with the digests. The error wraps [ErrFalse] if they
 // differ. Other errors have no result.
-func (f Facts) Check(claimed *index.Layer) error {
+func (f StreamDigests) Check(claimed *index.Layer) error {
 	if err := f.checkStream(claimed); err != nil {
 		return err
 	}
@@ -116,7 +116,7 @@ func (f Facts) Check(claimed *index.Layer) error {
 	return nil
 }
 
-func (f Facts) checkStream(claimed *index.Layer) error {
+func (f StreamDigests) checkStream(claimed *index.Layer) error {
 	switch {
 	case f.Invalid != "":
 		return fmt.Errorf("%w: the stream cannot be unpacked: %s", ErrFalse, f.Invalid)
@@ -126,8 +126,8 @@ func (f Facts) checkStream(claimed *index.Layer) error {
 	return nil
 }
 
-// Check is like [Facts.Check], but the error names the first entry that differs.
-func (t Truth) Check(claimed *index.Layer) error {
+// Check is like [StreamDigests.Check], but the error names the first entry that differs.
+func (t RebuiltIndex) Check(claimed *index.Layer) error {
 	if err := t.checkStream(claimed); err != nil {
 		return err
 	}

@@ -59,7 +59,7 @@ func tarOf(t *testing.T, all []member) []byte {
 }
 
 // prove gives a stream to a Prover block by block.
-func prove(t *testing.T, stream []byte) proof.Truth {
+func prove(t *testing.T, stream []byte) proof.RebuiltIndex {
 	t.Helper()
 	p := proof.New(t.Context(), nil)
 	for off := 0; off < len(stream); off += block.Size {
@@ -97,13 +97,13 @@ func gzipped(t *testing.T, parts ...[]byte) []byte {
 }
 
 // requireFalse checks that both ways to compare find an index false, for that reason.
-func requireFalse(t *testing.T, truth proof.Truth, encoded []byte, want string) {
+func requireFalse(t *testing.T, truth proof.RebuiltIndex, encoded []byte, want string) {
 	t.Helper()
 	layer := open(t, encoded)
 	if err := truth.Check(layer); !errors.Is(err, proof.ErrFalse) || !strings.Contains(err.Error(), want) {
 		t.Errorf("the truth says %v, want %q", err, want)
 	}
-	if err := truth.Facts.Check(layer); !errors.Is(err, proof.ErrFalse) {
+	if err := truth.StreamDigests.Check(layer); !errors.Is(err, proof.ErrFalse) {
 		t.Errorf("the facts say %v", err)
 	}
 }
@@ -123,7 +123,7 @@ func TestTrueIndexes(t *testing.T) {
 		}
 		for i, blob := range [][]byte{stream, gzipped(t, stream), gzipped(t, stream[:100_000], stream[100_000:])} {
 			layer := open(t, indextest.Build(t, blob).Encoded)
-			if err := errors.Join(truth.Check(layer), truth.Facts.Check(layer)); err != nil {
+			if err := errors.Join(truth.Check(layer), truth.StreamDigests.Check(layer)); err != nil {
 				t.Errorf("%s, packing %d: %v", name, i, err)
 			}
 		}
@@ -135,7 +135,7 @@ func TestTarThatLooksLikeGzip(t *testing.T) {
 	t.Parallel()
 	stream := tarOf(t, []member{{tar.Header{Name: "\x1f\x8b\x08", Mode: 0o644}, "x"}})
 	if truth := prove(t, stream); truth.Invalid != "" || truth.DiffID != block.Sum(stream) {
-		t.Errorf("the facts are %+v", truth.Facts)
+		t.Errorf("the facts are %+v", truth.StreamDigests)
 	}
 }
 
@@ -229,7 +229,7 @@ func TestStreamThatIsNoTar(t *testing.T) {
 	} {
 		truth := prove(t, bad)
 		if truth.Invalid == "" {
-			t.Errorf("%s: the facts are %+v", name, truth.Facts)
+			t.Errorf("%s: the facts are %+v", name, truth.StreamDigests)
 		}
 		requireFalse(t, truth, claimed, "cannot be unpacked")
 	}
@@ -240,7 +240,7 @@ func TestEmptyStream(t *testing.T) {
 	t.Parallel()
 	truth := prove(t, nil)
 	if truth.DiffID != block.Sum(nil) {
-		t.Errorf("the facts are %+v", truth.Facts)
+		t.Errorf("the facts are %+v", truth.StreamDigests)
 	}
 	requireFalse(t, truth, indextest.WithDiffID(t, indextest.Build(t, gzipped(t, nil)), block.Sum([]byte("base"))), "diffID")
 }
@@ -253,7 +253,7 @@ func TestContextEnds(t *testing.T) {
 	p.Write(tarOf(t, members())[:block.Size])
 	cancel()
 	if truth, err := p.Finish(); !errors.Is(err, context.Canceled) {
-		t.Errorf("the facts are %+v, %v", truth.Facts, err)
+		t.Errorf("the facts are %+v, %v", truth.StreamDigests, err)
 	}
 }
 
@@ -282,8 +282,8 @@ func TestKnownBlockDigests(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if truth.Facts != want.Facts || len(asked) != int(block.Count(int64(len(stream)))) {
-		t.Errorf("the facts are %+v, want %+v; asked for %d", truth.Facts, want.Facts, asked)
+	if truth.StreamDigests != want.StreamDigests || len(asked) != int(block.Count(int64(len(stream)))) {
+		t.Errorf("the facts are %+v, want %+v; asked for %d", truth.StreamDigests, want.StreamDigests, asked)
 	}
 	if err := truth.Check(open(t, indextest.Build(t, stream).Encoded)); err != nil {
 		t.Error(err)

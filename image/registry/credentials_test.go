@@ -251,8 +251,8 @@ func TestBrokenPlugins(t *testing.T) {
 			secretFile(t, dir, r, registrytest.Password)
 			_, sources := newPlugin(t, r, before)
 			d := newReader(t, r, st, credential.Config{
-				Sources:  append(sources, credential.NewDirectory(dir, nil)),
-				Patience: 300 * time.Millisecond, LookupTimeout: time.Second,
+				Sources:   append(sources, credential.NewDirectory(dir, nil)),
+				SlowAfter: 300 * time.Millisecond, LookupTimeout: time.Second,
 			})
 			started := time.Now()
 			d.expect("the next source", 0, 0)

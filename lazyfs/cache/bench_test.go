@@ -96,7 +96,7 @@ func BenchmarkCheck(b *testing.B) {
 	buf := cache.NewCheckBuffer()
 	b.SetBytes(block.Size)
 	for i := 0; b.Loop(); i++ {
-		if verdict, _, err := d.Check(r.Key(uint32(i)%r.Count), buf); verdict != cache.Right || err != nil {
+		if verdict, _, err := d.Check(r.Key(uint32(i)%r.Count), buf); verdict != cache.BlockValid || err != nil {
 			b.Fatal(verdict, err)
 		}
 	}

@@ -14,30 +14,30 @@ import (
 	"github.com/brisk-project/brisk/internal/block"
 )
 
-// Verdict is the result of [Disk.Check].
-type Verdict int
+// CheckResult is the result of [Disk.Check].
+type CheckResult int
 
 // The results.
 const (
-	// Absent: the cache does not have the block.
-	Absent Verdict = iota
-	// Right: the bytes on disk match the digest.
-	Right
-	// Wrong: they do not match. The block was removed from the cache.
-	Wrong
-	// Unknown: the layout has no digest for the block.
-	Unknown
+	// BlockAbsent: the cache does not have the block.
+	BlockAbsent CheckResult = iota
+	// BlockValid: the bytes on disk match the digest.
+	BlockValid
+	// BlockCorrupt: they do not match. The block was removed from the cache.
+	BlockCorrupt
+	// BlockUnknown: the layout has no digest for the block.
+	BlockUnknown
 )
 
-// Corrupt is a block with wrong bytes, which was removed from the cache.
-type Corrupt struct {
+// CorruptBlock is a block with wrong bytes, which was removed from the cache.
+type CorruptBlock struct {
 	Key block.Key
-	// Rotten is true if the block was verified before, in this process or before a clean
+	// BitRot is true if the block was verified before, in this process or before a clean
 	// stop, so the disk has changed it. Otherwise the write of the block may be incomplete.
-	Rotten bool
-	// Mapped is true if a mount reads the file of the layer directly, so the file still has
+	BitRot bool
+	// DirectlyMounted is true if a mount reads the file of the layer directly, so the file still has
 	// the wrong bytes. Otherwise they were punched out.
-	Mapped bool
+	DirectlyMounted bool
 }
 
 // directAlign is the alignment that direct I/O needs on every disk in use.
@@ -60,20 +60,20 @@ func NewCheckBuffer() *CheckBuffer {
 // block that is wrong or unreadable from the cache and reports it to [DiskConfig.OnCorrupt]. If
 // the result is Right, it returns the bytes; they are valid until buf is used again. Check does
 // not count as a use of the block.
-func (d *Disk) Check(k block.Key, buf *CheckBuffer) (Verdict, []byte, error) {
+func (d *Disk) Check(k block.Key, buf *CheckBuffer) (CheckResult, []byte, error) {
 	l := d.lookup(k.Layer)
 	if l == nil || k.Index >= l.count {
-		return Absent, nil, nil
+		return BlockAbsent, nil, nil
 	}
 	want, known := d.cfg.Layout.BlockDigest(k)
 	if !known {
-		return Unknown, nil, nil
+		return BlockUnknown, nil, nil
 	}
 	for range readAttempts {
 		cleared := l.cleared.Load()
 		present, trusted, _ := l.state(k.Index)
 		if !present {
-			return Absent, nil, nil
+			return BlockAbsent, nil, nil
 		}
 		data, err := d.readDirect(l, k.Index, buf)
 		if l.cleared.Load() != cleared {
@@ -81,17 +81,17 @@ func (d *Disk) Check(k block.Key, buf *CheckBuffer) (Verdict, []byte, error) {
 		}
 		switch {
 		case errors.Is(err, os.ErrClosed), errors.Is(err, fs.ErrNotExist):
-			return Absent, nil, nil // being removed
+			return BlockAbsent, nil, nil // being removed
 		case err != nil && !unreadableSector(err):
-			return Absent, nil, fmt.Errorf("checking block %s: %w", k, err)
+			return BlockAbsent, nil, fmt.Errorf("checking block %s: %w", k, err)
 		case err == nil && block.Sum(data) == want:
 			l.prove(k.Index, cleared)
-			return Right, data, nil
+			return BlockValid, data, nil
 		}
 		d.reject(l, k.Index, cleared, trusted)
-		return Wrong, nil, nil
+		return BlockCorrupt, nil, nil
 	}
-	return Absent, nil, nil // evicted over and over
+	return BlockAbsent, nil, nil // evicted over and over
 }
 
 // unreadableSector reports whether an error says that the disk has lost the bytes.
@@ -123,7 +123,7 @@ func (d *Disk) reject(l *layer, i uint32, cleared uint64, rotten bool) {
 	l.mu.RUnlock()
 	d.metrics.corrupt.Inc()
 	d.cfg.Logger.Warn("cached block is corrupt and counts as absent", "block", k.String(), "rotten", rotten, "mapped", mapped)
-	d.cfg.OnCorrupt(Corrupt{Key: k, Rotten: rotten, Mapped: mapped})
+	d.cfg.OnCorrupt(CorruptBlock{Key: k, BitRot: rotten, DirectlyMounted: mapped})
 }
 
 // readDirect reads block i from the disk.
@@ -206,7 +206,7 @@ func (d *Disk) proveAll(l *layer) error {
 		if err != nil {
 			return err
 		}
-		if verdict != Right {
+		if verdict != BlockValid {
 			return block.ErrNotFound
 		}
 	}

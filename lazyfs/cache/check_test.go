@@ -51,14 +51,14 @@ func TestFetchHashesOnceAfterCleanStop(t *testing.T) {
 	fx := long(2)
 	r := fx.Largest().Range()
 	bad := r.Key(3)
-	var reported []cache.Corrupt
-	d := restartWith(t, fx, cache.DiskConfig{OnCorrupt: func(c cache.Corrupt) { reported = append(reported, c) }},
+	var reported []cache.CorruptBlock
+	d := restartWith(t, fx, cache.DiskConfig{OnCorrupt: func(c cache.CorruptBlock) { reported = append(reported, c) }},
 		func(dir string) { flip(t, dir, bad) })
 	got, err := blocktest.Fetch(t.Context(), t, fx, d, r) // fails on wrong bytes
 	if !errors.Is(err, block.ErrNotFound) || len(got) != int(r.Count)-1 || got[bad] {
 		t.Errorf("%d blocks of %d, error %v", len(got), r.Count, err)
 	}
-	if len(reported) != 1 || reported[0] != (cache.Corrupt{Key: bad, Rotten: true}) {
+	if len(reported) != 1 || reported[0] != (cache.CorruptBlock{Key: bad, BitRot: true}) {
 		t.Errorf("reported %+v", reported)
 	}
 	put(t, fx, d, bad)
@@ -74,21 +74,21 @@ func TestCheckReadsTheDisk(t *testing.T) {
 			continue
 		}
 		last := block.Key{Layer: l.ID, Index: block.Count(int64(len(l.Data))) - 1}
-		var reported []cache.Corrupt
-		d := restartWith(t, fx, cache.DiskConfig{OnCorrupt: func(c cache.Corrupt) { reported = append(reported, c) }}, func(string) {})
+		var reported []cache.CorruptBlock
+		d := restartWith(t, fx, cache.DiskConfig{OnCorrupt: func(c cache.CorruptBlock) { reported = append(reported, c) }}, func(string) {})
 		buf := cache.NewCheckBuffer()
 		verdict, data, err := d.Check(last, buf)
-		if verdict != cache.Right || err != nil || block.Sum(data) != block.Sum(fx.Content(last)) {
+		if verdict != cache.BlockValid || err != nil || block.Sum(data) != block.Sum(fx.Content(last)) {
 			t.Errorf("layer %q: verdict %d, error %v", l.Name, verdict, err)
 		}
 		if len(data) < 78 {
 			continue
 		}
 		flip(t, d.Dir(), last)
-		if verdict, _, err := d.Check(last, buf); verdict != cache.Wrong || err != nil || d.Has(last) || len(reported) != 1 {
+		if verdict, _, err := d.Check(last, buf); verdict != cache.BlockCorrupt || err != nil || d.Has(last) || len(reported) != 1 {
 			t.Errorf("layer %q: verdict %d, error %v, reported %v", l.Name, verdict, err, reported)
 		}
-		if verdict, _, err := d.Check(last, buf); verdict != cache.Absent || err != nil {
+		if verdict, _, err := d.Check(last, buf); verdict != cache.BlockAbsent || err != nil {
 			t.Errorf("layer %q: verdict %d, error %v", l.Name, verdict, err)
 		}
 	}
@@ -153,9 +153,9 @@ func TestPinnedBlockIsMendedInPlace(t *testing.T) {
 	fx := long(1)
 	l := fx.Largest()
 	bad := l.Range().Key(2)
-	var reported []cache.Corrupt
+	var reported []cache.CorruptBlock
 	dir := t.TempDir()
-	d := openDisk(t, cache.DiskConfig{Dir: dir, Layout: fx, OnCorrupt: func(c cache.Corrupt) { reported = append(reported, c) }})
+	d := openDisk(t, cache.DiskConfig{Dir: dir, Layout: fx, OnCorrupt: func(c cache.CorruptBlock) { reported = append(reported, c) }})
 	fill(t, d, fx)
 	path, release, err := d.Pin(l.ID)
 	if err != nil {
@@ -164,14 +164,14 @@ func TestPinnedBlockIsMendedInPlace(t *testing.T) {
 	defer release()
 	flip(t, dir, bad)
 	buf := cache.NewCheckBuffer()
-	if verdict, _, err := d.Check(bad, buf); verdict != cache.Wrong || err != nil || len(reported) != 1 || !reported[0].Mapped {
+	if verdict, _, err := d.Check(bad, buf); verdict != cache.BlockCorrupt || err != nil || len(reported) != 1 || !reported[0].DirectlyMounted {
 		t.Errorf("verdict %d, error %v, reported %v", verdict, err, reported)
 	}
 	if diskBytes(t, dir, l.ID) < int64(len(l.Data)) {
 		t.Error("the file of a mounted layer has a hole")
 	}
 	put(t, fx, d, bad)
-	if verdict, _, err := d.Check(bad, buf); verdict != cache.Right || err != nil {
+	if verdict, _, err := d.Check(bad, buf); verdict != cache.BlockValid || err != nil {
 		t.Errorf("after mending: verdict %d, error %v", verdict, err)
 	}
 	content, err := os.ReadFile(path)

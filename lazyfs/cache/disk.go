@@ -37,10 +37,10 @@ type DiskConfig struct {
 	// MinFree is how many bytes of the filesystem have to be free, whoever takes the
 	// others: below that Run evicts, and nothing more is cached.
 	MinFree int64
-	// Shed, if set, deletes data of others that counts towards the size of the cache (see
+	// EvictReserved, if set, deletes data of others that counts towards the size of the cache (see
 	// [Disk.Reserve]) and was not used for the time idle: about n bytes, if there are so many. It
 	// returns the number of released bytes.
-	Shed func(n int64, idle time.Duration) int64
+	EvictReserved func(n int64, idle time.Duration) int64
 	// CommitInterval is how long Run lets written blocks wait to be made durable:
 	// what a crash costs at most. Default 2 s.
 	CommitInterval time.Duration
@@ -54,7 +54,7 @@ type DiskConfig struct {
 	// written. OnCorrupt, if set, is called with each block that was found wrong and
 	// taken out of the cache. Neither may wait or call the cache.
 	OnComplete func(layer block.Digest)
-	OnCorrupt  func(Corrupt)
+	OnCorrupt  func(CorruptBlock)
 	// Logger is told of damage and repairs, nil for nobody.
 	Logger *slog.Logger
 	// Registerer takes the metrics, nil for none.
@@ -132,7 +132,7 @@ func OpenDisk(cfg DiskConfig) (*Disk, error) {
 		cfg.OnComplete = func(block.Digest) {}
 	}
 	if cfg.OnCorrupt == nil {
-		cfg.OnCorrupt = func(Corrupt) {}
+		cfg.OnCorrupt = func(CorruptBlock) {}
 	}
 	d := &Disk{
 		cfg:     cfg,

@@ -69,10 +69,10 @@ const shedIdle = time.Minute
 
 // shed lets others give up room.
 func (d *Disk) shed(n int64, idle time.Duration) int64 {
-	if d.cfg.Shed == nil {
+	if d.cfg.EvictReserved == nil {
 		return 0
 	}
-	return d.cfg.Shed(n, idle)
+	return d.cfg.EvictReserved(n, idle)
 }
 
 // appendVictims adds the extents of the layer of which blocks may be evicted.

@@ -78,7 +78,7 @@ func (d *Disk) reserve(n int64) error {
 
 // Reserve reserves space for n bytes that are stored beside the blocks, evicting if it has
 // to. They count like blocks until Release. More than half of the cache is refused.
-// [DiskConfig.Shed] may be called meanwhile.
+// [DiskConfig.EvictReserved] may be called meanwhile.
 func (d *Disk) Reserve(n int64) error {
 	if d.cfg.MaxBytes > 0 && n > d.cfg.MaxBytes/2 {
 		return fmt.Errorf("reserving %d bytes of the cache: %w", n, errFull)

@@ -23,7 +23,7 @@ func TestRoomOfOthers(t *testing.T) {
 	var d *cache.Disk
 	d, err := cache.OpenDisk(cache.DiskConfig{
 		Dir: t.TempDir(), Layout: fx, MaxBytes: 10 * block.Size,
-		Shed: func(_ int64, idle time.Duration) int64 {
+		EvictReserved: func(_ int64, idle time.Duration) int64 {
 			freed := held[true]
 			held[true] = 0
 			if idle == 0 {

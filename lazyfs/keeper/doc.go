@@ -13,7 +13,7 @@
 //
 // # Waiting has an end
 //
-// A keeper lets readers wait for a worker for [Config.Patience]. From then on it answers
+// A keeper lets readers wait for a worker for [Config.WaitTimeout]. From then on it answers
 // every request with EIO itself, those included that the dead worker had begun, until
 // a worker takes the connection back: after that reads work as before. A connection is
 // in good hands only once a worker has put it again: one that takes it and does

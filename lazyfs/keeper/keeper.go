@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	// DefaultPatience is the default time that readers wait for a worker.
-	DefaultPatience = time.Minute
+	// DefaultWaitTimeout is the default time that readers wait for a worker.
+	DefaultWaitTimeout = time.Minute
 	// DefaultMaxSessions is how many connections are kept unless told otherwise.
 	DefaultMaxSessions = 1024
 	// handTimeout is how long a client may take to receive what it asked for.
@@ -30,9 +30,9 @@ type Config struct {
 	// Socket is the absolute path of the socket, of at most 107 bytes. A file with
 	// the suffix ".lock" beside it keeps two keepers apart.
 	Socket string
-	// Patience is how long readers of a connection without a worker wait before they
-	// get EIO. Zero means [DefaultPatience].
-	Patience time.Duration
+	// WaitTimeout is how long readers of a connection without a worker wait before they
+	// get EIO. Zero means [DefaultWaitTimeout].
+	WaitTimeout time.Duration
 	// MaxSessions bounds the connections kept. Zero means [DefaultMaxSessions].
 	MaxSessions int
 	// Logger may be nil.
@@ -61,11 +61,11 @@ func New(cfg Config) (*Keeper, error) {
 	switch {
 	case !filepath.IsAbs(cfg.Socket) || len(cfg.Socket) > maxSocket:
 		return nil, fmt.Errorf("configuring keeper: socket %q is not an absolute path of at most %d bytes", cfg.Socket, maxSocket)
-	case cfg.Patience < 0 || cfg.MaxSessions < 0:
+	case cfg.WaitTimeout < 0 || cfg.MaxSessions < 0:
 		return nil, errors.New("configuring keeper: negative patience or number of sessions")
 	}
-	if cfg.Patience == 0 {
-		cfg.Patience = DefaultPatience
+	if cfg.WaitTimeout == 0 {
+		cfg.WaitTimeout = DefaultWaitTimeout
 	}
 	if cfg.MaxSessions == 0 {
 		cfg.MaxSessions = DefaultMaxSessions
@@ -91,7 +91,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 	defer k.close(ctx)
 	stop := context.AfterFunc(ctx, func() { k.complain(ctx, listener.Close()) })
 	defer stop()
-	k.cfg.Logger.InfoContext(ctx, "keeping mounts", "socket", k.cfg.Socket, "patience", k.cfg.Patience)
+	k.cfg.Logger.InfoContext(ctx, "keeping mounts", "socket", k.cfg.Socket, "patience", k.cfg.WaitTimeout)
 	for {
 		conn, err := listener.AcceptUnix()
 		if ctx.Err() != nil {
@@ -295,7 +295,7 @@ func (k *Keeper) deserted() {
 
 // wait starts the clock of a session. It is called with mu held.
 func (k *Keeper) wait(s *session) {
-	s.patience = time.AfterFunc(k.cfg.Patience, func() {
+	s.patience = time.AfterFunc(k.cfg.WaitTimeout, func() {
 		k.mu.Lock()
 		defer k.mu.Unlock()
 		if k.ended || k.sessions[s.name] != s || s.patience == nil {
@@ -308,7 +308,7 @@ func (k *Keeper) wait(s *session) {
 
 // answer starts to answer for a session. It is called with mu held.
 func (k *Keeper) answer(s *session) {
-	k.cfg.Logger.Warn("no process has connected: reads fail until one does", "session", s.name, "patience", k.cfg.Patience)
+	k.cfg.Logger.Warn("no process has connected: reads fail until one does", "session", s.name, "patience", k.cfg.WaitTimeout)
 	a, err := startAnswering(s.fd, func(err error) {
 		k.cfg.Logger.Debug("a session has ended", "session", s.name, "reason", err)
 	})

@@ -324,7 +324,7 @@ func TestConfigIsChecked(t *testing.T) {
 		"no socket":         {},
 		"relative":          {Socket: "keeper.sock"},
 		"long":              {Socket: "/" + strings.Repeat("x", 107)},
-		"negative patience": {Socket: "/keeper.sock", Patience: -1},
+		"negative patience": {Socket: "/keeper.sock", WaitTimeout: -1},
 	} {
 		if _, err := keeper.New(cfg); err == nil {
 			t.Errorf("%s: no error", name)

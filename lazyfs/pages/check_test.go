@@ -76,24 +76,24 @@ func TestSetsWaitForTheirStart(t *testing.T) {
 	t.Parallel()
 	dir, r := t.TempDir(), &room{bound: 1 << 30}
 	a, b := newSample(1), newSample(2)
-	store, err := pages.OpenStore(pages.Config{Dir: dir, Room: r, Spared: int64(len(a.content))})
+	store, err := pages.OpenStore(pages.Config{Dir: dir, Space: r, Spared: int64(len(a.content))})
 	if err != nil {
 		t.Fatal(err)
 	}
 	a.open(t, store)
 	second := b.open(t, store)
 	b.fill(t, second, b.all()...)
-	if freed := store.Shed(1<<30, time.Nanosecond); freed != int64(len(a.content)) || store.Get(b.id) != second {
+	if freed := store.Evict(1<<30, time.Nanosecond); freed != int64(len(a.content)) || store.Get(b.id) != second {
 		t.Errorf("%d bytes are freed, and the set made last is there: %v", freed, store.Get(b.id) == second)
 	}
 	if err := second.ReadAt(b.ids[0], make([]byte, page), 0); err != nil {
 		t.Fatal(err)
 	}
-	if freed := store.Shed(1<<30, time.Nanosecond); freed != int64(len(b.content)) {
+	if freed := store.Evict(1<<30, time.Nanosecond); freed != int64(len(b.content)) {
 		t.Errorf("%d bytes are freed once it was read", freed)
 	}
 	first := a.open(t, store)
-	if freed := store.Shed(1<<30, 0); freed != first.Bytes() {
+	if freed := store.Evict(1<<30, 0); freed != first.Bytes() {
 		t.Errorf("%d bytes are freed when nothing else can be", freed)
 	}
 	if err := store.Close(); err != nil {

@@ -40,9 +40,9 @@ func (a *arrival) add(stored int64, now time.Time) {
 	a.arrived += stored
 }
 
-// Load marks a download of frames as running until the returned function is called. Meanwhile
+// BeginDownload marks a download of frames as running until the returned function is called. Meanwhile
 // reads wait for its frames if that is the fastest way to get their data.
-func (s *Set) Load() (end func()) {
+func (s *Set) BeginDownload() (end func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.arrival.loads == 0 {

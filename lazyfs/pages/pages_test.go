@@ -73,7 +73,7 @@ func (s *sample) frame(i int) []byte { return s.content[i*frame : min((i+1)*fram
 
 func openStore(t *testing.T, dir string, r *room) *pages.Store {
 	t.Helper()
-	store, err := pages.OpenStore(pages.Config{Dir: dir, Room: r, Registerer: prometheus.NewRegistry()})
+	store, err := pages.OpenStore(pages.Config{Dir: dir, Space: r, Registerer: prometheus.NewRegistry()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,11 +223,11 @@ func TestRoomIsGivenBack(t *testing.T) {
 	if _, err := store.Open(c.id, c.layout, true); !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("a set without room: %v", err)
 	}
-	if freed := store.Shed(1, time.Hour); freed != 0 {
+	if freed := store.Evict(1, time.Hour); freed != 0 {
 		t.Errorf("%d bytes in use were given up", freed)
 	}
 	a.check(t, first) // it is used last
-	if freed := store.Shed(1, 0); freed != size || store.Get(b.id) != nil || store.Get(a.id) != first {
+	if freed := store.Evict(1, 0); freed != size || store.Get(b.id) != nil || store.Get(a.id) != first {
 		t.Errorf("%d bytes given up", freed)
 	}
 	if got := b.check(t, second); got != 0 {
@@ -236,10 +236,10 @@ func TestRoomIsGivenBack(t *testing.T) {
 	if err := second.Put(0, b.frame(0)); !errors.Is(err, block.ErrNotFound) {
 		t.Errorf("a frame for a set that was given up: %v", err)
 	}
-	if err := store.Tidy(holder(false)); err != nil || store.Get(a.id) == nil {
+	if err := store.Maintain(holder(false)); err != nil || store.Get(a.id) == nil {
 		t.Errorf("a set whose blocks are not cached was removed: %v", err)
 	}
-	if err := store.Tidy(holder(true)); err != nil || store.Get(a.id) != nil {
+	if err := store.Maintain(holder(true)); err != nil || store.Get(a.id) != nil {
 		t.Errorf("a set whose blocks are cached is kept: %v", err)
 	}
 	c.open(t, store)
@@ -263,7 +263,7 @@ func TestReadWaitsForTheFasterWay(t *testing.T) {
 		if set.Await(t.Context(), last.Layer, last.Offset, time.Hour) {
 			t.Error("what is not on its way has arrived")
 		}
-		end := set.Load()
+		end := set.BeginDownload()
 		if _, state := set.Locate(last.Layer, last.Offset, last.Length); state != stream.PagesComing {
 			t.Errorf("state %d while it is on its way", state)
 		}
@@ -272,7 +272,7 @@ func TestReadWaitsForTheFasterWay(t *testing.T) {
 			t.Errorf("waited %v for a load that does not move", time.Since(start))
 		}
 		end()
-		end = set.Load()
+		end = set.BeginDownload()
 		go func() {
 			defer end()
 			for i := range s.layout.Frames {

@@ -8,10 +8,10 @@ import (
 	"github.com/brisk-project/brisk/internal/block"
 )
 
-// Shed removes sets that have not been used for a time, the one used least recently first,
+// Evict removes sets that have not been used for a time, the one used least recently first,
 // until n bytes are free or none is left. With a time, [Config.Spared] bytes of sets that were never
 // read are kept. It returns how many bytes have become free.
-func (s *Store) Shed(n int64, idle time.Duration) int64 {
+func (s *Store) Evict(n int64, idle time.Duration) int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var spared map[block.Digest]bool

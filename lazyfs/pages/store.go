@@ -16,9 +16,9 @@ import (
 	"github.com/brisk-project/brisk/internal/block"
 )
 
-// Room is where the bytes of sets are counted: the block cache. Release gives back what
+// DiskSpace is where the bytes of sets are counted: the block cache. Release gives back what
 // Reserve took.
-type Room interface {
+type DiskSpace interface {
 	Reserve(n int64) error
 	Release(n int64)
 }
@@ -27,9 +27,9 @@ type Room interface {
 type Config struct {
 	// Dir is the directory of the store. It is made if it does not exist.
 	Dir string
-	// Room counts the bytes. Required.
-	Room Room
-	// Spared is how many bytes of sets that were never read [Store.Shed] keeps as long as it asks for
+	// Space counts the bytes. Required.
+	Space DiskSpace
+	// Spared is how many bytes of sets that were never read [Store.Evict] keeps as long as it asks for
 	// idle ones: they are what a start is about to need.
 	Spared int64
 	// Logger may be nil.
@@ -100,7 +100,7 @@ func (s *Store) add(file fs.DirEntry) error {
 	if err != nil {
 		return err
 	}
-	if err := s.cfg.Room.Reserve(info.Size()); err != nil {
+	if err := s.cfg.Space.Reserve(info.Size()); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -163,7 +163,7 @@ func (s *Store) open(id block.Digest, l Layout, create bool) (*Set, error) {
 			return nil, block.ErrNotFound
 		}
 		// Making room may remove sets of this store.
-		if err := s.cfg.Room.Reserve(set.Bytes()); err != nil {
+		if err := s.cfg.Space.Reserve(set.Bytes()); err != nil {
 			return nil, err
 		}
 	}
@@ -178,7 +178,7 @@ func (s *Store) open(id block.Digest, l Layout, create bool) (*Set, error) {
 	case e == nil: // it has been removed meanwhile
 		return nil, block.ErrNotFound
 	case known == nil: // somebody was faster
-		s.cfg.Room.Release(set.Bytes())
+		s.cfg.Space.Release(set.Bytes())
 	}
 	if e.set != nil {
 		return e.set, nil
@@ -228,7 +228,7 @@ func (s *Store) removeLocked(id block.Digest) error {
 	if removed := os.Remove(s.path(id)); removed != nil && !errors.Is(removed, fs.ErrNotExist) {
 		err = errors.Join(err, removed)
 	}
-	s.cfg.Room.Release(e.bytes)
+	s.cfg.Space.Release(e.bytes)
 	if err != nil {
 		return fmt.Errorf("removing pages %s: %w", id.Short(), err)
 	}
@@ -258,10 +258,10 @@ func (s *Store) Retain(keep func(id block.Digest) bool) error {
 // resting is how long a set has not been read when its page cache is given back.
 const resting = 10 * time.Second
 
-// Tidy removes the sets of which holder has every block, since those serve from now on, and
+// Maintain removes the sets of which holder has every block, since those serve from now on, and
 // gives back the page cache of sets that have not been read for a while. It is to be called
 // from time to time.
-func (s *Store) Tidy(holder block.Holder) error {
+func (s *Store) Maintain(holder block.Holder) error {
 	var errs []error
 	for _, set := range s.opened() {
 		if set.loading() {

@@ -37,7 +37,7 @@ type repair struct {
 }
 
 // Report adds a corrupt block to the blocks to repair. It does not wait.
-func (s *Scrubber) Report(c cache.Corrupt) {
+func (s *Scrubber) Report(c cache.CorruptBlock) {
 	now := time.Now()
 	s.mu.Lock()
 	r := s.repairs[c.Key]
@@ -46,9 +46,9 @@ func (s *Scrubber) Report(c cache.Corrupt) {
 		s.repairs[c.Key] = r
 		delete(s.stale, c.Key)
 	}
-	r.mapped = r.mapped || c.Mapped
+	r.mapped = r.mapped || c.DirectlyMounted
 	suspect := ""
-	if c.Rotten {
+	if c.BitRot {
 		suspect = s.state.noteBad(c.Key, now)
 	}
 	if suspect != "" {
@@ -56,7 +56,7 @@ func (s *Scrubber) Report(c cache.Corrupt) {
 	}
 	s.dirty = true
 	s.mu.Unlock()
-	if c.Rotten {
+	if c.BitRot {
 		s.metrics.bad.Inc()
 	}
 	if suspect != "" {
@@ -158,9 +158,9 @@ func (w *worker) fetchAgain(ctx context.Context, k block.Key) ([]byte, error) {
 	switch verdict, data, err := w.cfg.Disk.Check(k, w.buf); {
 	case err != nil:
 		return nil, err
-	case verdict == cache.Right:
+	case verdict == cache.BlockValid:
 		return data, nil
-	case verdict == cache.Wrong:
+	case verdict == cache.BlockCorrupt:
 		return nil, errAgain
 	default:
 		return nil, errNotKept

@@ -44,7 +44,7 @@ func newSetting(t *testing.T, dir string, fx *blocktest.Fixture) *setting {
 	s.disk, err = cache.OpenDisk(cache.DiskConfig{
 		Dir: dir, Layout: fx,
 		OnComplete: func(id block.Digest) { s.scrubber.Complete(id) },
-		OnCorrupt:  func(c cache.Corrupt) { s.scrubber.Report(c) },
+		OnCorrupt:  func(c cache.CorruptBlock) { s.scrubber.Report(c) },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -154,7 +154,7 @@ func TestPassFindsAndMendsRot(t *testing.T) {
 		s.flip(t, bad)
 		<-time.After(week + time.Hour)
 		status := s.scrubber.Status()
-		if status.FoundBlocks != 1 || status.MendedBlocks != 1 || len(status.Corrupt) != 1 || !status.Corrupt[0].Mended || status.Suspect != "" {
+		if status.FoundBlocks != 1 || status.RepairedBlocks != 1 || len(status.Corrupt) != 1 || !status.Corrupt[0].Repaired || status.Suspect != "" {
 			t.Errorf("after a week: %+v", status)
 		}
 		if _, err := blocktest.Fetch(t.Context(), t, s.fx, s.disk, layers[0].Range()); err != nil {
@@ -186,7 +186,7 @@ func TestRotThatComesBackMakesTheDiskSuspect(t *testing.T) {
 		s.close(t)
 		s = newSetting(t, dir, s.fx)
 		defer s.close(t)
-		if s.scrubber.Suspect() == "" || s.scrubber.Status().MendedBlocks != 2 {
+		if s.scrubber.Suspect() == "" || s.scrubber.Status().RepairedBlocks != 2 {
 			t.Errorf("after a restart: %+v", s.scrubber.Status())
 		}
 		if err := s.scrubber.Trust(); err != nil || s.scrubber.Suspect() != "" {
@@ -215,7 +215,7 @@ func TestRepairWaitsForTheSource(t *testing.T) {
 		}
 		<-time.After(time.Hour)
 		status := s.scrubber.Status()
-		if len(status.Corrupt) != 1 || status.Corrupt[0].Mended || !status.Corrupt[0].Mapped || status.Corrupt[0].Error == "" {
+		if len(status.Corrupt) != 1 || status.Corrupt[0].Repaired || !status.Corrupt[0].DirectlyMounted || status.Corrupt[0].Error == "" {
 			t.Errorf("while the source is down: %+v", status)
 		}
 		if n, err := s.disk.ReadAt(l.ID, make([]byte, 10), bad.Offset()); n > 0 || !errors.Is(err, block.ErrNotFound) {
@@ -228,7 +228,7 @@ func TestRepairWaitsForTheSource(t *testing.T) {
 		defer s.close(t)
 		defer s.run(t)()
 		<-time.After(2 * time.Hour)
-		if got := s.scrubber.Status(); len(got.Corrupt) != 1 || !got.Corrupt[0].Mended || len(s.mended) != 1 {
+		if got := s.scrubber.Status(); len(got.Corrupt) != 1 || !got.Corrupt[0].Repaired || len(s.mended) != 1 {
 			t.Errorf("after it is back: %+v", got)
 		}
 		if _, err := blocktest.Fetch(t.Context(), t, s.fx, s.disk, l.Range()); err != nil {
@@ -339,7 +339,7 @@ func TestRepairDoesNotWaitForReadBack(t *testing.T) {
 		s := newSetting(t, t.TempDir(), two())
 		defer s.close(t)
 		long, bad := s.fx.Layers()[0], block.Key{Layer: s.fx.Layers()[1].ID}
-		seen := &reporting{report: func() { s.scrubber.Report(cache.Corrupt{Key: bad, Mapped: true, Rotten: true}) }}
+		seen := &reporting{report: func() { s.scrubber.Report(cache.CorruptBlock{Key: bad, DirectlyMounted: true, BitRot: true}) }}
 		seen.mended = func() bool { return s.isMended(bad) }
 		s.cfg.Observe = func(_ context.Context, layer block.Digest) scrub.Observer {
 			if layer != long.ID {

@@ -45,7 +45,7 @@ func (w *worker) look(ctx context.Context, k block.Key) {
 	stale := false
 	if known, err := w.cfg.Open(ctx, k.Layer); err == nil {
 		verdict, right, err := w.cfg.Disk.Check(k, w.buf)
-		stale = err == nil && verdict == cache.Right && w.dropPages(ctx, k, right)
+		stale = err == nil && verdict == cache.BlockValid && w.dropPages(ctx, k, right)
 		known.Release()
 	}
 	w.mu.Lock()

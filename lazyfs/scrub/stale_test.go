@@ -56,7 +56,7 @@ func TestStalePagesAreLookedAtAgain(t *testing.T) {
 		}
 		<-time.After(time.Hour)
 		stop()
-		if got := s.scrubber.Status(); len(got.Corrupt) != 1 || !got.Corrupt[0].Mended || !got.Corrupt[0].Stale {
+		if got := s.scrubber.Status(); len(got.Corrupt) != 1 || !got.Corrupt[0].Repaired || !got.Corrupt[0].Stale {
 			t.Errorf("while it is mapped: %+v", got)
 		}
 		if dropped := taken(true); len(dropped) < 10 || len(dropped) > 20 || dropped[0] || !dropped[1] {

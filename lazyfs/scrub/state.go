@@ -109,22 +109,22 @@ func (s *state) findBad(k block.Key) int {
 	return slices.IndexFunc(s.Bad, func(b badBlock) bool { return b.Layer == k.Layer && b.Block == k.Index })
 }
 
-// Recorded is what the file of a scrubber says of a disk.
-type Recorded struct {
+// SavedState is what the file of a scrubber says of a disk.
+type SavedState struct {
 	// Suspect says why the disk is not to be relied on, empty if nothing speaks against it.
 	Suspect string
 	// Corrupt blocks were found in the last month, of which Pending are not mended yet.
 	Corrupt, Pending int
 }
 
-// ReadRecorded reads the file of a scrubber, which may be running. A file that is not there says
+// ReadSavedState reads the file of a scrubber, which may be running. A file that is not there says
 // nothing against the disk.
-func ReadRecorded(path string) (Recorded, error) {
+func ReadSavedState(path string) (SavedState, error) {
 	kept, err := readState(path)
 	if err != nil {
-		return Recorded{}, err
+		return SavedState{}, err
 	}
-	recorded := Recorded{Suspect: kept.Suspect, Pending: len(kept.Pending)}
+	recorded := SavedState{Suspect: kept.Suspect, Pending: len(kept.Pending)}
 	for _, bad := range kept.Bad {
 		if time.Since(bad.Last) <= memoryOfBad {
 			recorded.Corrupt++

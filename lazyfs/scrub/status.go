@@ -23,9 +23,9 @@ type Status struct {
 	// LastPass is when the last pass ended, NextPass when the next one begins.
 	LastPass time.Time `json:"lastPass,omitzero"`
 	NextPass time.Time `json:"nextPass,omitzero"`
-	// FoundBlocks and MendedBlocks count the corrupt blocks of all times.
-	FoundBlocks  int64 `json:"foundBlocks"`
-	MendedBlocks int64 `json:"mendedBlocks"`
+	// FoundBlocks and RepairedBlocks count the corrupt blocks found and repaired so far.
+	FoundBlocks    int64 `json:"foundBlocks"`
+	RepairedBlocks int64 `json:"mendedBlocks"`
 	// Corrupt are the corrupt blocks of the last 30 days and all that are not mended yet.
 	Corrupt []CorruptBlock `json:"corrupt"`
 	// Suspect says why the disk is not to be relied on; empty if nothing speaks against it.
@@ -42,13 +42,13 @@ type CorruptBlock struct {
 	// one that was never written whole.
 	Times int       `json:"times"`
 	Last  time.Time `json:"last,omitzero"`
-	// Mended says that it was fetched again and read back, and Stale that programs still see
+	// Repaired says that it was fetched again and read back, and Stale that programs still see
 	// the corrupt bytes in pages that they have mapped. If it is not mended, Error is that of the
 	// last attempt, and Mapped says that mounts read the corrupt bytes.
-	Mended bool   `json:"mended"`
-	Error  string `json:"error,omitempty"`
-	Mapped bool   `json:"mapped,omitempty"`
-	Stale  bool   `json:"stale,omitempty"`
+	Repaired        bool   `json:"mended"`
+	Error           string `json:"error,omitempty"`
+	DirectlyMounted bool   `json:"mapped,omitempty"`
+	Stale           bool   `json:"stale,omitempty"`
 }
 
 // Status returns what the Scrubber is doing. It does not know the names of images.
@@ -59,7 +59,7 @@ func (s *Scrubber) Status() Status {
 	status := Status{
 		Paused: s.state.Paused, Running: s.state.inPass(), PassStarted: s.state.PassStarted,
 		CheckedBytes: s.state.CheckedBytes, TotalBytes: max(total, s.state.CheckedBytes), LastPass: s.state.LastPass,
-		FoundBlocks: s.state.Found, MendedBlocks: s.state.Mended, Suspect: s.state.Suspect, Corrupt: []CorruptBlock{},
+		FoundBlocks: s.state.Found, RepairedBlocks: s.state.Mended, Suspect: s.state.Suspect, Corrupt: []CorruptBlock{},
 	}
 	if s.cfg.Interval > 0 && !status.Running {
 		status.NextPass = s.state.PassStarted.Add(s.cfg.Interval)
@@ -67,17 +67,17 @@ func (s *Scrubber) Status() Status {
 	known := make(map[block.Key]bool)
 	for _, b := range s.state.Bad {
 		k := block.Key{Layer: b.Layer, Index: b.Block}
-		entry := CorruptBlock{Layer: b.Layer, Block: b.Block, Times: b.Times, Last: b.Last, Mended: b.Mended, Images: b.Images}
+		entry := CorruptBlock{Layer: b.Layer, Block: b.Block, Times: b.Times, Last: b.Last, Repaired: b.Mended, Images: b.Images}
 		_, entry.Stale = s.stale[k]
 		if r := s.repairs[k]; r != nil {
-			entry.Mended, entry.Error, entry.Mapped = false, r.err, r.mapped
+			entry.Repaired, entry.Error, entry.DirectlyMounted = false, r.err, r.mapped
 		}
 		known[k] = true
 		status.Corrupt = append(status.Corrupt, entry)
 	}
 	for k, r := range s.repairs {
 		if !known[k] {
-			status.Corrupt = append(status.Corrupt, CorruptBlock{Layer: k.Layer, Block: k.Index, Error: r.err, Mapped: r.mapped})
+			status.Corrupt = append(status.Corrupt, CorruptBlock{Layer: k.Layer, Block: k.Index, Error: r.err, DirectlyMounted: r.mapped})
 		}
 	}
 	slices.SortFunc(status.Corrupt, func(a, b CorruptBlock) int {

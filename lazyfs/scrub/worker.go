@@ -134,7 +134,7 @@ func (w *worker) readBack(ctx context.Context, layer block.Digest) {
 		if ctx.Err() != nil {
 			return
 		}
-		if verdict != cache.Right {
+		if verdict != cache.BlockValid {
 			continue // the others are worth it
 		}
 		if right++; observer != nil {
@@ -145,7 +145,7 @@ func (w *worker) readBack(ctx context.Context, layer block.Digest) {
 }
 
 // check checks one block and then pauses for so long that the share of a core is kept.
-func (w *worker) check(ctx context.Context, k block.Key, share float64) (cache.Verdict, []byte) {
+func (w *worker) check(ctx context.Context, k block.Key, share float64) (cache.CheckResult, []byte) {
 	before := threadTime()
 	verdict, data, err := w.cfg.Disk.Check(k, w.buf)
 	if err != nil {

@@ -72,9 +72,9 @@ func (s *Snapshotter) adopt(ctx context.Context) {
 // IdleMounts returns the mounts that no snapshot uses, the most recently used first.
 func (s *Snapshotter) IdleMounts() []IdleStatus { return s.mounts.status() }
 
-// Relieve marks half of the idle mounts, at least one if there is any, to be unmounted by Run,
+// ReleaseIdleMounts marks half of the idle mounts, at least one if there is any, to be unmounted by Run,
 // because a resource is short.
-func (s *Snapshotter) Relieve(of Shortage) {
+func (s *Snapshotter) ReleaseIdleMounts(of Shortage) {
 	if s.mounts.relieve(of) {
 		s.nudge()
 	}

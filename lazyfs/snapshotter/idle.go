@@ -14,14 +14,14 @@ import (
 type IdleMounts struct {
 	// Max is the maximum number of idle mounts; zero keeps none.
 	Max int
-	// For is the maximum time without a container.
-	For time.Duration
+	// Timeout is the maximum time without a container.
+	Timeout time.Duration
 }
 
 // Shortage is a resource that is short.
 type Shortage string
 
-// The reasons to call [Snapshotter.Relieve].
+// The reasons to call [Snapshotter.ReleaseIdleMounts].
 const (
 	MemoryPressure Shortage = "pressure"
 	FullCache      Shortage = "cache" // the disk cache has to evict
@@ -107,13 +107,13 @@ func (t *mountTable) mark(unused []*lazyMount, exist map[string]string) (surplus
 			m.unwanted = unwantedRemoved
 		case kept >= t.idle.Max:
 			m.unwanted = unwantedNumber
-		case age >= t.idle.For:
+		case age >= t.idle.Timeout:
 			m.unwanted = unwantedAge
 		case t.check != nil && t.check(m.ref.image, m.ref.layers) != nil:
 			m.unwanted = unwantedFalse
 		default:
 			kept++
-			if left := t.idle.For - age; next == 0 || left < next {
+			if left := t.idle.Timeout - age; next == 0 || left < next {
 				next = left
 			}
 		}

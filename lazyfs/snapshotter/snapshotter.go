@@ -318,9 +318,9 @@ func (s *Snapshotter) Walk(ctx context.Context, fn snapshots.WalkFunc, filters .
 // Pulls returns the results of the last pulls, at most 512.
 func (s *Snapshotter) Pulls() []PullStatus { return s.decider.all() }
 
-// LookAgain forgets the look-up of an image, given by the digest of its manifest, because it has
+// RetryLookup forgets the look-up of an image, given by the digest of its manifest, because it has
 // an index now. Its next pull looks for the index again.
-func (s *Snapshotter) LookAgain(manifest string) { s.decider.lookAgain(manifest) }
+func (s *Snapshotter) RetryLookup(manifest string) { s.decider.lookAgain(manifest) }
 
 // Close implements snapshots.Snapshotter. It may be called more than once. Mounts stay.
 func (s *Snapshotter) Close() error {

@@ -83,7 +83,7 @@ func New(ctx context.Context, cfg Config) (*Agent, error) {
 		cfg.LookupTimeout = time.Second
 	}
 	a := &Agent{log: cfg.Node.Log}
-	cfg.Node.Extend, cfg.Node.Images, cfg.Node.OnFalseIndex = a.extend, a.cachedImages, a.quarantine
+	cfg.Node.ExtendAPI, cfg.Node.Images, cfg.Node.OnFalseIndex = a.extend, a.cachedImages, a.quarantine
 	cfg.Node.OnEvict = a.evicting
 	n, err := node.New(cfg.Node)
 	if err != nil {
@@ -128,7 +128,7 @@ func (a *Agent) quarantine(ctx context.Context) {
 	}
 }
 
-func (a *Agent) lookAgain(manifest string) { a.snapshots.LookAgain(manifest) }
+func (a *Agent) lookAgain(manifest string) { a.snapshots.RetryLookup(manifest) }
 
 // lacksIndex reports whether a pull is plain because its image has no index.
 func (a *Agent) lacksIndex(pull snapshotter.Pull) bool {
@@ -182,13 +182,13 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 // that a mount reads as plain files.
 func (a *Agent) evicting() {
 	if a.snapshots != nil { // else nothing is mounted yet
-		a.snapshots.Relieve(snapshotter.FullCache)
+		a.snapshots.ReleaseIdleMounts(snapshotter.FullCache)
 	}
 }
 
 // watchMemory gives idle mounts up while memory is short. An agent works without that.
 func (a *Agent) watchMemory(ctx context.Context) {
-	if err := a.cfg.Pressure(ctx, func() { a.snapshots.Relieve(snapshotter.MemoryPressure) }); err != nil && ctx.Err() == nil {
+	if err := a.cfg.Pressure(ctx, func() { a.snapshots.ReleaseIdleMounts(snapshotter.MemoryPressure) }); err != nil && ctx.Err() == nil {
 		a.log.WarnContext(ctx, "idle mounts are not given up when memory is short", "error", err)
 	}
 }

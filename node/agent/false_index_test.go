@@ -49,7 +49,7 @@ const falseName = "file-false"
 // awaitQuarantine waits until the status says that an image has a false index.
 func (r *running) awaitQuarantine(t *testing.T, image pushed) {
 	t.Helper()
-	containerdtest.Await(t, "the image to be quarantined", containerdtest.Patience, func() bool {
+	containerdtest.Await(t, "the image to be quarantined", containerdtest.Timeout, func() bool {
 		status, err := r.agent.Status(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -186,7 +186,7 @@ func TestQuarantinedLayerIsHiddenFromPulls(t *testing.T) {
 	a := startMode(t, nil)
 	a.pull(t, lie)
 	a.awaitQuarantine(t, lie)
-	containerdtest.Await(t, "the layer to be hidden", containerdtest.Patience, func() bool {
+	containerdtest.Await(t, "the layer to be hidden", containerdtest.Timeout, func() bool {
 		info, err := a.Stat(t.Context(), lie.chain[0].String())
 		if err != nil {
 			t.Fatal(err)

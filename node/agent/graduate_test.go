@@ -34,15 +34,15 @@ func TestIdleMountGraduates(t *testing.T) {
 				t.Fatalf("an incomplete image was mounted anew: %d, %d", first, again)
 			}
 			n.complete()
-			containerdtest.Await(t, "the start being learnt", containerdtest.Patience, func() bool {
+			containerdtest.Await(t, "the start being learnt", containerdtest.Timeout, func() bool {
 				traces, err := filepath.Glob(filepath.Join(n.dir, "traces", "*"))
 				return err == nil && len(traces) > 0
 			})
 			n.requireIdle(0)
 			n.clock.advance(time.Minute)
-			containerdtest.Await(t, "the image being mounted anew", containerdtest.Patience, func() bool { return n.log.count("direct=true") == 1 })
+			containerdtest.Await(t, "the image being mounted anew", containerdtest.Timeout, func() bool { return n.log.count("direct=true") == 1 })
 			root := n.root()
-			containerdtest.Await(t, "the page cache being filled", containerdtest.Patience, func() bool { return cachedPages(t, filepath.Join(root, fileName(0))) > 0 })
+			containerdtest.Await(t, "the page cache being filled", containerdtest.Timeout, func() bool { return cachedPages(t, filepath.Join(root, fileName(0))) > 0 })
 			if second := n.use(0); second == first {
 				t.Errorf("the second snapshot is on mount %d as the first one", second)
 			}

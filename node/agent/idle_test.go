@@ -105,9 +105,9 @@ func newIdleNodeWith(t *testing.T, with idleConfig) *idleNode {
 		cfg.Node.Backend, cfg.Node.CacheBytes, cfg.Mode = with.backend, with.cache, agent.ModeFill
 		cfg.Node.Log = slog.New(slog.NewTextHandler(io.MultiWriter(testLog{t}, n.log), nil))
 		if with.lazy {
-			cfg.Mode, cfg.Node.StartLasts = agent.ModeLazy, 100*time.Millisecond
+			cfg.Mode, cfg.Node.StartDuration = agent.ModeLazy, 100*time.Millisecond
 		}
-		cfg.Idle, cfg.Now = snapshotter.IdleMounts{Max: with.keep, For: time.Hour}, n.clock.Now
+		cfg.Idle, cfg.Now = snapshotter.IdleMounts{Max: with.keep, Timeout: time.Hour}, n.clock.Now
 		cfg.Pressure = func(ctx context.Context, short func()) error {
 			for {
 				select {
@@ -158,14 +158,14 @@ func (n *idleNode) requireIdle(images ...int) {
 		}
 		want = append(want, info.Labels[snapshotter.LabelImage])
 	}
-	containerdtest.Await(n.t, fmt.Sprintf("the images %v being idle", images), containerdtest.Patience, func() bool {
+	containerdtest.Await(n.t, fmt.Sprintf("the images %v being idle", images), containerdtest.Timeout, func() bool {
 		var got []string
 		for _, idle := range n.agent.Snapshots().IdleMounts() {
 			got = append(got, idle.Image)
 		}
 		return strings.Join(got, " ") == strings.Join(want, " ")
 	})
-	containerdtest.Await(n.t, "others being unmounted", containerdtest.Patience, func() bool {
+	containerdtest.Await(n.t, "others being unmounted", containerdtest.Timeout, func() bool {
 		roots := 0
 		for _, point := range mountsBelow(n.t, n.dir) {
 			if strings.HasSuffix(point, "/fs") {
@@ -273,17 +273,17 @@ func TestIdleMountsMakeRoom(t *testing.T) {
 	const size = 20 << 20 // of each image; the cache has room for one
 	n := newIdleNodeWith(t, idleConfig{keep: 5, images: 2, size: size, cache: size * 3 / 2})
 	// Nothing is loaded for a pull before that.
-	containerdtest.Await(t, "the agent being ready", containerdtest.Patience, func() bool { return len(n.agent.NotReady(t.Context())) == 0 })
+	containerdtest.Await(t, "the agent being ready", containerdtest.Timeout, func() bool { return len(n.agent.NotReady(t.Context())) == 0 })
 	cached := func(image int) bool {
 		usage, err := n.Usage(t.Context(), n.images[image].chain[0].String())
 		return err == nil && usage.Size > size
 	}
 	n.pull(t, n.images[0])
-	containerdtest.Await(t, "the first image being cached", containerdtest.Patience, func() bool { return cached(0) })
+	containerdtest.Await(t, "the first image being cached", containerdtest.Timeout, func() bool { return cached(0) })
 	n.use(0)
 	n.requireIdle(0)
 	n.pull(t, n.images[1])
-	containerdtest.Await(t, "the second image being cached", containerdtest.Patience, func() bool {
+	containerdtest.Await(t, "the second image being cached", containerdtest.Timeout, func() bool {
 		// What comes while the cache is full is not cached, but what is read after that is.
 		if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("1"), 0); err != nil {
 			t.Error(err)

@@ -78,7 +78,7 @@ func (i *indexer) run(ctx context.Context) {
 			if _, ok := i.localIndexes.image(layer.Manifest); ok {
 				continue
 			}
-			err := containerdapi.Content(ctx, i.containerd, layer.namespace, func(ctx context.Context, store content.Provider) error {
+			err := containerdapi.WithContent(ctx, i.containerd, layer.namespace, func(ctx context.Context, store content.Provider) error {
 				return i.image(ctx, store, layer)
 			})
 			if err != nil && ctx.Err() == nil {

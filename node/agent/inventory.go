@@ -87,13 +87,13 @@ func (i *InventoryReader) Read(ctx context.Context) (Inventory, error) {
 		inventory.Images = append(inventory.Images, image)
 	}
 	i.read = read
-	inventory.Starts = containerStarts(i.agent.node.Starts(), i.agent.snapshots.Pulls())
+	inventory.Starts = containerStarts(i.agent.node.StartDelays(), i.agent.snapshots.Pulls())
 	return inventory, nil
 }
 
 // containerStarts combines starts, the oldest first, with pulls: the first start after a pull
 // includes the time of the pull.
-func containerStarts(starts []node.Start, pulls []snapshotter.PullStatus) []ContainerStart {
+func containerStarts(starts []node.StartDelay, pulls []snapshotter.PullStatus) []ContainerStart {
 	asked := make(map[[2]string]time.Time, len(pulls))
 	for _, pull := range pulls {
 		asked[[2]string{pull.Image, pull.Manifest}] = pull.Started

@@ -16,8 +16,8 @@ func TestContainerStarts(t *testing.T) {
 	zero := time.Unix(1000, 0)
 	at := func(seconds int) time.Time { return zero.Add(time.Duration(seconds) * time.Second) }
 	app, old := block.Digest{1}, block.Digest{2}
-	start := func(image string, manifest block.Digest, began int) node.Start {
-		return node.Start{
+	start := func(image string, manifest block.Digest, began int) node.StartDelay {
+		return node.StartDelay{
 			Image: image, Manifest: manifest, Began: at(began), Mounting: time.Second, Waited: 2 * time.Second, Finished: at(began + 31),
 		}
 	}
@@ -26,7 +26,7 @@ func TestContainerStarts(t *testing.T) {
 		{Image: "old", Manifest: old.String(), Started: at(0)},
 	}
 	var got []time.Duration
-	for _, held := range containerStarts([]node.Start{
+	for _, held := range containerStarts([]node.StartDelay{
 		start("app", app, 90),    // before the pull, which is one of after it was removed
 		start("app", app, 104),   // the first after the pull
 		start("app", app, 110),   // another container

@@ -166,7 +166,7 @@ func testLazySnapshots(t *testing.T, image pushed, backend lazyfs.Backend) {
 // requireNothing waits until nothing of any image is left.
 func requireNothing(t *testing.T, dir string) {
 	t.Helper()
-	containerdtest.Await(t, "everything being cleaned up", containerdtest.Patience, func() bool {
+	containerdtest.Await(t, "everything being cleaned up", containerdtest.Timeout, func() bool {
 		return len(mountsBelow(t, dir)) == 0 && len(residue(t, dir)) == 0
 	})
 }
@@ -217,7 +217,7 @@ func TestRemoveInUse(t *testing.T) {
 			}
 			requireFiles(t, dir, image.layers, 2)
 			undo()
-			containerdtest.Await(t, "the image being unmounted", containerdtest.Patience, func() bool {
+			containerdtest.Await(t, "the image being unmounted", containerdtest.Timeout, func() bool {
 				return len(mountsBelow(t, a.dir)) == 0
 			})
 		})
@@ -248,7 +248,7 @@ func TestTogether(t *testing.T) {
 	if err := group.Wait(); err != nil {
 		t.Error(err)
 	}
-	containerdtest.Await(t, "the image being unmounted", containerdtest.Patience, func() bool {
+	containerdtest.Await(t, "the image being unmounted", containerdtest.Timeout, func() bool {
 		return len(mountsBelow(t, a.dir)) == 0
 	})
 }

@@ -16,7 +16,7 @@ import (
 func startMode(t *testing.T, edit func(*agent.Config)) *running {
 	t.Helper()
 	a := start(t, filepath.Join(t.TempDir(), "brisk"), edit)
-	if err := a.agent.Answering(t.Context()); err != nil {
+	if err := a.agent.AwaitReady(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	return a
@@ -51,7 +51,7 @@ func TestFillBeginsWithPull(t *testing.T) {
 			a := startMode(t, test.edit)
 			a.pull(t, image)
 			if test.want {
-				containerdtest.Await(t, "the image", containerdtest.Patience, func() bool { return a.local(t) == 100 })
+				containerdtest.Await(t, "the image", containerdtest.Timeout, func() bool { return a.local(t) == 100 })
 			}
 			mounts, err := a.View(t.Context(), "view", image.chain[2].String())
 			if err != nil {
@@ -65,7 +65,7 @@ func TestFillBeginsWithPull(t *testing.T) {
 			requireFiles(t, dir, image.layers, 3)
 			undo()
 			remove(t, a, "view", image.chain[2].String(), image.chain[1].String(), image.chain[0].String())
-			containerdtest.Await(t, "nothing to be left", containerdtest.Patience, func() bool {
+			containerdtest.Await(t, "nothing to be left", containerdtest.Timeout, func() bool {
 				left, err := filepath.Glob(filepath.Join(a.dir, "cache", "layers", "*"))
 				metadata, metadataErr := filepath.Glob(filepath.Join(a.dir, "mounts", "rootfs", "*"))
 				return err == nil && metadataErr == nil && len(left)+len(metadata) == 0
@@ -82,7 +82,7 @@ func TestRemovedWhileItIsPrepared(t *testing.T) {
 	a := startMode(t, nil)
 	a.pull(t, image)
 	remove(t, a, image.chain[1].String(), image.chain[0].String())
-	containerdtest.Await(t, "nothing to be left", containerdtest.Patience, func() bool {
+	containerdtest.Await(t, "nothing to be left", containerdtest.Timeout, func() bool {
 		var left []string
 		for _, pattern := range []string{"cache/layers/*", "mounts/rootfs/*", "objects/*"} {
 			found, err := filepath.Glob(filepath.Join(a.dir, pattern))

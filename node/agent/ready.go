@@ -14,14 +14,14 @@ import (
 // readyTimeout is how long each of the checks may take.
 const readyTimeout = 2 * time.Second
 
-// Answering waits until the agent can mount images and answers on its socket.
-func (a *Agent) Answering(ctx context.Context) error {
+// AwaitReady waits until the agent can mount images and answers on its socket.
+func (a *Agent) AwaitReady(ctx context.Context) error {
 	select {
 	case <-a.node.Ready():
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	return containerdapi.Snapshotter(ctx, a.cfg.Socket, true)
+	return containerdapi.CheckSnapshotter(ctx, a.cfg.Socket, true)
 }
 
 // NotReady returns all reasons why this node cannot start containers as it should, none
@@ -48,7 +48,7 @@ func (a *Agent) checkMounts(context.Context) error {
 }
 
 func (a *Agent) checkSnapshotter(ctx context.Context) error {
-	if err := containerdapi.Snapshotter(ctx, a.cfg.Socket, false); err != nil {
+	if err := containerdapi.CheckSnapshotter(ctx, a.cfg.Socket, false); err != nil {
 		return fmt.Errorf("snapshotter: %w", err)
 	}
 	return nil

@@ -67,8 +67,8 @@ func (s ImageStatus) Local() int64 {
 	return min(100, 100*s.CachedBytes/s.StreamBytes)
 }
 
-// AskStatus asks the agent whose directory is dir.
-func AskStatus(ctx context.Context, dir string) (Status, error) {
+// FetchStatus asks the agent whose directory is dir.
+func FetchStatus(ctx context.Context, dir string) (Status, error) {
 	var status Status
 	return status, node.Client{Dir: dir}.Get(ctx, statusPath, &status)
 }

@@ -185,8 +185,8 @@ type Process struct {
 	MemoryLimit Size `yaml:"memoryLimit"`
 }
 
-// Kept returns the file that keeps credentials, and that of its key.
-func (c *Config) Kept() (file, key string) {
+// CredentialFiles returns the file that keeps credentials, and that of its key.
+func (c *Config) CredentialFiles() (file, key string) {
 	file, key = c.Credentials.File, c.Credentials.KeyFile
 	if file == "" {
 		file = filepath.Join(c.Directory, "credentials")

@@ -213,11 +213,11 @@ func TestCredentialFields(t *testing.T) {
 		}
 	}
 	cfg := nodeconfig.Default()
-	if file, key := cfg.Kept(); file != "/var/lib/brisk/credentials" || key != "/var/lib/brisk/credentials.key" {
+	if file, key := cfg.CredentialFiles(); file != "/var/lib/brisk/credentials" || key != "/var/lib/brisk/credentials.key" {
 		t.Errorf("kept in %s and %s", file, key)
 	}
 	cfg.Credentials.File = "/c"
-	if file, key := cfg.Kept(); file != "/c" || key != "/c.key" || cfg.Runtime() != cfg.Containerd.Address {
+	if file, key := cfg.CredentialFiles(); file != "/c" || key != "/c.key" || cfg.Runtime() != cfg.Containerd.Address {
 		t.Errorf("kept in %s and %s; runtime %s", file, key, cfg.Runtime())
 	}
 }

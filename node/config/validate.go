@@ -161,7 +161,7 @@ func (c *Config) validateCredentials(p *problems) {
 	if (c.Credentials.Plugins.Config == "") != (c.Credentials.Plugins.BinDir == "") {
 		p.add("credentials.plugins", "config and binDir are only of use together")
 	}
-	if file, key := c.Kept(); file == key {
+	if file, key := c.CredentialFiles(); file == key {
 		p.add("credentials.keyFile", "it is the file that it seals")
 	}
 	if c.CRI.Runtime != "" {

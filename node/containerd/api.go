@@ -59,8 +59,8 @@ func HasSnapshotter(ctx context.Context, address, name string) (bool, error) {
 	return found, nil
 }
 
-// ImageService checks that the image service of the CRI answers on a socket.
-func ImageService(ctx context.Context, address string) error {
+// CheckImageService checks that the image service of the CRI answers on a socket.
+func CheckImageService(ctx context.Context, address string) error {
 	err := ask(address, func(conn *grpc.ClientConn) error {
 		// The request has no fields, and what is answered does not matter here.
 		return conn.Invoke(ctx, "/runtime.v1.ImageService/ImageFsInfo", &emptypb.Empty{}, &emptypb.Empty{})
@@ -71,9 +71,9 @@ func ImageService(ctx context.Context, address string) error {
 	return nil
 }
 
-// Snapshotter checks that a snapshotter answers requests of containerd on a socket. With wait, it
+// CheckSnapshotter checks that a snapshotter answers requests of containerd on a socket. With wait, it
 // waits for the socket until ctx ends.
-func Snapshotter(ctx context.Context, address string, wait bool) error {
+func CheckSnapshotter(ctx context.Context, address string, wait bool) error {
 	err := ask(address, func(conn *grpc.ClientConn) error {
 		_, err := snapshotsapi.NewSnapshotsClient(conn).Stat(ctx, &snapshotsapi.StatSnapshotRequest{Key: "none"}, grpc.WaitForReady(wait))
 		return err

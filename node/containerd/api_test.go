@@ -24,7 +24,7 @@ func TestContainerd(t *testing.T) {
 		}
 	}
 	// It serves snapshots, but not without being told which.
-	if err := containerdapi.Snapshotter(t.Context(), d.Address, false); err == nil {
+	if err := containerdapi.CheckSnapshotter(t.Context(), d.Address, false); err == nil {
 		t.Error("containerd is a snapshotter")
 	}
 }
@@ -37,7 +37,7 @@ func TestNobody(t *testing.T) {
 	if _, err := containerdapi.HasSnapshotter(t.Context(), path, "brisk"); err == nil {
 		t.Error("snapshotters of nobody")
 	}
-	if err := containerdapi.Snapshotter(t.Context(), path, false); err == nil {
+	if err := containerdapi.CheckSnapshotter(t.Context(), path, false); err == nil {
 		t.Error("nobody is a snapshotter")
 	}
 }

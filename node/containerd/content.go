@@ -9,9 +9,9 @@ import (
 	"google.golang.org/grpc"
 )
 
-// Content calls fn with the content store of a namespace of the containerd on a socket. It returns
+// WithContent calls fn with the content store of a namespace of the containerd on a socket. It returns
 // errors of fn unchanged.
-func Content(ctx context.Context, address, namespace string, fn func(context.Context, content.Provider) error) error {
+func WithContent(ctx context.Context, address, namespace string, fn func(context.Context, content.Provider) error) error {
 	return ask(address, func(conn *grpc.ClientConn) error {
 		return fn(namespaces.WithNamespace(ctx, namespace), proxy.NewContentStore(conn))
 	})

@@ -35,7 +35,7 @@ func Mesh(tb testing.TB, n int, configure func(i int, cfg *p2p.Config)) []*p2p.N
 		configure(i, &cfg)
 		nodes[i] = Start(tb, cfg)
 	}
-	Introduce(tb, members, nodes...)
+	AddMembers(tb, members, nodes...)
 	for _, node := range nodes {
 		AwaitConnected(tb, node, n-1)
 	}
@@ -47,11 +47,11 @@ func Mesh(tb testing.TB, n int, configure func(i int, cfg *p2p.Config)) []*p2p.N
 // into failures. Layout and what the node holds are left to the caller.
 func Config(i int, members p2p.Members) p2p.Config {
 	return p2p.Config{
-		Key:        Key(i),
-		Listen:     []string{"/ip4/127.0.0.1/tcp/0"},
-		Members:    members,
-		Patience:   10 * time.Second,
-		ReadBudget: 30 * time.Second,
+		Key:            Key(i),
+		Listen:         []string{"/ip4/127.0.0.1/tcp/0"},
+		Members:        members,
+		SilenceTimeout: 10 * time.Second,
+		ReadBudget:     30 * time.Second,
 	}
 }
 
@@ -100,8 +100,8 @@ func StartStop(tb testing.TB, cfg p2p.Config) (node *p2p.Node, stop func()) {
 	}
 }
 
-// Introduce makes members the set of the given running nodes.
-func Introduce(tb testing.TB, members *p2p.List, nodes ...*p2p.Node) {
+// AddMembers makes members the set of the given running nodes.
+func AddMembers(tb testing.TB, members *p2p.List, nodes ...*p2p.Node) {
 	tb.Helper()
 	var list []string
 	for _, node := range nodes {

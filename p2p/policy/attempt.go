@@ -32,8 +32,8 @@ type attempt struct {
 func (a *attempt) run(ctx context.Context) error {
 	scoreboard := a.f.cfg.Scoreboard
 	n := bits.OnesCount16(a.req.Mask)
-	scoreboard.Asked(a.peer, n)
-	defer scoreboard.Asked(a.peer, -n)
+	scoreboard.RequestSent(a.peer, n)
+	defer scoreboard.RequestSent(a.peer, -n)
 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -65,14 +65,14 @@ func (a *attempt) judge(ctx context.Context, reply Reply, err error, elapsed tim
 	switch {
 	case err == nil:
 		if !a.first {
-			scoreboard.Answered(a.peer, elapsed)
+			scoreboard.RequestAnswered(a.peer, elapsed)
 		}
 		// A peer that says it is done and has not sent everything lacks the rest.
 		lacks := (reply.Missing | ^a.got) & a.req.Mask
 		if lacks == 0 {
 			return ResultOK
 		}
-		scoreboard.Missed(a.peer, a.req.Layer, a.req.First/block.ExtentBlocks, lacks)
+		scoreboard.BlocksMissing(a.peer, a.req.Layer, a.req.First/block.ExtentBlocks, lacks)
 		return ResultMissing
 	case errors.As(err, &evidence):
 		scoreboard.Ban(a.peer)
@@ -102,14 +102,14 @@ func (a *attempt) deliver(index uint32, data []byte) error {
 	a.budget -= waited
 	if !a.first {
 		a.first = true
-		a.f.cfg.Scoreboard.Answered(a.peer, waited)
+		a.f.cfg.Scoreboard.RequestAnswered(a.peer, waited)
 	}
 	k := block.Key{Layer: a.req.Layer, Index: index}
 	if evidence := a.verify(k, data); evidence != nil {
 		return evidence
 	}
 	if a.got == 0 {
-		a.f.cfg.Scoreboard.Delivered(a.peer, a.req.Layer)
+		a.f.cfg.Scoreboard.BlockReceived(a.peer, a.req.Layer)
 	}
 	a.got |= 1 << (index - a.req.First)
 	a.bytes += len(data)

@@ -18,11 +18,11 @@ import (
 // BlockRequest is one question to one peer: the blocks of an extent that bit i of Mask
 // names, block First+i.
 type BlockRequest struct {
-	Layer    block.Digest
-	First    uint32
-	Mask     uint16
-	Class    block.Class
-	Patience time.Duration // how long the asker means to wait for all of it
+	Layer   block.Digest
+	First   uint32
+	Mask    uint16
+	Class   block.Class
+	MaxWait time.Duration // how long the asker means to wait for all of it
 }
 
 // Reply is the end of an answer: the blocks that the peer does not hold.
@@ -111,9 +111,9 @@ const (
 	maxAttempts = 8
 	// parallelExtents is how many extents of one request are under way at once.
 	parallelExtents = 4
-	// DefaultPatience is how long a peer may stay silent when a program waits,
+	// DefaultSilenceTimeout is how long a peer may stay silent when a program waits,
 	// at the first attempt. It doubles with every attempt.
-	DefaultPatience = 250 * time.Millisecond
+	DefaultSilenceTimeout = 250 * time.Millisecond
 	// DefaultReadBudget is how long a read waits for peers in all: after that the
 	// registry is the better choice.
 	DefaultReadBudget = time.Second
@@ -136,10 +136,10 @@ type Config struct {
 	Scoreboard *Scoreboard
 	// Now is the clock; nil is [time.Now].
 	Now func() time.Time
-	// Patience, ReadBudget and Inflight: 0 means the defaults above.
-	Patience   time.Duration
-	ReadBudget time.Duration
-	Inflight   int
+	// SilenceTimeout, ReadBudget and Inflight: 0 means the defaults above.
+	SilenceTimeout time.Duration
+	ReadBudget     time.Duration
+	Inflight       int
 	// Observe, if not nil, is called after every question, concurrently.
 	Observe func(Outcome)
 }
@@ -162,8 +162,8 @@ func NewFetcher(cfg Config) *Fetcher {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	if cfg.Patience == 0 {
-		cfg.Patience = DefaultPatience
+	if cfg.SilenceTimeout == 0 {
+		cfg.SilenceTimeout = DefaultSilenceTimeout
 	}
 	if cfg.ReadBudget == 0 {
 		cfg.ReadBudget = DefaultReadBudget
@@ -285,7 +285,7 @@ func (f *Fetcher) fetchPiece(ctx context.Context, req block.Request, p piece, ou
 		return fmt.Errorf("%w: %w", block.ErrUnavailable, context.Cause(ctx))
 	}
 	defer limit.Release(blocks)
-	patience, budget := f.cfg.Patience, f.cfg.ReadBudget
+	patience, budget := f.cfg.SilenceTimeout, f.cfg.ReadBudget
 	if req.Class > block.ClassHead {
 		patience, budget = bulkFactor*patience, bulkFactor*budget
 	}
@@ -301,7 +301,7 @@ func (f *Fetcher) fetchPiece(ctx context.Context, req block.Request, p piece, ou
 		}
 		skip[peer] = true
 		a := &attempt{f: f, peer: peer, out: out, patience: min(patience, budget), budget: budget, req: BlockRequest{
-			Layer: req.Layer, First: p.extent * block.ExtentBlocks, Mask: mask, Class: req.Class, Patience: budget,
+			Layer: req.Layer, First: p.extent * block.ExtentBlocks, Mask: mask, Class: req.Class, MaxWait: budget,
 		}}
 		if err := a.run(ctx); err != nil {
 			failure = worse(failure, fmt.Errorf("%w: %w", block.ErrUnavailable, err))

@@ -139,7 +139,7 @@ func TestConformance(t *testing.T) {
 		t.Helper()
 		return NewFetcher(Config{
 			Network: &fakeNet{fx: fx, peers: map[PeerID]*fakePeer{"a": {}, "b": {none: true}, "c": {lacks: map[uint32]bool{0: true}}}},
-			Layout:  fx, Scoreboard: NewScoreboard(nil), ReadBudget: time.Minute, Patience: time.Minute,
+			Layout:  fx, Scoreboard: NewScoreboard(nil), ReadBudget: time.Minute, SilenceTimeout: time.Minute,
 		})
 	})
 }
@@ -239,7 +239,7 @@ func TestSlowPeerIsReplaced(t *testing.T) {
 			if err != nil || n != 1 {
 				t.Fatalf("block %d: %v", first, err)
 			}
-			if elapsed > DefaultPatience+2*time.Millisecond {
+			if elapsed > DefaultSilenceTimeout+2*time.Millisecond {
 				t.Errorf("block %d took %s", first, elapsed)
 			}
 		}
@@ -372,7 +372,7 @@ func TestFillSpreads(t *testing.T) {
 func TestInflightIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(map[PeerID]*fakePeer{"a": {delay: time.Millisecond}})
-		w.fetcher = NewFetcher(Config{Network: w.net, Layout: w.net.fx, Scoreboard: w.scoreboard, Inflight: 16, ReadBudget: time.Hour, Patience: time.Hour})
+		w.fetcher = NewFetcher(Config{Network: w.net, Layout: w.net.fx, Scoreboard: w.scoreboard, Inflight: 16, ReadBudget: time.Hour, SilenceTimeout: time.Hour})
 		var wg sync.WaitGroup
 		for range 8 {
 			wg.Go(func() {

@@ -223,17 +223,17 @@ func spread(id PeerID, layer block.Digest, extent uint32) uint64 {
 	return h ^ h>>33
 }
 
-// Asked notes that n blocks are being asked of a peer; a negative n that they no
+// RequestSent notes that n blocks are being asked of a peer; a negative n that they no
 // longer are.
-func (b *Scoreboard) Asked(id PeerID, n int) {
+func (b *Scoreboard) RequestSent(id PeerID, n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	p := b.peerLocked(id)
 	p.inflight = max(p.inflight+n, 0)
 }
 
-// Answered notes the time from a question to the first frame of its answer.
-func (b *Scoreboard) Answered(id PeerID, latency time.Duration) {
+// RequestAnswered notes the time from a question to the first frame of its answer.
+func (b *Scoreboard) RequestAnswered(id PeerID, latency time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	p := b.peerLocked(id)
@@ -246,15 +246,15 @@ func (b *Scoreboard) Answered(id PeerID, latency time.Duration) {
 	p.latency += (latency - p.latency) / 4
 }
 
-// Delivered notes that a peer delivered verified blocks of a layer.
-func (b *Scoreboard) Delivered(id PeerID, layer block.Digest) {
+// BlockReceived notes that a peer delivered verified blocks of a layer.
+func (b *Scoreboard) BlockReceived(id PeerID, layer block.Digest) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.peerLocked(id).layer(layer).hit = b.now()
 }
 
-// Missed notes that a peer does not hold the blocks mask of an extent.
-func (b *Scoreboard) Missed(id PeerID, layer block.Digest, extent uint32, mask uint16) {
+// BlocksMissing notes that a peer does not hold the blocks mask of an extent.
+func (b *Scoreboard) BlocksMissing(id PeerID, layer block.Digest, extent uint32, mask uint16) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := b.now()

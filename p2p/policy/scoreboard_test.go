@@ -25,29 +25,29 @@ func pick(b *Scoreboard, layer block.Digest, extent uint32, ids ...PeerID) PeerI
 func TestPickOrder(t *testing.T) {
 	layer := block.Sum([]byte("layer"))
 	b, c := newTestBoard()
-	b.Answered("near", 200*time.Microsecond)
-	b.Answered("far", 20*time.Millisecond)
+	b.RequestAnswered("near", 200*time.Microsecond)
+	b.RequestAnswered("far", 20*time.Millisecond)
 	for extent := range uint32(20) {
 		if got := pick(b, layer, extent, "far", "near"); got != "near" {
 			t.Fatalf("extent %d: %s, want the faster one", extent, got)
 		}
 	}
-	b.Asked("near", loadBlocks)
+	b.RequestSent("near", loadBlocks)
 	if got := pick(b, layer, 0, "far", "near"); got != "far" {
 		t.Errorf("%s, want the one with less to do", got)
 	}
-	b.Delivered("near", layer)
+	b.BlockReceived("near", layer)
 	if got := pick(b, layer, 0, "far", "near"); got != "near" {
 		t.Errorf("%s, want the one that has blocks of the layer", got)
 	}
-	b.Asked("near", loadBlocks)
+	b.RequestSent("near", loadBlocks)
 	if got := pick(b, layer, 0, "far", "near"); got != "far" {
 		t.Errorf("%s, want a guess while the one that has the layer is busy", got)
 	}
 	if id, _, _ := b.Pick(layer, 0, 1, []PeerID{"far", "near"}, map[PeerID]bool{"x": true}); id != "near" {
 		t.Errorf("%s, want no second guess", id)
 	}
-	b.Asked("near", -loadBlocks)
+	b.RequestSent("near", -loadBlocks)
 	c.t = c.t.Add(hitTTL)
 	if got := pick(b, layer, 0, "far", "near"); got != "far" {
 		t.Errorf("%s: what a peer held a minute ago still counts", got)
@@ -74,8 +74,8 @@ func TestEqualsShareExtents(t *testing.T) {
 func TestMissesAreMasked(t *testing.T) {
 	b, c := newTestBoard()
 	layer := block.Sum([]byte("layer"))
-	b.Missed("a", layer, 3, 0x00f0)
-	b.Missed("a", layer, 3, 0x0001)
+	b.BlocksMissing("a", layer, 3, 0x00f0)
+	b.BlocksMissing("a", layer, 3, 0x0001)
 	if _, mask, ok := b.Pick(layer, 3, 0x00ff, []PeerID{"a"}, nil); !ok || mask != 0x000e {
 		t.Errorf("asks for %#x, %v; want what it may have", mask, ok)
 	}
@@ -94,8 +94,8 @@ func TestMissesAreMasked(t *testing.T) {
 func TestMemoryIsBounded(t *testing.T) {
 	b, _ := newTestBoard()
 	for i := range uint32(3 * maxExtents) {
-		b.Missed("a", block.Digest{}, i, 1)
-		b.Missed("a", block.Sum([]byte{byte(i), byte(i >> 8)}), 0, 1)
+		b.BlocksMissing("a", block.Digest{}, i, 1)
+		b.BlocksMissing("a", block.Sum([]byte{byte(i), byte(i >> 8)}), 0, 1)
 	}
 	p := b.peers["a"]
 	if len(p.layers) > maxLayers {
@@ -129,7 +129,7 @@ func TestBenchDoubles(t *testing.T) {
 			t.Fatalf("not back after %s", pause)
 		}
 	}
-	b.Answered("a", time.Millisecond)
+	b.RequestAnswered("a", time.Millisecond)
 	b.Failed("a")
 	if benched() {
 		t.Error("an answer does not forgive the failures before")

@@ -249,8 +249,8 @@ func HintName(kind string, subject block.Digest) block.Digest {
 	return block.Sum(append([]byte("brisk hint "+kind+"\n"), subject[:]...))
 }
 
-// Patience returns Millis as a duration.
-func (h Header) Patience() time.Duration { return time.Duration(h.Millis) * time.Millisecond }
+// Wait returns Millis as a duration.
+func (h Header) Wait() time.Duration { return time.Duration(h.Millis) * time.Millisecond }
 
 // Millis encodes a duration for a header: rounded up, so that a positive one
 // never turns into 0, and cut at about 49 days.

@@ -65,7 +65,7 @@ func (c *View) Explain(ctx context.Context, clients *Clients, namespace, name st
 	}
 	said := &PodExplanation{
 		Document: Document{APIVersion, "PodExplanation"}, Pod: namespace + "/" + name, Scheduler: pod.Spec.SchedulerName, Node: pod.Spec.NodeName,
-		Mode: compat.Wanted(pod.Labels, pod.Annotations, labels),
+		Mode: compat.ModeOf(pod.Labels, pod.Annotations, labels),
 	}
 	for _, condition := range pod.Status.Conditions {
 		if condition.Type == corev1.PodScheduled && condition.Status != corev1.ConditionTrue {
@@ -100,11 +100,11 @@ func (c *View) learn(pod *corev1.Pod) (*index.Names, error) {
 	}
 	for i := range c.nodes {
 		for _, image := range c.nodes[i].Status.Images {
-			names.Learn(image.Names...)
+			names.Add(image.Names...)
 		}
 	}
 	for _, status := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
-		names.Learn(status.Image, status.ImageID)
+		names.Add(status.Image, status.ImageID)
 	}
 	return names, nil
 }
@@ -118,7 +118,7 @@ func (c *View) ask(query *index.Query, said *PodExplanation) {
 	for i := range c.nodes {
 		names = append(names, c.nodes[i].Name)
 	}
-	for i, answer := range query.Ask(names) {
+	for i, answer := range query.Estimate(names) {
 		said.Nodes = append(said.Nodes, NodeEstimate{
 			Node: answer.Node, Chosen: answer.Node == said.Node, State: c.state(&c.nodes[i]), Seconds: answer.ReadyTime.Total().Seconds(),
 			Peers: answer.ReadyTime.Peers.Seconds(), Registry: answer.ReadyTime.Registry.Seconds(), Score: query.Score(answer.ReadyTime.Total()),

@@ -16,16 +16,16 @@ import (
 // gatherFor is how long changes are gathered, so that a large cluster costs little.
 const gatherFor = 500 * time.Millisecond
 
-// Follower keeps up with the nodes of a cluster, and what they report.
-type Follower struct {
+// Watcher keeps up with the nodes of a cluster, and what they report.
+type Watcher struct {
 	nodes, reports cache.SharedInformer
 	changed        chan struct{}
 	running        sync.WaitGroup
 }
 
-// Follow keeps up until ctx ends. What goes wrong is logged and tried again.
-func (c *Clients) Follow(ctx context.Context) *Follower {
-	f := &Follower{changed: make(chan struct{}, 1)}
+// Watch keeps up until ctx ends. What goes wrong is logged and tried again.
+func (c *Clients) Watch(ctx context.Context) *Watcher {
+	f := &Watcher{changed: make(chan struct{}, 1)}
 	f.nodes = f.start(ctx, &corev1.Node{}, &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, opts metav1.ListOptions) (runtime.Object, error) {
 			return c.core.Nodes().List(ctx, opts)
@@ -41,7 +41,7 @@ func (c *Clients) Follow(ctx context.Context) *Follower {
 	return f
 }
 
-func (f *Follower) start(ctx context.Context, kind runtime.Object, source cache.ListerWatcher) cache.SharedInformer {
+func (f *Watcher) start(ctx context.Context, kind runtime.Object, source cache.ListerWatcher) cache.SharedInformer {
 	informer := cache.NewSharedInformer(source, kind, 0)
 	signal := func() {
 		select {
@@ -61,7 +61,7 @@ func (f *Follower) start(ctx context.Context, kind runtime.Object, source cache.
 
 // Wait waits until something changes, the time is over, or ctx ends. It returns what is
 // known of the cluster then, and nil until all of it has been read.
-func (f *Follower) Wait(ctx context.Context, atMost time.Duration) *View {
+func (f *Watcher) Wait(ctx context.Context, atMost time.Duration) *View {
 	timer := time.NewTimer(atMost)
 	defer timer.Stop()
 	select {
@@ -80,10 +80,10 @@ func (f *Follower) Wait(ctx context.Context, atMost time.Duration) *View {
 }
 
 // Close waits until nothing runs any more. The context of Follow must have ended.
-func (f *Follower) Close() { f.running.Wait() }
+func (f *Watcher) Close() { f.running.Wait() }
 
 // view returns what is known of the cluster now.
-func (f *Follower) view() *View {
+func (f *Watcher) view() *View {
 	var nodes []corev1.Node
 	for _, node := range f.nodes.GetStore().List() {
 		if node, ok := node.(*corev1.Node); ok {

@@ -26,13 +26,13 @@ const (
 	// the same score, and other plugins decide between them.
 	Resolution = 250 * time.Millisecond
 
-	// DefaultTau is the time to ready with half of [MaxScore].
-	DefaultTau = 5 * time.Second
-	// DefaultPeers is the bandwidth between nodes, in bytes per second, assumed for a node that
+	// DefaultTimeConstant is the time to ready with half of [MaxScore].
+	DefaultTimeConstant = 5 * time.Second
+	// DefaultPeerBandwidth is the bandwidth between nodes, in bytes per second, assumed for a node that
 	// has not measured it: a gigabit.
-	DefaultPeers = 125_000_000
-	// DefaultRegistry is the assumed bandwidth from the registry: half a gigabit.
-	DefaultRegistry = 62_500_000
+	DefaultPeerBandwidth = 125_000_000
+	// DefaultRegistryBandwidth is the assumed bandwidth from the registry: half a gigabit.
+	DefaultRegistryBandwidth = 62_500_000
 )
 
 // Bytes is an amount of data by where it comes from.
@@ -82,17 +82,17 @@ func (s ReadyTime) Total() time.Duration { return min(s.Queued+s.Peers+s.Registr
 
 // Model computes times and scores of loads. A field that is 0 or less means its default.
 type Model struct {
-	Tau time.Duration
-	// Peers and Registry are the bandwidths, in bytes per second, of nodes that have not
+	TimeConstant time.Duration
+	// PeerBandwidth and Registry are the bandwidths, in bytes per second, of nodes that have not
 	// measured theirs.
-	Peers    int64
-	Registry int64
+	PeerBandwidth     int64
+	RegistryBandwidth int64
 }
 
 // Time returns the time to ready under a load.
 func (m Model) Time(load Load) ReadyTime {
-	peers := positive(load.PeerBandwidth, positive(m.Peers, DefaultPeers))
-	registry := positive(load.RegistryBandwidth, positive(m.Registry, DefaultRegistry))
+	peers := positive(load.PeerBandwidth, positive(m.PeerBandwidth, DefaultPeerBandwidth))
+	registry := positive(load.RegistryBandwidth, positive(m.RegistryBandwidth, DefaultRegistryBandwidth))
 	return ReadyTime{
 		Queued:   min(duration(load.Queued.Peers, peers)+duration(load.Queued.Registry, registry), MaxTime),
 		Peers:    duration(load.Missing.Peers, peers),
@@ -102,7 +102,7 @@ func (m Model) Time(load Load) ReadyTime {
 
 // Score maps a time to ready onto 0 to [MaxScore]; a shorter time never scores less.
 func (m Model) Score(total time.Duration) int64 {
-	tau := positive(m.Tau, DefaultTau).Seconds()
+	tau := positive(m.TimeConstant, DefaultTimeConstant).Seconds()
 	t := min(max(total, 0), MaxTime).Round(Resolution).Seconds()
 	return int64(math.Round(MaxScore * tau / (tau + t)))
 }

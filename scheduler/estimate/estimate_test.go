@@ -65,7 +65,7 @@ func TestScore(t *testing.T) {
 			t.Errorf("score of %v = %d, want %d", total, got, want)
 		}
 	}
-	if got := (estimate.Model{Tau: time.Second}).Score(time.Second); got != 50 {
+	if got := (estimate.Model{TimeConstant: time.Second}).Score(time.Second); got != 50 {
 		t.Errorf("score of tau = %d, want 50", got)
 	}
 }
@@ -99,7 +99,7 @@ func TestMonotone(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	amount := func() int64 { return random.Int64N(1 << random.IntN(62)) }
 	for range 20_000 {
-		model := estimate.Model{Tau: time.Duration(amount())}
+		model := estimate.Model{TimeConstant: time.Duration(amount())}
 		load := estimate.Load{
 			Queued: estimate.Bytes{Peers: amount(), Registry: amount()}, Missing: estimate.Bytes{Peers: amount(), Registry: amount()},
 			PeerBandwidth: amount(), RegistryBandwidth: amount(),
@@ -128,7 +128,7 @@ func FuzzEstimate(f *testing.F) {
 	f.Add(int64(math.MaxInt64), int64(math.MaxInt64), int64(math.MaxInt64), int64(math.MaxInt64), int64(1), int64(1), int64(1), math.NaN())
 	f.Add(int64(math.MinInt64), int64(-1), int64(math.MinInt64), int64(5), int64(-1), int64(math.MinInt64), int64(-7), math.Inf(1))
 	f.Fuzz(func(t *testing.T, queuedPeers, queuedRegistry, peers, registry, peerRate, registryRate, tau int64, confidence float64) {
-		model := estimate.Model{Tau: time.Duration(tau)}
+		model := estimate.Model{TimeConstant: time.Duration(tau)}
 		split := model.Time(estimate.Load{
 			Queued:        estimate.Bytes{Peers: queuedPeers, Registry: queuedRegistry},
 			Missing:       estimate.Bytes{Peers: peers, Registry: registry},

@@ -97,9 +97,9 @@ func New(cfg Config) *Index {
 
 // Change is what a report of a node changed.
 type Change struct {
-	// Better says that the node can do more for pods that require acceleration than before: its
+	// Improved says that the node can do more for pods that require acceleration than before: its
 	// agent became healthy, or its cache has more room.
-	Better bool
+	Improved bool
 	// Starts are start-ups that the node reports for the first time.
 	Starts []Start
 }
@@ -114,15 +114,15 @@ type Start struct {
 func (x *Index) Set(report *v1alpha1.NodeBlocks) (Change, error) {
 	images, err := v1alpha1.DecodeImages(report.Status.Images)
 	if err != nil {
-		return Change{Better: x.Delete(report.Name)}, fmt.Errorf("reading images of node %s: %w", report.Name, err)
+		return Change{Improved: x.Delete(report.Name)}, fmt.Errorf("reading images of node %s: %w", report.Name, err)
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	s := x.nodeStateLocked(report.Name)
 	status := &report.Status
 	change := Change{
-		Better: s.reported && (status.Healthy && !s.healthy || status.Cache.FreeBytes > s.cache.FreeBytes),
-		Starts: s.finished(status.Starts),
+		Improved: s.reported && (status.Healthy && !s.healthy || status.Cache.FreeBytes > s.cache.FreeBytes),
+		Starts:   s.finished(status.Starts),
 	}
 	s.reported, s.zone, s.observed = true, x.zoneLocked(status.Zone), status.ObservedAt.Time
 	s.healthy, s.message, s.cache, s.rates = status.Healthy, status.Message, status.Cache, status.Bandwidth

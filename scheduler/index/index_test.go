@@ -30,7 +30,7 @@ func (c *clock) advance(d time.Duration) { c.now = c.now.Add(d) }
 func newIndex() (*index.Index, *clock) {
 	c := &clock{now: time.Unix(1_000_000, 0)}
 	return index.New(index.Config{
-		Model: estimate.Model{Peers: 100 * mb, Registry: 50 * mb},
+		Model: estimate.Model{PeerBandwidth: 100 * mb, RegistryBandwidth: 50 * mb},
 		Now:   func() time.Time { return c.now },
 	}), c
 }
@@ -92,7 +92,7 @@ func ask(tb testing.TB, x *index.Index, node string, images ...string) index.Est
 	if q == nil {
 		tb.Fatal("nothing is known")
 	}
-	answer := q.Ask([]string{node})[0]
+	answer := q.Estimate([]string{node})[0]
 	if total := q.Time(node); total != answer.ReadyTime.Total() {
 		tb.Errorf("node %s takes %v or %v", node, total, answer.ReadyTime.Total())
 	}
@@ -122,7 +122,7 @@ func TestTerms(t *testing.T) {
 			t.Errorf("%s: %s", node, diff)
 		}
 	}
-	if best := x.Query([]index.Image{image(t, "app")}).Best(); !slices.Equal(best, []string{"warm"}) {
+	if best := x.Query([]index.Image{image(t, "app")}).WarmestNodes(); !slices.Equal(best, []string{"warm"}) {
 		t.Errorf("best are %v", best)
 	}
 	if x.Query([]index.Image{image(t, "other"), {Name: "no keys"}}) != nil {
@@ -156,7 +156,7 @@ func TestAge(t *testing.T) {
 	if got := ask(t, x, "warm", "app"); got.Confidence != 0 || got.ReadyTime != ask(t, x, "nobody", "app").ReadyTime {
 		t.Errorf("an old report: %+v", got)
 	}
-	if best := x.Query([]index.Image{image(t, "app")}).Best(); len(best) != 0 {
+	if best := x.Query([]index.Image{image(t, "app")}).WarmestNodes(); len(best) != 0 {
 		t.Errorf("best are %v", best)
 	}
 }
@@ -202,20 +202,20 @@ func TestImagesComeAndGo(t *testing.T) {
 
 func TestBetter(t *testing.T) {
 	x, c := newIndex()
-	if set(t, x, report(t, c, "node")).Better {
+	if set(t, x, report(t, c, "node")).Improved {
 		t.Error("a first report makes nothing better")
 	}
 	sick := report(t, c, "node")
 	sick.Status.Healthy, sick.Status.Message = false, "why"
-	if set(t, x, sick).Better || x.Health("node").Message != "why" {
+	if set(t, x, sick).Improved || x.Health("node").Message != "why" {
 		t.Error("a sick node is better")
 	}
-	if !set(t, x, report(t, c, "node")).Better {
+	if !set(t, x, report(t, c, "node")).Improved {
 		t.Error("a node that recovers is not better")
 	}
 	room := report(t, c, "node")
 	room.Status.Cache.FreeBytes++
-	if !set(t, x, room).Better {
+	if !set(t, x, room).Improved {
 		t.Error("a node with more room is not better")
 	}
 	set(t, x, sick)
@@ -322,7 +322,7 @@ func FuzzIndex(f *testing.F) {
 			if q == nil {
 				continue
 			}
-			for j, answer := range q.Ask(append(q.Best(), "n0", "n1", "none")) {
+			for j, answer := range q.Estimate(append(q.WarmestNodes(), "n0", "n1", "none")) {
 				if total := answer.ReadyTime.Total(); total < 0 || total > estimate.MaxTime {
 					t.Errorf("%+v takes %v", answer, total)
 				}
@@ -357,9 +357,9 @@ func TestConcurrentUse(t *testing.T) {
 					t.Error(err)
 				}
 				if q := x.Query([]index.Image{image(t, "app")}); q != nil {
-					q.Best()
+					q.WarmestNodes()
 					q.Time(node)
-					x.Reserve(pod, q.Ask([]string{node})[0])
+					x.Reserve(pod, q.Estimate([]string{node})[0])
 				}
 				x.Health(node)
 				x.Reserved()

@@ -38,9 +38,9 @@ func NewNames(limit int, suffixes ...string) (*Names, error) {
 	return &Names{keys: keys, suffixes: suffixes}, nil
 }
 
-// Learn adds names of one image: tags, and digests such as
+// Add adds names of one image: tags, and digests such as
 // docker.io/library/nginx@sha256:.... Other names are ignored.
-func (n *Names) Learn(names ...string) {
+func (n *Names) Add(names ...string) {
 	var found []v1alpha1.ImageKey
 	for _, name := range names {
 		if key, ok := pinned(name); ok && !slices.Contains(found, key) {

@@ -21,13 +21,13 @@ func newNames(tb testing.TB) *index.Names {
 
 func TestNames(t *testing.T) {
 	names := newNames(t)
-	names.Learn("docker.io/library/nginx@"+digest("one"), "docker.io/library/nginx:1.25", "docker.io/library/nginx:latest")
-	names.Learn("registry.test:5000/app@"+digest("base"), "registry.test:5000/app:v1")
-	names.Learn("registry.test:5000/app:v1_accelerated", "registry.test:5000/app@"+digest("fast"))
-	names.Learn("moved:tag", "moved@"+digest("old"))
-	names.Learn("moved:tag", "moved@"+digest("new"))
-	names.Learn("no digest:1")
-	names.Learn("app:x", "app@sha256:short")
+	names.Add("docker.io/library/nginx@"+digest("one"), "docker.io/library/nginx:1.25", "docker.io/library/nginx:latest")
+	names.Add("registry.test:5000/app@"+digest("base"), "registry.test:5000/app:v1")
+	names.Add("registry.test:5000/app:v1_accelerated", "registry.test:5000/app@"+digest("fast"))
+	names.Add("moved:tag", "moved@"+digest("old"))
+	names.Add("moved:tag", "moved@"+digest("new"))
+	names.Add("no digest:1")
+	names.Add("app:x", "app@sha256:short")
 	for name, want := range map[string][]string{
 		"nginx":                                 {"one"},
 		"nginx:1.25":                            {"one"},
@@ -62,13 +62,13 @@ func TestNamesAreBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	names.Learn("a:1", "a@"+digest("a"))
-	names.Learn("b:1", "b@"+digest("b"))
+	names.Add("a:1", "a@"+digest("a"))
+	names.Add("b:1", "b@"+digest("b"))
 	if len(names.Image("a:1").Keys) != 0 || len(names.Image("b:1").Keys) != 1 {
 		t.Error("the newest name is not the one that is remembered")
 	}
 	for i := range 10 {
-		names.Learn("b:1", "b@"+digest(string(rune('c'+i))))
+		names.Add("b:1", "b@"+digest(string(rune('c'+i))))
 	}
 	if keys := names.Image("b:1").Keys; len(keys) != 4 {
 		t.Errorf("%d digests are remembered for a tag", len(keys))
@@ -98,7 +98,7 @@ func FuzzNames(f *testing.F) {
 	f.Add("@", ":", "a@b@c")
 	f.Fuzz(func(t *testing.T, a, b, c string) {
 		names := newNames(t)
-		names.Learn(a, b, c)
+		names.Add(a, b, c)
 		for _, name := range []string{a, b, c} {
 			if keys := names.Image(name).Keys; len(keys) > 16 {
 				t.Errorf("%q has %d keys", name, len(keys))

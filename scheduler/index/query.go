@@ -141,8 +141,8 @@ func (q *imageQuery) has(s *nodeState) int64 {
 	return max(q.size-missing, 0)
 }
 
-// Ask returns the estimates of nodes, in their order.
-func (q *Query) Ask(nodes []string) []Estimate {
+// Estimate returns the estimates of nodes, in their order.
+func (q *Query) Estimate(nodes []string) []Estimate {
 	answers := make([]Estimate, len(nodes))
 	q.index.mu.RLock()
 	defer q.index.mu.RUnlock()
@@ -229,17 +229,17 @@ func (q *Query) image(image *imageQuery, s *nodeState) ImageEstimate {
 // Score maps a time to ready onto 0 to [estimate.MaxScore].
 func (q *Query) Score(total time.Duration) int64 { return q.index.cfg.Model.Score(total) }
 
-// Cold returns the time to ready on a node without a report.
-func (q *Query) Cold() time.Duration {
+// ColdTime returns the time to ready on a node without a report.
+func (q *Query) ColdTime() time.Duration {
 	return q.index.cfg.Model.Time(estimate.Load{Missing: q.cold}).Total()
 }
 
-// considered bounds the nodes that [Query.Best] estimates.
+// considered bounds the nodes that [Query.WarmestNodes] estimates.
 const considered = 200
 
-// Best returns the nodes on which a pod is ready soonest, the best first. Candidates are the nodes that
+// WarmestNodes returns the nodes on which a pod is ready soonest, the best first. Candidates are the nodes that
 // have nearly the most of one of the images. If there are many, it considers a random part of them.
-func (q *Query) Best() []string {
+func (q *Query) WarmestNodes() []string {
 	q.index.mu.RLock()
 	defer q.index.mu.RUnlock()
 	candidates := make(map[*nodeState]struct{})
@@ -251,7 +251,7 @@ func (q *Query) Best() []string {
 		total time.Duration
 	}
 	best := make([]timed, 0, len(candidates))
-	cold := q.Cold()
+	cold := q.ColdTime()
 	for s := range candidates {
 		if total := q.readyTime(s, nil).Total(); total+estimate.Resolution <= cold {
 			best = append(best, timed{s.name, total})

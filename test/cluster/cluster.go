@@ -34,8 +34,8 @@ const (
 )
 
 const (
-	// Patience is how long things may take that should happen at once.
-	Patience = 2 * time.Minute
+	// Timeout is how long things may take that should happen at once.
+	Timeout = 2 * time.Minute
 	// pollInterval is how often is looked.
 	pollInterval = 100 * time.Millisecond
 )
@@ -95,7 +95,7 @@ func Start(tb testing.TB, cfg Config) *Cluster {
 		}
 	}
 	for _, n := range c.Nodes {
-		n.AwaitReady(Patience)
+		n.AwaitReady(Timeout)
 	}
 	tb.Logf("%5.1f s: %d nodes are ready", time.Since(start).Seconds(), cfg.Nodes)
 	return c
@@ -181,7 +181,7 @@ func (c *Cluster) controlPlane() error {
 	if c.Client, err = kubernetes.NewForConfig(c.REST); err != nil {
 		return fmt.Errorf("making a client: %w", err)
 	}
-	c.Await("the API server", Patience, func(ctx context.Context) (bool, error) {
+	c.Await("the API server", Timeout, func(ctx context.Context) (bool, error) {
 		_, err := c.Client.Discovery().RESTClient().Get().AbsPath("/readyz").DoRaw(ctx)
 		return err == nil, nil
 	})
@@ -201,7 +201,7 @@ func (c *Cluster) controlPlane() error {
 		"--authentication-kubeconfig", scheduler, "--authorization-kubeconfig", scheduler); err != nil {
 		return err
 	}
-	c.Await("the default service account", Patience, func(ctx context.Context) (bool, error) {
+	c.Await("the default service account", Timeout, func(ctx context.Context) (bool, error) {
 		_, err := c.Client.CoreV1().ServiceAccounts("default").Get(ctx, "default", metav1.GetOptions{})
 		return err == nil, ignoreNotFound(err)
 	})

@@ -107,7 +107,7 @@ func (c *Cluster) push(image string, entrypoint []string, layers ...[]File) erro
 			return fmt.Errorf("pushing %s: %w", image, err)
 		}
 	}
-	ctx, cancel := context.WithTimeout(c.tb.Context(), Patience)
+	ctx, cancel := context.WithTimeout(c.tb.Context(), Timeout)
 	defer cancel()
 	if err := remote.Write(ref, built, remote.WithContext(ctx)); err != nil {
 		return fmt.Errorf("pushing %s: %w", image, err)
@@ -134,7 +134,7 @@ func (c *Cluster) duplicate(from, to string) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(c.tb.Context(), Patience)
+	ctx, cancel := context.WithTimeout(c.tb.Context(), Timeout)
 	defer cancel()
 	image, err := remote.Image(source, remote.WithContext(ctx))
 	if err != nil {
@@ -199,7 +199,7 @@ func (c *Cluster) startRegistry() error {
 	if err != nil {
 		return fmt.Errorf("naming the registry: %w", err)
 	}
-	c.Await("the registry", Patience, func(ctx context.Context) (bool, error) {
+	c.Await("the registry", Timeout, func(ctx context.Context) (bool, error) {
 		return ping(ctx, reg) == nil, nil
 	})
 	return nil

@@ -138,9 +138,9 @@ func (n *Node) Kill() {
 	}
 }
 
-// Shape bounds both directions of the cable of the node to a rate as tc writes it, such as
+// LimitRate bounds both directions of the cable of the node to a rate as tc writes it, such as
 // "200mbit". A node that is started again has a new cable, which is as fast as it can be.
-func (n *Node) Shape(rate string) {
+func (n *Node) LimitRate(rate string) {
 	n.c.tb.Helper()
 	limit := []string{"root", "tbf", "rate", rate, "burst", "256k", "latency", "50ms"}
 	if err := run("tc", append([]string{"qdisc", "replace", "dev", "cable" + strconv.Itoa(n.number)}, limit...)...); err != nil {
@@ -151,7 +151,7 @@ func (n *Node) Shape(rate string) {
 
 // Run runs a program in the node and returns what it prints to its standard output.
 func (n *Node) Run(name string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(n.c.tb.Context()), Patience)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(n.c.tb.Context()), Timeout)
 	defer cancel()
 	enter := []string{"-t", strconv.Itoa(n.pid), "-m", "-u", "-i", "-n", "-p", "-r", "-w", "env", "-i", "PATH=" + nodePath, name}
 	out, err := exec.CommandContext(ctx, "nsenter", append(enter, args...)...).Output()

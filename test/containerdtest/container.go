@@ -129,15 +129,15 @@ func (d *Daemon) CreateOn(id string, on Base, spec []oci.SpecOpts, args ...strin
 		}
 		parent = identity.ChainID(diffs).String()
 	}
-	if _, err := d.Client.SnapshotService(d.Snapshotter).Prepare(d.Context(), id, parent, append(on.Options, Lasting())...); err != nil {
+	if _, err := d.Client.SnapshotService(d.Snapshotter).Prepare(d.Context(), id, parent, append(on.Options, KeepSnapshot())...); err != nil {
 		return nil, err
 	}
 	return d.create(id, on.Image, []containerd.NewContainerOpts{containerd.WithSnapshot(id)}, spec, args)
 }
 
-// Lasting is an option for snapshots that nothing refers to, and that containerd would
+// KeepSnapshot is an option for snapshots that nothing refers to, and that containerd would
 // remove therefore.
-func Lasting() snapshots.Opt {
+func KeepSnapshot() snapshots.Opt {
 	return snapshots.WithLabels(map[string]string{"containerd.io/gc.root": time.Now().UTC().Format(time.RFC3339)})
 }
 

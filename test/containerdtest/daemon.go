@@ -28,8 +28,8 @@ const Namespace = "k8s.io"
 // Snapshotter is the name that containerd has for the snapshotter of [Config].
 const Snapshotter = "brisk"
 
-// Patience is how long tests wait for something that should happen at once.
-const Patience = 30 * time.Second
+// Timeout is how long tests wait for something that should happen at once.
+const Timeout = 30 * time.Second
 
 const (
 	startTimeout = 30 * time.Second

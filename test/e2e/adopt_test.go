@@ -43,7 +43,7 @@ func TestAdopted(t *testing.T) {
 	s.startAll("adopted", plain, ended)
 	s.StartRegistry()
 	run(t, c, s.pod(lazy.pod("lazy"), "")).requireSums(t, lazy.startup)
-	s.Await("the lazy image to be complete", cluster.Patience, func(context.Context) (bool, error) {
+	s.Await("the lazy image to be complete", cluster.Timeout, func(context.Context) (bool, error) {
 		st, err := ask(n)
 		return err == nil && s.missing(st, lazy.ref) == 0, err
 	})
@@ -58,7 +58,7 @@ func TestAdopted(t *testing.T) {
 	if now := s.containerdConfig(n); now != s.before {
 		t.Errorf("containerd's configuration is not what it was:\n%s\nand was:\n%s", now, s.before)
 	}
-	n.AwaitReady(cluster.Patience)
+	n.AwaitReady(cluster.Timeout)
 	s.startAll("given-back", plain, ended, lazy)
 	if mounts := n.MustRun("cat", "/proc/mounts"); strings.Contains(mounts, "erofs") || strings.Contains(mounts, "fuse.brisk") {
 		t.Errorf("mounts of the agent are left:\n%s", mounts)

@@ -156,7 +156,7 @@ func run(t *testing.T, c *cluster.Cluster, pod *corev1.Pod) started {
 func awaitPod(t *testing.T, c *cluster.Cluster, id string, begin time.Time) started {
 	t.Helper()
 	var s started
-	c.Await("pod "+id+" to be ready", cluster.Patience, func(ctx context.Context) (bool, error) {
+	c.Await("pod "+id+" to be ready", cluster.Timeout, func(ctx context.Context) (bool, error) {
 		now, err := c.Client.CoreV1().Pods("default").Get(ctx, id, metav1.GetOptions{})
 		if err != nil {
 			return false, err
@@ -190,7 +190,7 @@ func remove(t *testing.T, c *cluster.Cluster, id string) {
 	if err := c.Client.CoreV1().Pods("default").Delete(t.Context(), id, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	c.Await("pod "+id+" to be gone", cluster.Patience, func(ctx context.Context) (bool, error) {
+	c.Await("pod "+id+" to be gone", cluster.Timeout, func(ctx context.Context) (bool, error) {
 		_, err := c.Client.CoreV1().Pods("default").Get(ctx, id, metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
 			return true, nil

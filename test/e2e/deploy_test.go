@@ -49,13 +49,13 @@ func TestDeployed(t *testing.T) {
 
 // helmTest tests the release as users do, also without its scheduler.
 func (s *site) helmTest() {
-	s.runHelm("test", "brisk", "--timeout", cluster.Patience.String())
+	s.runHelm("test", "brisk", "--timeout", cluster.Timeout.String())
 	s.scaleScheduler(0)
 	if err := s.tryHelm("test", "brisk", "--filter", "name=brisk-scheduler-test", "--timeout", "10s"); err == nil {
 		s.t.Error("helm test is content without a scheduler")
 	}
 	s.scaleScheduler(2)
-	s.runHelm("test", "brisk", "--filter", "name=brisk-scheduler-test", "--timeout", cluster.Patience.String())
+	s.runHelm("test", "brisk", "--filter", "name=brisk-scheduler-test", "--timeout", cluster.Timeout.String())
 }
 
 // explanation is what kubectl brisk says of a pod.
@@ -117,14 +117,14 @@ func (s *site) policy(own, foreign string) {
 		_, err = agent.NodeBlocks().Update(s.t.Context(), report, metav1.UpdateOptions{})
 		return err
 	}
-	s.Await("the agent to write its own report", cluster.Patience, func(context.Context) (bool, error) {
+	s.Await("the agent to write its own report", cluster.Timeout, func(context.Context) (bool, error) {
 		err := write(own)
 		if apierrors.IsConflict(err) {
 			return false, nil // the agent was faster
 		}
 		return err == nil, err
 	})
-	s.Await("the agent to be refused", cluster.Patience, func(context.Context) (bool, error) {
+	s.Await("the agent to be refused", cluster.Timeout, func(context.Context) (bool, error) {
 		err := write(foreign)
 		if err == nil {
 			return false, errors.New("an agent wrote the report of another node")
@@ -168,7 +168,7 @@ func (s *site) registryDown(a, alone *app, node string) {
 	remove(s.t, s.Cluster, "peers")
 
 	create(s.t, s.Cluster, s.pod(alone.pod("alone"), node))
-	s.Await("the pod without peers to say why it does not start", cluster.Patience, func(ctx context.Context) (bool, error) {
+	s.Await("the pod without peers to say why it does not start", cluster.Timeout, func(ctx context.Context) (bool, error) {
 		pod, err := s.Client.CoreV1().Pods("default").Get(ctx, "alone", metav1.GetOptions{})
 		if err != nil || len(pod.Status.ContainerStatuses) == 0 {
 			return false, err
@@ -208,7 +208,7 @@ func (s *site) agentKilled(pod started, sums map[string]string) {
 	}()
 	for i := range kills {
 		// An agent that has loaded something for the reader since it was started is in use.
-		s.Await("the reader to read through the agent", cluster.Patience, func(context.Context) (bool, error) {
+		s.Await("the reader to read through the agent", cluster.Timeout, func(context.Context) (bool, error) {
 			if len(read) > 0 {
 				return false, errors.New("the reader is done before the agent was killed often enough")
 			}
@@ -249,7 +249,7 @@ func (s *site) drained(a *app, where string) {
 func (s *site) placement(a *app) {
 	accelerated := func(want ...string) {
 		s.t.Helper()
-		s.Await("the nodes that accelerate to be "+strings.Join(want, " "), cluster.Patience, func(ctx context.Context) (bool, error) {
+		s.Await("the nodes that accelerate to be "+strings.Join(want, " "), cluster.Timeout, func(ctx context.Context) (bool, error) {
 			list, err := s.Client.CoreV1().Nodes().List(ctx, metav1.ListOptions{LabelSelector: compat.Accelerated + "=true"})
 			if err != nil {
 				return false, err
@@ -270,7 +270,7 @@ func (s *site) placement(a *app) {
 	pod.Labels[compat.Acceleration] = string(compat.Required)
 	create(s.t, s.Cluster, pod)
 	const reason = "do not mount images lazily"
-	s.Await("the scheduler to say that no node will do", cluster.Patience, func(ctx context.Context) (bool, error) {
+	s.Await("the scheduler to say that no node will do", cluster.Timeout, func(ctx context.Context) (bool, error) {
 		now, err := s.Client.CoreV1().Pods("default").Get(ctx, "required", metav1.GetOptions{})
 		if err != nil {
 			return false, err
@@ -305,7 +305,7 @@ func (s *site) uninstalled(a *app) {
 	running := run(s.t, s.Cluster, s.pod(a.pod("running"), ""))
 	n := s.node(running.Spec.NodeName)
 	s.runHelm("uninstall", "brisk", "--wait")
-	s.Await("the pods of the agents to be gone", cluster.Patience, func(ctx context.Context) (bool, error) {
+	s.Await("the pods of the agents to be gone", cluster.Timeout, func(ctx context.Context) (bool, error) {
 		list, err := s.Client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{})
 		return err == nil && len(list.Items) == 0, err
 	})
@@ -326,7 +326,7 @@ func (s *site) uninstalled(a *app) {
 	if now := s.containerdConfig(n); now != s.before {
 		s.t.Errorf("containerd's configuration is not what it was:\n%s\nand was:\n%s", now, s.before)
 	}
-	n.AwaitReady(cluster.Patience)
+	n.AwaitReady(cluster.Timeout)
 	plain := pushApp(s.t, s.Cluster, appConfig{name: "plain:1", seed: 3, plain: true})
 	run(s.t, s.Cluster, on(plain.pod("plain"), n.Name)).requireSums(s.t, plain.startup)
 	run(s.t, s.Cluster, on(a.pod("again"), n.Name)).requireSums(s.t, a.startup)

@@ -35,7 +35,7 @@ func TestInstalledByHand(t *testing.T) {
 		}
 	}
 	t.Log(n.MustRun("/opt/brisk-node", "install"))
-	n.AwaitReady(cluster.Patience)
+	n.AwaitReady(cluster.Timeout)
 
 	lazy := pushApp(t, c, appConfig{name: "lazy:1", seed: 2, rest: 32 << 20})
 	pod := run(t, c, lazy.pod("lazy"))

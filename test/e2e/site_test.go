@@ -70,7 +70,7 @@ func deployTo(t *testing.T, c *cluster.Cluster, mode string) *site {
 		t.Fatal(err)
 	}
 	s.runHelm("install", "brisk", "../../deploy/charts/brisk", "--create-namespace", "--values", path)
-	s.Await("the agents to be ready", cluster.Patience, func(ctx context.Context) (bool, error) {
+	s.Await("the agents to be ready", cluster.Timeout, func(ctx context.Context) (bool, error) {
 		set, err := s.Client.AppsV1().DaemonSets(namespace).Get(ctx, "brisk-node", metav1.GetOptions{})
 		return err == nil && set.Status.NumberReady == int32(nodes), err
 	})
@@ -81,7 +81,7 @@ func deployTo(t *testing.T, c *cluster.Cluster, mode string) *site {
 // awaitScheduler waits until the scheduler has as many replicas, all of them ready.
 func (s *site) awaitScheduler(replicas int32) {
 	s.t.Helper()
-	s.Await("the scheduler to be ready", cluster.Patience, func(ctx context.Context) (bool, error) {
+	s.Await("the scheduler to be ready", cluster.Timeout, func(ctx context.Context) (bool, error) {
 		deployment, err := s.Client.AppsV1().Deployments(namespace).Get(ctx, scheduler, metav1.GetOptions{})
 		return err == nil && deployment.Status.Replicas == replicas && deployment.Status.ReadyReplicas == replicas, err
 	})
@@ -134,7 +134,7 @@ func (s *site) brisk(args ...string) string {
 // shape bounds the cables of all nodes.
 func (s *site) shape(rate string) {
 	for _, n := range s.Nodes {
-		n.Shape(rate)
+		n.LimitRate(rate)
 	}
 }
 
@@ -203,7 +203,7 @@ func (s *site) awaitReport(node string) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.Await("node "+node+" to report an image", cluster.Patience, func(ctx context.Context) (bool, error) {
+	s.Await("node "+node+" to report an image", cluster.Timeout, func(ctx context.Context) (bool, error) {
 		report, err := reports.NodeBlocks().Get(ctx, node, metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
 			return false, nil

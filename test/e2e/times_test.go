@@ -52,7 +52,7 @@ func TestTimes(t *testing.T) {
 		all.add("peers", run(t, s.Cluster, on(a.pod("peers"), "n3")))
 		// Nothing else is to be under way.
 		for _, n := range s.Nodes[1:] {
-			s.Await("all of the image to be on "+n.Name, cluster.Patience, func(context.Context) (bool, error) {
+			s.Await("all of the image to be on "+n.Name, cluster.Timeout, func(context.Context) (bool, error) {
 				return s.missing(s.status(n), a.ref) == 0, nil
 			})
 		}

@@ -35,7 +35,7 @@ func (s *Store) ask(ctx context.Context, source Source, repo name.Repository, af
 		s.remember(repo, source, a)
 		return a, nil
 	})
-	patience := time.NewTimer(s.cfg.Patience)
+	patience := time.NewTimer(s.cfg.SlowAfter)
 	defer patience.Stop()
 	select {
 	case r := <-result:
@@ -45,7 +45,7 @@ func (s *Store) ask(ctx context.Context, source Source, repo name.Repository, af
 		return answer{err: errSlow, asked: now}
 	case <-patience.C:
 		s.metrics.lookups.WithLabelValues(source.Name(), "slow").Inc()
-		slow := &answer{err: fmt.Errorf("%w after %s", errSlow, s.cfg.Patience), asked: now, until: time.Now().Add(about(s.cfg.NegativeFor))}
+		slow := &answer{err: fmt.Errorf("%w after %s", errSlow, s.cfg.SlowAfter), asked: now, until: time.Now().Add(about(s.cfg.NegativeFor))}
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if r := s.repository(repo); r.answers[source.Name()] == known {

@@ -68,9 +68,9 @@ type Config struct {
 	// are missing. An empty Path keeps nothing.
 	Path    string
 	KeyPath string
-	// Patience is the time after which a source counts as slow, and the next one is used.
+	// SlowAfter is the time after which a source counts as slow, and the next one is used.
 	// Default 5 s.
-	Patience time.Duration
+	SlowAfter time.Duration
 	// LookupTimeout is the maximum time of a look-up in one source. Default a minute.
 	LookupTimeout time.Duration
 	// NegativeFor is for how long a source that had nothing or failed is not asked
@@ -92,11 +92,11 @@ func (c *Config) complete() error {
 		}
 		seen[source.Name()] = true
 	}
-	if c.Patience < 0 || c.LookupTimeout < 0 || c.NegativeFor < 0 || c.RefusedFor < 0 {
+	if c.SlowAfter < 0 || c.LookupTimeout < 0 || c.NegativeFor < 0 || c.RefusedFor < 0 {
 		return errors.New("credential store: negative time")
 	}
 	for value, fallback := range map[*time.Duration]time.Duration{
-		&c.Patience: defaultPatience, &c.LookupTimeout: defaultLookupTimeout,
+		&c.SlowAfter: defaultPatience, &c.LookupTimeout: defaultLookupTimeout,
 		&c.NegativeFor: defaultNegativeFor, &c.RefusedFor: defaultRefusedFor,
 	} {
 		if *value == 0 {

@@ -184,7 +184,7 @@ func TestHangingSource(t *testing.T) {
 func TestSingleFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		slow := &scripted{name: "slow", hang: true}
-		s := open(t, Config{Sources: []Source{slow}, Patience: time.Hour})
+		s := open(t, Config{Sources: []Source{slow}, SlowAfter: time.Hour})
 		var group sync.WaitGroup
 		for range 50 {
 			group.Go(func() {
@@ -322,7 +322,7 @@ func TestConfig(t *testing.T) {
 		"same name twice": {Sources: []Source{one, one}},
 		"reserved name":   {Sources: []Source{&scripted{name: "captured"}}},
 		"no name":         {Sources: []Source{&scripted{}}},
-		"negative":        {Patience: -1},
+		"negative":        {SlowAfter: -1},
 	} {
 		if _, err := Open(cfg); err == nil {
 			t.Errorf("%s: accepted", what)

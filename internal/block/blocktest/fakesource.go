@@ -47,8 +47,8 @@ func (s *Source) Flip(keys ...block.Key) {
 	}
 }
 
-// Mend takes back what Flip did to the blocks.
-func (s *Source) Mend(keys ...block.Key) {
+// Repair takes back what Flip did to the blocks.
+func (s *Source) Repair(keys ...block.Key) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, k := range keys {

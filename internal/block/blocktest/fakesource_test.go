@@ -55,7 +55,7 @@ func TestFaults(t *testing.T) {
 			t.Errorf("block %s: wrong is %t", k, wrong)
 		}
 	}
-	src.Mend(r.Key(3))
+	src.Repair(r.Key(3))
 
 	src.Drop(r.Key(5))
 	got, err = fetch(t.Context(), src, r)

@@ -93,7 +93,7 @@ func readByContainerd(t *testing.T, program string, version containerdconfig.Ver
 		t.Fatal(err)
 	}
 	before, others := dump(t, program, at)
-	for _, state := range []containerdconfig.State{containerdconfig.Selected, containerdconfig.Known} {
+	for _, state := range []containerdconfig.State{containerdconfig.Selected, containerdconfig.Registered} {
 		bring(t, at, state)
 		text, now := dump(t, program, at)
 		if diff := cmp.Diff(others, now); diff != "" {

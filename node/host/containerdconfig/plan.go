@@ -30,9 +30,9 @@ type State int
 const (
 	// Absent is a configuration without the snapshotter.
 	Absent State = iota
-	// Known means that containerd can use existing snapshots, while the CRI creates new ones
+	// Registered means that containerd can use existing snapshots, while the CRI creates new ones
 	// with another snapshotter.
-	Known
+	Registered
 	// Selected means that it is the snapshotter of the CRI.
 	Selected
 )

@@ -126,7 +126,7 @@ func TestGolden(t *testing.T) {
 			before := tree(t, root)
 			bring(t, at, containerdconfig.Selected)
 			golden(t, root, filepath.Join("testdata", name, "selected"))
-			bring(t, at, containerdconfig.Known)
+			bring(t, at, containerdconfig.Registered)
 			golden(t, root, filepath.Join("testdata", name, "known"))
 			bring(t, at, containerdconfig.Selected)
 			golden(t, root, filepath.Join("testdata", name, "selected"))

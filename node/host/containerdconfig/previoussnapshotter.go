@@ -11,8 +11,8 @@ import (
 // defaultSnapshotter is the default of the CRI.
 const defaultSnapshotter = "overlayfs"
 
-// Former returns the snapshotter that the CRI uses in the state [Absent].
-func (t Target) Former() (string, error) {
+// PreviousSnapshotter returns the snapshotter that the CRI uses in the state [Absent].
+func (t Target) PreviousSnapshotter() (string, error) {
 	main, err := t.load(t.Main)
 	if err != nil {
 		return "", err

@@ -39,9 +39,9 @@ func TestFormer(t *testing.T) {
 				}
 			}
 			at := target(root, test.version)
-			for _, state := range []containerdconfig.State{containerdconfig.Absent, containerdconfig.Known, containerdconfig.Selected} {
+			for _, state := range []containerdconfig.State{containerdconfig.Absent, containerdconfig.Registered, containerdconfig.Selected} {
 				bring(t, at, state)
-				if got, err := at.Former(); err != nil || got != test.want {
+				if got, err := at.PreviousSnapshotter(); err != nil || got != test.want {
 					t.Errorf("state %d: %q, %v", state, got, err)
 				}
 			}

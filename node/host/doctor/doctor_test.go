@@ -94,10 +94,10 @@ func TestHealthy(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- a.Run(ctx) }()
-	if err := containerdapi.Snapshotter(t.Context(), cfg.Node.Socket, true); err != nil {
+	if err := containerdapi.CheckSnapshotter(t.Context(), cfg.Node.Socket, true); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.Answering(t.Context()); err != nil {
+	if err := a.AwaitReady(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	d := containerdtest.Start(t, containerdtest.Config{Socket: cfg.Node.Socket, Root: dir, Transfer: true})

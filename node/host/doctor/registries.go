@@ -38,7 +38,7 @@ func (d *doctor) credentials(ctx context.Context) {
 			d.ok("%d credential plugins of kubelet can be run", n)
 		}
 	}
-	file, key := d.cfg.Node.Kept()
+	file, key := d.cfg.Node.CredentialFiles()
 	if err := credential.CheckCacheFile(file, key); err != nil {
 		d.warn("nothing: the agent begins without them and writes the file anew", "what is kept of credentials cannot be used: %v", err)
 	} else {
@@ -108,11 +108,11 @@ func (d *doctor) kubelet(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	if err := containerdapi.ImageService(ctx, d.cfg.Node.Runtime()); err != nil {
+	if err := containerdapi.CheckImageService(ctx, d.cfg.Node.Runtime()); err != nil {
 		d.fail("start containerd, or set cri.runtime", "%v", err)
 		return
 	}
-	if err := containerdapi.ImageService(ctx, cri.Socket); err != nil {
+	if err := containerdapi.CheckImageService(ctx, cri.Socket); err != nil {
 		d.fail("start the agent: without it kubelet cannot pull images", "%v", err)
 		return
 	}

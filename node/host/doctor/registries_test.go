@@ -83,13 +83,13 @@ func TestCredentials(t *testing.T) {
 		}, "credentials", doctor.Fail, "plugin cloud cannot be run"},
 		"sealed file damaged": {func(t *testing.T, _ string, cfg *doctor.Config) {
 			t.Helper()
-			file, key := cfg.Node.Kept()
+			file, key := cfg.Node.CredentialFiles()
 			write(t, file, "junk", 0o600)
 			write(t, key, strings.Repeat("k", 32), 0o600)
 		}, "credentials", doctor.Warn, "cannot be used"},
 		"key for all": {func(t *testing.T, _ string, cfg *doctor.Config) {
 			t.Helper()
-			_, key := cfg.Node.Kept()
+			_, key := cfg.Node.CredentialFiles()
 			write(t, key, strings.Repeat("k", 32), 0o644)
 		}, "credentials", doctor.Warn, "others could read"},
 		"no mirrors": {func(*testing.T, string, *doctor.Config) {}, "registries", doctor.OK, "no mirrors"},

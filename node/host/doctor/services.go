@@ -95,7 +95,7 @@ func (d *doctor) containerdConfig(ctx context.Context) {
 
 // rot reads what the scrubber has found, whether the agent runs or not.
 func (d *doctor) rot(context.Context) {
-	found, err := scrub.ReadRecorded(filepath.Join(d.cfg.Node.Directory, node.ScrubStateFile))
+	found, err := scrub.ReadSavedState(filepath.Join(d.cfg.Node.Directory, node.ScrubStateFile))
 	switch {
 	case err != nil:
 		d.warn("what the disk has lost before is not known; the agent begins a new record", "%v", err)
@@ -113,7 +113,7 @@ func (d *doctor) rot(context.Context) {
 func (d *doctor) agent(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	status, err := agent.AskStatus(ctx, d.cfg.Node.Directory)
+	status, err := agent.FetchStatus(ctx, d.cfg.Node.Directory)
 	if errors.Is(err, node.ErrNoNode) {
 		d.fail("start it: systemctl start brisk-node, or brisk-node run", "the agent does not run")
 		return
@@ -122,7 +122,7 @@ func (d *doctor) agent(ctx context.Context) {
 		d.fail("see the log of the agent: journalctl -u brisk-node", "%v", err)
 		return
 	}
-	if err := containerdapi.Snapshotter(ctx, d.cfg.Node.Socket, false); err != nil {
+	if err := containerdapi.CheckSnapshotter(ctx, d.cfg.Node.Socket, false); err != nil {
 		d.fail("compare the field socket of the configuration with that of the running agent", "%v", err)
 	}
 	for _, reason := range status.NotReady {

@@ -91,7 +91,7 @@ func (i *Installer) adopt(ctx context.Context, images int) (ready bool, err erro
 		}
 		return true, nil
 	}
-	if err := i.reconfigure(ctx, containerdconfig.Known); err != nil {
+	if err := i.reconfigure(ctx, containerdconfig.Registered); err != nil {
 		return false, err
 	}
 	if !i.cfg.Systemd {

@@ -59,7 +59,7 @@ func adoptWith(t *testing.T, cfg liveConfig) {
 	s := newLiveSite(t, cfg)
 	running, stopped := s.prepare()
 	if cfg.discard {
-		containerdtest.Await(t, "containerd discarding layers", containerdtest.Patience, func() bool { return s.discarded("many") && s.discarded("pause") })
+		containerdtest.Await(t, "containerd discarding layers", containerdtest.Timeout, func() bool { return s.discarded("many") && s.discarded("pause") })
 	}
 	pinned, before := s.pinned("pause"), s.snapshots(cfg.snapshotter)
 	s.registryDown()

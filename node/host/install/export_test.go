@@ -75,7 +75,7 @@ func (s *liveSite) lazyLayers() map[digest.Digest]bool {
 // awaitComplete waits until all layers of an image are local.
 func (s *liveSite) awaitComplete(image registrytest.Image) {
 	s.t.Helper()
-	containerdtest.Await(s.t, "all layers", containerdtest.Patience, func() bool {
+	containerdtest.Await(s.t, "all layers", containerdtest.Timeout, func() bool {
 		have := s.lazyLayers()
 		for _, layer := range image.Layers {
 			if !have[digest.FromBytes(layer.Tar)] {
@@ -120,7 +120,7 @@ func giveBack(t *testing.T, cfg liveConfig) {
 		s.pull(name)
 	}
 	s.awaitComplete(lazy)
-	containerdtest.Await(t, "containerd discarding layers", containerdtest.Patience, func() bool { return s.discarded("plain") && s.discarded("lazy") })
+	containerdtest.Await(t, "containerd discarding layers", containerdtest.Timeout, func() bool { return s.discarded("plain") && s.discarded("lazy") })
 	s.registryDown()
 	s.uninstall(install.UninstallOptions{Purge: true})
 	s.reg.ResetRequests() // the agent has tried to load the missing layer

@@ -71,7 +71,7 @@ func (i *Installer) exportImages(ctx context.Context, exporter *adopt.Exporter) 
 // former returns the snapshotter that the CRI will have, empty if containerd has no such
 // one.
 func (i *Installer) former(ctx context.Context) (string, error) {
-	name, err := i.cfg.Target.Former()
+	name, err := i.cfg.Target.PreviousSnapshotter()
 	if err != nil {
 		return "", err
 	}

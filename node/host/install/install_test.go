@@ -192,7 +192,7 @@ func (s *site) serve() {
 			Log: slog.New(slog.NewTextHandler(s.t.Output(), nil)),
 		},
 		Socket: s.cfg.Target.Socket, LookupTimeout: 20 * time.Second,
-		Idle: snapshotter.IdleMounts{Max: 16, For: time.Hour},
+		Idle: snapshotter.IdleMounts{Max: 16, Timeout: time.Hour},
 	})
 	if err != nil {
 		s.t.Fatal(err)
@@ -208,7 +208,7 @@ func (s *site) serve() {
 		client.Close()
 	})
 	s.t.Cleanup(s.stopAgent)
-	containerdtest.Await(s.t, "the socket of the agent", containerdtest.Patience, func() bool {
+	containerdtest.Await(s.t, "the socket of the agent", containerdtest.Timeout, func() bool {
 		var dialer net.Dialer
 		conn, err := dialer.DialContext(s.t.Context(), "unix", s.cfg.Target.Socket)
 		return err == nil && conn.Close() == nil
@@ -337,7 +337,7 @@ func TestDrain(t *testing.T) {
 		defer cancel()
 		ended <- install.New(s.cfg).Uninstall(ctx, install.UninstallOptions{Drain: true})
 	}()
-	containerdtest.Await(t, "the installer waiting for the container", containerdtest.Patience, func() bool {
+	containerdtest.Await(t, "the installer waiting for the container", containerdtest.Timeout, func() bool {
 		return strings.Contains(s.out.String(), "waiting for 1 containers")
 	})
 	if text := s.read(s.cfg.Target.DropIn); strings.Contains(text, "snapshotter =") {
@@ -368,7 +368,7 @@ func TestForce(t *testing.T) {
 	if got := s.read(s.cfg.NodeConfig); got != string(s.cfg.Settings) {
 		t.Errorf("configuration %q", got)
 	}
-	s.uninstall(install.UninstallOptions{Drain: true, Patience: time.Second, Force: true, Purge: true})
+	s.uninstall(install.UninstallOptions{Drain: true, DrainTimeout: time.Second, Force: true, Purge: true})
 	s.requireOverlay(ref)
 	if _, err := os.Stat(filepath.Join(s.dir, "cache")); err == nil {
 		t.Error("the cache is left")
@@ -386,7 +386,7 @@ func TestDead(t *testing.T) {
 	if err := s.Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	containerdtest.Await(t, "containerd", containerdtest.Patience, func() bool {
+	containerdtest.Await(t, "containerd", containerdtest.Timeout, func() bool {
 		_, err := containerdapi.Version(t.Context(), s.Address)
 		return err == nil
 	})

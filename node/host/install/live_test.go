@@ -120,7 +120,7 @@ func (s *liveSite) uninstall(how install.UninstallOptions) {
 
 func (s *liveSite) awaitCRI() {
 	s.t.Helper()
-	containerdtest.Await(s.t, "the CRI", containerdtest.Patience, func() bool {
+	containerdtest.Await(s.t, "the CRI", containerdtest.Timeout, func() bool {
 		_, err := s.runtime.Status(s.Context(), &cri.StatusRequest{})
 		return err == nil
 	})

@@ -21,7 +21,7 @@ func TestLostImages(t *testing.T) {
 	s := newLiveSite(t, liveConfig{snapshotter: "overlayfs", discard: true})
 	s.push("foreign", 1)
 	s.pull("foreign")
-	containerdtest.Await(t, "containerd discarding layers", containerdtest.Patience, func() bool { return s.discarded("foreign") })
+	containerdtest.Await(t, "containerd discarding layers", containerdtest.Timeout, func() bool { return s.discarded("foreign") })
 	dir := s.directory("overlayfs")
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, ""); err != nil {
 		t.Fatal(err)

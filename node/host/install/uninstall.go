@@ -29,8 +29,8 @@ type UninstallOptions struct {
 	Drain bool
 	// Force kills and removes the containers.
 	Force bool
-	// Patience is the maximum time that Drain waits; zero means until the context ends.
-	Patience time.Duration
+	// DrainTimeout is the maximum time that Drain waits; zero means until the context ends.
+	DrainTimeout time.Duration
 	// Purge also removes the state of the agent, such as its cache.
 	Purge bool
 }
@@ -147,11 +147,11 @@ func (i *Installer) releaseContainers(ctx context.Context, client *containerd.Cl
 		return &InUseError{users}
 	}
 	// From here on new containers are made elsewhere.
-	if err := i.reconfigure(ctx, containerdconfig.Known); err != nil {
+	if err := i.reconfigure(ctx, containerdconfig.Registered); err != nil {
 		return err
 	}
 	if how.Drain {
-		if err := i.drain(ctx, client, how.Patience); err != nil && !how.Force {
+		if err := i.drain(ctx, client, how.DrainTimeout); err != nil && !how.Force {
 			return err
 		}
 	}

@@ -42,7 +42,7 @@ func TestAdoptUserNamespace(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.Start()
-		containerdtest.Await(t, "the owners of files", containerdtest.Patience, func() bool { return c.Output() == "0:0\n0:0\n0:0\n0:0\n" })
+		containerdtest.Await(t, "the owners of files", containerdtest.Timeout, func() bool { return c.Output() == "0:0\n0:0\n0:0\n0:0\n" })
 		if name == "upper" {
 			s.RemoveImage(s.refs["base"])
 			s.RemoveImage(s.refs["upper"])
@@ -53,7 +53,7 @@ func TestAdoptUserNamespace(t *testing.T) {
 		c.Remove()
 	}
 	for _, snapshotter := range []string{"overlayfs", containerdtest.Snapshotter} {
-		containerdtest.Await(t, "the snapshots of "+snapshotter+" going", containerdtest.Patience, func() bool { return s.snapshots(snapshotter) == 0 })
+		containerdtest.Await(t, "the snapshots of "+snapshotter+" going", containerdtest.Timeout, func() bool { return s.snapshots(snapshotter) == 0 })
 	}
 	s.uninstall(install.UninstallOptions{Purge: true})
 }

@@ -219,9 +219,9 @@ func (c *cluster) testMembers(t *testing.T) {
 	cfg, over := c.far(t)
 	told := make(chan []string, 10)
 	watcher, err := members.New(members.Config{
-		Objects: metadataOf(t, cfg).Resource(v1alpha1.GroupVersion.WithResource("nodeblocks")),
-		Zone:    func() (string, bool) { return "members-a", true },
-		Set:     func(m []string) { told <- m }, Least: 50 * time.Millisecond,
+		Lister:   metadataOf(t, cfg).Resource(v1alpha1.GroupVersion.WithResource("nodeblocks")),
+		Zone:     func() (string, bool) { return "members-a", true },
+		OnChange: func(m []string) { told <- m }, MinInterval: 50 * time.Millisecond,
 	})
 	if err != nil {
 		t.Fatal(err)

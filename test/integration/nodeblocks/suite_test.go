@@ -90,7 +90,7 @@ type state struct {
 	report nodeblocks.Report
 }
 
-// Report implements [nodeblocks.State].
+// Report implements [nodeblocks.Reporter].
 func (s *state) Report(context.Context) nodeblocks.Report {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -130,9 +130,9 @@ func await(t *testing.T, what string, holds func() bool) {
 func publish(t *testing.T, cfg *rest.Config, node string, known *state) (stop func()) {
 	t.Helper()
 	publisher, err := nodeblocks.New(nodeblocks.Config{
-		Node: node, State: known, Objects: objectsOf(t, cfg),
-		Nodes: metadataOf(t, cfg).Resource(corev1.SchemeGroupVersion.WithResource("nodes")),
-		Rules: nodeblocks.Rules{Interval: 200 * time.Millisecond, Settle: 50 * time.Millisecond}, Poll: 20 * time.Millisecond,
+		Node: node, Reporter: known, Objects: objectsOf(t, cfg),
+		Nodes:    metadataOf(t, cfg).Resource(corev1.SchemeGroupVersion.WithResource("nodes")),
+		Schedule: nodeblocks.ScheduleConfig{MinInterval: 200 * time.Millisecond, Debounce: 50 * time.Millisecond}, Poll: 20 * time.Millisecond,
 		Log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	if err != nil {
