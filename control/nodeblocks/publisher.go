@@ -37,9 +37,9 @@ type Reporter interface {
 	Report(ctx context.Context) Report
 }
 
-// NodeBlocksClient reads and writes NodeBlocks objects. [github.com/brisk-project/brisk/api/client]
+// Client reads and writes NodeBlocks objects. [github.com/brisk-project/brisk/api/client]
 // implements it.
-type NodeBlocksClient interface {
+type Client interface {
 	Get(ctx context.Context, name string, opts metav1.GetOptions) (*v1alpha1.NodeBlocks, error)
 	Create(ctx context.Context, object *v1alpha1.NodeBlocks, opts metav1.CreateOptions) (*v1alpha1.NodeBlocks, error)
 	Update(ctx context.Context, object *v1alpha1.NodeBlocks, opts metav1.UpdateOptions) (*v1alpha1.NodeBlocks, error)
@@ -56,7 +56,7 @@ type Config struct {
 	// Node is the name of the node.
 	Node     string
 	Reporter Reporter
-	Objects  NodeBlocksClient
+	Objects  Client
 	Nodes    NodeClient
 	Schedule ScheduleConfig
 	// Poll is the time between two looks at the state; zero means 1 s.

@@ -1,6 +1,7 @@
 package registry_test
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -12,12 +13,19 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/brisk-project/brisk/image/registry"
+	"github.com/brisk-project/brisk/internal/block"
 	"github.com/brisk-project/brisk/test/registrytest"
 )
 
-// untyped makes a registry list referrers without their types, as older ones do, index artifacts
-// last, and with or without the annotations of their manifests.
-func untyped(r *registrytest.Registry, annotated bool) {
+// untyped makes a registry list referrers without their types, as older ones do: start-up
+// artifacts in the order in which they were pushed, index artifacts last. dates are those of the start-up
+// artifacts, if the registry lists the annotations of manifests.
+func untyped(r *registrytest.Registry, pushed []block.Digest, dates []time.Time) {
+	place := func(d v1.Descriptor) int {
+		i := slices.IndexFunc(pushed, func(p block.Digest) bool { return p.Hex() == d.Digest.Hex })
+		return cmp.Or(i+1, len(pushed)+1) - 1
+	}
 	r.Inject(registrytest.Rule{
 		Match: func(req *http.Request) bool { return strings.Contains(req.URL.Path, "/referrers/") },
 		Fault: func(w http.ResponseWriter, req *http.Request, next http.Handler) {
@@ -28,11 +36,12 @@ func untyped(r *registrytest.Registry, annotated bool) {
 				http.Error(w, err.Error(), http.StatusInternalServerError)
 				return
 			}
-			slices.SortStableFunc(listed.Manifests, func(a, b v1.Descriptor) int { return -strings.Compare(a.ArtifactType, b.ArtifactType) })
+			slices.SortFunc(listed.Manifests, func(a, b v1.Descriptor) int { return cmp.Compare(place(a), place(b)) })
 			for i := range listed.Manifests {
-				listed.Manifests[i].ArtifactType = ""
-				if !annotated {
-					listed.Manifests[i].Annotations = nil
+				d := &listed.Manifests[i]
+				d.ArtifactType, d.Annotations = "", nil
+				if at := place(*d); at < len(dates) {
+					d.Annotations = map[string]string{registry.AnnotationCreated: dates[at].UTC().Format(time.RFC3339)}
 				}
 			}
 			w.Header().Set("Content-Type", string(listed.MediaType))
@@ -50,13 +59,20 @@ func TestOldStartupsDoNotHideTheIndex(t *testing.T) {
 		t.Run(fmt.Sprintf("annotated=%t", annotated), func(t *testing.T) {
 			a := accelerate(t, registrytest.New(t, registrytest.Config{Referrers: true}))
 			index := a.find(t, a.image.Name).Digest
-			now := time.Now()
-			var latest string
+			var (
+				pushed []block.Digest
+				dates  []time.Time
+				latest string
+			)
 			for i := range 40 {
 				latest = fmt.Sprint("start ", i)
-				a.push(t, latest, nil, now.Add(time.Duration(i)*time.Minute))
+				date := time.Now().Add(time.Duration(i) * time.Minute)
+				pushed = append(pushed, a.push(t, latest, nil, date).Digest)
+				if annotated {
+					dates = append(dates, date)
+				}
 			}
-			untyped(a.registry, annotated)
+			untyped(a.registry, pushed, dates)
 			// By digest: there is no tag that lists the index.
 			got := a.find(t, a.image.Name.Context().Digest(a.image.Digest.String()))
 			if got.Digest != index || commands(got) != latest {
