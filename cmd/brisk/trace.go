@@ -17,15 +17,15 @@ import (
 
 func newTraceCommand(shared *globals) *cobra.Command {
 	cmd := &cobra.Command{
-		Short: "Record, push, show and exchange traces: what the start of an image reads",
-		Long: "A trace is the list of what the start of an image reads. Nodes record traces and load\n" +
-			"what a trace lists before all else. A trace that is pushed beside an image is used by\n" +
-			"every node from the first pull on.\n\n" +
-			"With an image, run it on a lazy mount of its own and record what its start reads. The\n" +
-			"program runs as a container does: as the user of the image, with the network of this\n" +
-			"machine unless --net=none is given. It is ended when its start is over. The image needs\n" +
-			"an index, see \"brisk convert\". An image whose name is that of a command below needs its\n" +
-			"tag or registry.",
+		Short: "Record, push, show and exchange start-up traces",
+		Long: "A trace lists the parts of an image that its start reads, in order. Nodes load these parts\n" +
+			"first. They record traces themselves, and use a trace that was pushed beside the image\n" +
+			"from their first pull on.\n\n" +
+			"\"brisk trace IMAGE\" runs the image on a new lazy mount and records the trace of this start.\n" +
+			"The program runs as in a container: as the user of the image, and with the network of this\n" +
+			"machine unless --net=none is set. Brisk stops the program when the start is over. The image\n" +
+			"needs an index, see \"brisk convert\". If the image has the name of a subcommand, add its tag\n" +
+			"or registry.",
 		Example: "  brisk trace --push registry.example.com/app:v1\n" +
 			"  brisk trace -o app.trace --until port:8080 --until 1m registry.example.com/app:v1 -- app --serve",
 	}
@@ -102,13 +102,13 @@ func loadTrace(notef func(string, ...any), path string, found *indexed) (startup
 		return f, fmt.Errorf("%s: %w", path, err)
 	}
 	if unknown > 0 {
-		notef("%s: %s are of other images and left out\n", path, units.Size(unknown))
+		notef("%s: ignored %s of other images\n", path, units.Size(unknown))
 	}
 	for _, p := range missing {
 		notef("%s: %s has no file %s\n", path, found.image.Name, p)
 	}
 	if len(f.Trace) == 0 {
-		return f, fmt.Errorf("%s: it has nothing of %s", path, found.image.Name)
+		return f, fmt.Errorf("%s: it contains no part of %s", path, found.image.Name)
 	}
 	return f, nil
 }
@@ -122,7 +122,7 @@ func (g *globals) registryTrace(ctx context.Context, found *indexed) (startup.Fi
 	defer client.Close()
 	chosen := artifact.Choose(found.artifact)
 	if len(chosen) == 0 {
-		return startup.File{}, fmt.Errorf("%s has no trace in the registry; \"brisk trace push\" puts one there", found.image.Name)
+		return startup.File{}, fmt.Errorf("%s has no trace in the registry; push one with \"brisk trace push\"", found.image.Name)
 	}
 	read, err := artifact.Fetch(ctx, client, found.image.Name.Context(), chosen)
 	if err != nil {
@@ -149,9 +149,9 @@ func newTraceMergeCommand() *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
 		Use:   "merge FILE... -o FILE",
-		Short: "Make one trace of several",
-		Long: "Make one trace of several of the same image: what the first one reads, then what only\n" +
-			"the second one reads, and so on. Put the trace of the most common start first.",
+		Short: "Combine several traces into one",
+		Long: "Combine several traces of the same image into one. It contains the first trace, then the\n" +
+			"parts that only the second one reads, and so on. Put the most common start first.",
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var all []startup.File
@@ -179,10 +179,10 @@ func newTracePushCommand(shared *globals) *cobra.Command {
 	opts := &traceOptions{globals: shared}
 	cmd := &cobra.Command{
 		Use:   "push IMAGE FILE...",
-		Short: "Push traces beside an image, for every node from its first pull on",
-		Long: "Push traces beside an image that has an index, as a referrer of its manifest and under\n" +
-			"the tag with the suffix \"_accelerated\". A FILE is a trace or a list of files (see\n" +
-			"\"brisk trace import\"). Traces of other commands stay.",
+		Short: "Push traces beside an image, so that every node uses them",
+		Long: "Push traces beside an image: as a referrer of its manifest, and under the tag with the\n" +
+			"suffix \"_accelerated\". The image needs an index. Each FILE is a trace or a list of files\n" +
+			"(see \"brisk trace import\"). Traces of other commands stay in the registry.",
 		Args: cobra.MinimumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return opts.push(cmd.Context(), cmd.OutOrStdout(), cmd.PrintErrf, args[0], args[1:])
@@ -191,7 +191,7 @@ func newTracePushCommand(shared *globals) *cobra.Command {
 	opts.addPlatform(cmd)
 	opts.addCommand(cmd)
 	cmd.Flags().BoolVar(&opts.bundle, "bundle", false,
-		"also push a bundle: one blob with exactly what the traces read, which nodes load instead of blocks")
+		"also push a bundle: one blob with exactly the pages of the traces, which nodes load instead of blocks")
 	return cmd
 }
 
@@ -200,7 +200,7 @@ func (o *traceOptions) addPlatform(cmd *cobra.Command) {
 }
 
 func (o *traceOptions) addCommand(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&o.command, "command", "", "the command that the trace is of (default: what the file says)")
+	cmd.Flags().StringVar(&o.command, "command", "", "command whose start the trace describes (default: the one in the file)")
 }
 
 func (o *traceOptions) addDir(cmd *cobra.Command, use string) {
@@ -238,7 +238,7 @@ func newTraceExportCommand(shared *globals) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "export IMAGE -o FILE",
 		Short: "Write the trace of an image to a file",
-		Long: "Write the trace of an image to a file: the one in the registry, or, with --dir, the one\n" +
+		Long: "Write the trace of an image to a file: the trace in the registry or, with --dir, the trace\n" +
 			"that a running node uses.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -247,7 +247,7 @@ func newTraceExportCommand(shared *globals) *cobra.Command {
 	}
 	opts.addPlatform(cmd)
 	opts.addOutput(cmd)
-	cmd.Flags().StringVar(&opts.dir, "dir", "", "directory of a running brisk or brisk-node that is asked for its trace")
+	cmd.Flags().StringVar(&opts.dir, "dir", "", "read the trace from the brisk or brisk-node that runs in this directory")
 	return cmd
 }
 
@@ -255,10 +255,10 @@ func newTraceImportCommand(shared *globals) *cobra.Command {
 	opts := &traceOptions{globals: shared}
 	cmd := &cobra.Command{
 		Use:   "import IMAGE FILE",
-		Short: "Give a running node a trace, or make one of a list of files",
-		Long: "Give the brisk or brisk-node that runs in --dir a trace of an image, as if it had seen\n" +
-			"such a start; or write it to a file with -o. FILE is a trace or a list of files: one path\n" +
-			"a line, or the output of the recorder of eStargz.",
+		Short: "Add a trace to a running node, or convert a list of files to a trace",
+		Long: "Add a trace to the brisk or brisk-node that runs in --dir, as if it had recorded this\n" +
+			"start. With -o, write the trace to a file instead. FILE is a trace or a list of files: one\n" +
+			"path per line, or the output of the recorder of eStargz.",
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return opts.importFile(cmd.Context(), cmd.OutOrStdout(), cmd.PrintErrf, args[0], args[1])

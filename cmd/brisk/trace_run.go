@@ -40,7 +40,7 @@ func addRecord(cmd *cobra.Command, shared *globals) {
 	cmd.Args = cobra.MinimumNArgs(1)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if dash := cmd.ArgsLenAtDash(); dash < 0 && len(args) > 1 || dash >= 0 && dash != 1 {
-			return fmt.Errorf("unknown argument %q: the command to run comes after \"--\"", args[min(1, len(args)-1)])
+			return fmt.Errorf("unknown argument %q: write the command to run after \"--\"", args[min(1, len(args)-1)])
 		}
 		report := cmd.OutOrStdout()
 		if opts.output == "-" {
@@ -50,14 +50,14 @@ func addRecord(cmd *cobra.Command, shared *globals) {
 	}
 	flags := cmd.Flags()
 	flags.StringArrayVar(&opts.until, "until", nil,
-		"when the start is over: port, port:NUMBER, log:REGEXP, exit, or a time such as 30s; repeat for several (default port, exit, 30s)")
-	flags.StringArrayVar(&opts.env, "env", nil, "an environment variable for the program, NAME=VALUE; repeat for several")
-	flags.StringVar(&opts.net, "net", "host", "network of the program: host, or none for loopback only")
+		"end of the start: port, port:NUMBER, log:REGEXP, exit, or a time such as 30s; repeat the flag for several (default port, exit, 30s)")
+	flags.StringArrayVar(&opts.env, "env", nil, "environment variable for the program, NAME=VALUE; repeat the flag for several")
+	flags.StringVar(&opts.net, "net", "host", "network of the program: host, or none (only loopback)")
 	flags.StringVarP(&opts.output, "output", "o", "", "write the trace to this file")
 	flags.StringVar(&opts.draw, "draw", "", "write a picture of what the start waited for to this file, which ends with .svg or .html")
 	flags.BoolVar(&opts.push, "push", false, "push the trace beside the image")
 	flags.StringVar(&opts.platform, "platform", "", "platform of a multi-platform image, such as linux/arm64 (default: this machine's)")
-	flags.StringVar(&opts.dir, "dir", defaultDir, "directory to work in, not on an overlay filesystem; nothing stays in it")
+	flags.StringVar(&opts.dir, "dir", defaultDir, "working directory, not on an overlay filesystem; it is left empty")
 	flags.StringVar(&opts.backend, "backend", "", "force a mount backend: erofs, loop or tree (default: the first that works)")
 }
 
@@ -106,7 +106,7 @@ func (o *recordOptions) config(image string, args []string) (cfg record.Config, 
 		Image: image, Args: args, Env: o.env, Dir: o.dir, Backend: lazyfs.Backend(o.backend), Output: os.Stderr, Log: o.logger(),
 	}
 	if o.output == "" && !o.push && o.draw == "" {
-		return cfg, errors.New("the trace would be lost: use -o FILE or --push")
+		return cfg, errors.New("nowhere to store the trace: use -o FILE or --push")
 	}
 	if o.draw != "" {
 		if err := waterfall.CheckDrawing(o.draw); err != nil {
@@ -118,7 +118,7 @@ func (o *recordOptions) config(image string, args []string) (cfg record.Config, 
 	case "none":
 		cfg.Isolated = true
 	default:
-		return cfg, fmt.Errorf("--net %q is neither host nor none", o.net)
+		return cfg, fmt.Errorf("--net %q: use host or none", o.net)
 	}
 	if cfg.Platform, err = parsePlatform(o.platform); err != nil {
 		return cfg, err

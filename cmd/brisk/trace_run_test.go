@@ -133,11 +133,11 @@ func TestTraceIsInterrupted(t *testing.T) {
 
 func TestTraceRefuses(t *testing.T) {
 	for want, args := range map[string][]string{
-		"-o FILE or --push":     {"image"},
-		"neither host nor none": {"-o", "f", "--net", "bridge", "image"},
-		"--until":               {"-o", "f", "--until", "sometime", "image"},
-		`comes after "--"`:      {"-o", "f", "image", "command"},
-		"--platform":            {"-o", "f", "--platform", "a/b/c/d", "image"},
+		"-o FILE or --push": {"image"},
+		"use host or none":  {"-o", "f", "--net", "bridge", "image"},
+		"--until":           {"-o", "f", "--until", "sometime", "image"},
+		`after "--"`:        {"-o", "f", "image", "command"},
+		"--platform":        {"-o", "f", "--platform", "a/b/c/d", "image"},
 	} {
 		got := finish(t, program(t, append([]string{"trace"}, args...)...))
 		if got.code != 1 || !strings.Contains(got.stderr, want) {

@@ -123,7 +123,7 @@ func TestTraceOfNode(t *testing.T) {
 	if got := finish(t, program(t, "trace", "export", image, "--dir", s.node, "-o", exported)); got.code == 0 || !strings.Contains(got.stderr, "has no trace") {
 		t.Errorf("before there is one: %+v", got)
 	}
-	requireOutput(t, run(t, "trace", "import", image, list, "--dir", s.node), "1.0 MiB will be loaded first")
+	requireOutput(t, run(t, "trace", "import", image, list, "--dir", s.node), "added a trace of 1.0 MiB")
 	run(t, "trace", "export", image, "--dir", s.node, "-o", exported)
 	if n := readTrace(t, exported).Trace.Bytes(); n < 1<<20 || n > 1<<20+8192 {
 		t.Errorf("the trace of the node has %d bytes", n)

@@ -56,7 +56,7 @@ func (o *traceOptions) push(ctx context.Context, out io.Writer, notef func(strin
 		return err
 	}
 	if previous := found.artifact.Startup; previous != nil && previous.Bundle != nil && !o.bundle {
-		notef("the bundle of the trace before is not used any more\n")
+		notef("nodes no longer use the bundle of the previous trace; to push a new one, use --bundle\n")
 	}
 	_, err = fmt.Fprintf(out, "%s  start-up artifact %s\n", found.image.Name, pushed.Digest)
 	return err
@@ -260,7 +260,7 @@ func (o *traceOptions) importFile(ctx context.Context, out io.Writer, notef func
 	if _, err := o.askNode(ctx, node.Client.LearnTrace, node.TraceRequest{Image: image, File: encoded}); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(out, "%s  %s will be loaded first\n", image, units.Size(f.Trace.Bytes()))
+	_, err = fmt.Fprintf(out, "%s  added a trace of %s, loaded first at the next start\n", image, units.Size(f.Trace.Bytes()))
 	return err
 }
 
