@@ -234,7 +234,13 @@ func TestHostileStartups(t *testing.T) {
 			})
 			refused[kind] = len(s.logs.lines(kind + " of an image cannot be had"))
 		}
+		// A node that still has the blocks has no need of a bundle.
+		const removal = "blocks of an unused layer removed"
+		removed := len(s.logs.lines(removal))
 		s.RemoveImage(ref)
+		containerdtest.Await(t, "the removal of the blocks after "+name, containerdtest.Timeout, func() bool {
+			return len(s.logs.lines(removal)) >= removed+2
+		})
 		s.reg.ClearFaults()
 	}
 	// The same image with what is right, so that the others were looked at.
