@@ -44,6 +44,7 @@ func TestMountFetchesTheHeadOfAnIndex(t *testing.T) {
 	require.FUSE(t)
 	reg := registrytest.New(t, registrytest.Config{})
 	ref := push(t, reg, "app:v1", readable().layers)
+	reg.ResetRequests()
 	first, second := newMember(t, 1), newMember(t, 2)
 	metrics := prometheus.NewRegistry()
 	cfg := node.Config{Dir: first.dir, Listen: []string{first.listen}, Metrics: metrics}
