@@ -116,12 +116,16 @@ func TestRotWhileRegistryIsDown(t *testing.T) {
 	_, stop := fillCache(t, cfg, image)
 	stop()
 	bad := rot(t, dir, mixed())
+	// From the beginning: a block that is mended before is not missed.
+	reg.Inject(registrytest.Rule{
+		Match: func(req *http.Request) bool { return req.Header.Get("Range") != "" }, // of layers
+		Fault: registrytest.Status(http.StatusServiceUnavailable),
+	})
 	n, _ := start(t, cfg)
 	m := mount(t, n, image)
 	if _, err := readPart(filepath.Join(m.Target(), plainFile), 1<<20, 4096); err != nil { // it is in the page cache then
 		t.Fatal(err)
 	}
-	reg.Inject(registrytest.Rule{Fault: registrytest.Status(http.StatusServiceUnavailable)})
 	awaitScrub(t, n, "an attempt to mend all blocks", func(s scrub.Status) bool {
 		tried := 0
 		for _, b := range s.Corrupt {
