@@ -9,6 +9,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/brisk-project/brisk/image/registry"
 	"github.com/brisk-project/brisk/image/startup"
 	"github.com/brisk-project/brisk/internal/block"
 )
@@ -31,7 +32,7 @@ type TraceAnswer struct {
 
 // Trace asks the node what it expects the next start of an image to read.
 func (c Client) Trace(ctx context.Context, req TraceRequest) (TraceAnswer, error) {
-	query := url.Values{"image": {req.Image}, "platform": {req.Platform.String()}}
+	query := url.Values{"image": {req.Image}, "platform": {registry.FormatPlatform(req.Platform)}}
 	var answer TraceAnswer
 	return answer, c.ask(ctx, http.MethodGet, "/traces?"+query.Encode(), nil, &answer)
 }
@@ -45,12 +46,12 @@ func (c Client) LearnTrace(ctx context.Context, req TraceRequest) (TraceAnswer, 
 func (n *Node) serveTraces(mux *http.ServeMux) {
 	mux.HandleFunc("GET /traces", func(w http.ResponseWriter, r *http.Request) {
 		req := TraceRequest{Image: r.FormValue("image")}
-		platform, err := v1.ParsePlatform(r.FormValue("platform"))
+		platform, err := registry.ParsePlatform(r.FormValue("platform"))
 		if err != nil {
 			http.Error(w, "decoding request: "+err.Error(), http.StatusBadRequest)
 			return
 		}
-		req.Platform = *platform
+		req.Platform = platform
 		answer, err := n.answerTrace(r.Context(), req)
 		n.answer(w, answer, err)
 	})

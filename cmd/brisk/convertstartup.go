@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -55,11 +56,12 @@ func (o *startupOptions) prepare(ctx context.Context, client *registry.Client, r
 		accelerated = &of
 	}
 	if accelerated != nil {
-		var err error
-		if cfg.Previous, err = client.StartupsUnder(ctx, *accelerated); err != nil {
+		listed, err := client.ListedUnder(ctx, *accelerated)
+		if err != nil {
 			// The conversion says what is wrong with the registry. What is no image index is replaced.
 			log.InfoContext(ctx, "traces of the image before are not known", "error", err)
 		}
+		cfg.Previous = slices.DeleteFunc(listed, func(d registry.Descriptor) bool { return !d.Startup })
 	}
 	return func(ctx context.Context, result *convert.Result) ([]*artifact.Renewed, error) {
 		target := ref
@@ -77,12 +79,12 @@ func renewStartups(ctx context.Context, client *registry.Client, ref name.Refere
 	if len(cfg.Content) == 0 && len(cfg.Previous) == 0 && !cfg.Bundle {
 		return nil, nil
 	}
-	images, err := client.ResolveAll(ctx, ref)
+	listing, err := client.ResolveAll(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
 	var all []*artifact.Renewed
-	for _, image := range images {
+	for _, image := range listing.Images {
 		renewed, err := artifact.Renew(ctx, client, image, cfg)
 		if errors.Is(err, registry.ErrNoArtifact) {
 			continue // the conversion has skipped it, and said why

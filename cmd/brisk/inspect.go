@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/brisk-project/brisk/image/index"
+	"github.com/brisk-project/brisk/image/registry"
 	"github.com/brisk-project/brisk/internal/cli"
 	"github.com/brisk-project/brisk/internal/units"
 )
@@ -81,7 +82,7 @@ func describe(found *indexed) *inspection {
 	report := &inspection{
 		Image:    found.image.Name.String(),
 		Digest:   found.image.Digest.String(),
-		Platform: found.image.Platform().String(),
+		Platform: registry.FormatPlatform(found.image.Platform()),
 		Artifact: found.artifact.Digest.String(),
 		Layers:   []layerInspection{},
 	}

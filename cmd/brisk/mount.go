@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/brisk-project/brisk/image/registry"
 	"github.com/brisk-project/brisk/internal/cli"
 	"github.com/brisk-project/brisk/lazyfs"
 	"github.com/brisk-project/brisk/node"
@@ -278,12 +279,9 @@ func leaveTerminal(path string) error {
 }
 
 func parsePlatform(text string) (v1.Platform, error) {
-	if text == "" {
-		return v1.Platform{}, nil
-	}
-	platform, err := v1.ParsePlatform(text)
+	platform, err := registry.ParsePlatform(text)
 	if err != nil {
 		return v1.Platform{}, fmt.Errorf("--platform: %w", err)
 	}
-	return *platform, nil
+	return platform, nil
 }

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"slices"
 
 	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/brisk-project/brisk/image/index"
 	"github.com/brisk-project/brisk/image/registry"
@@ -27,6 +29,9 @@ const defaultNeighbours = 8
 type Config struct {
 	// Mode is what is made of the image. Default [ModeIndex].
 	Mode Mode
+	// Platforms are those to convert: for each the image that containerd would run there.
+	// Default all.
+	Platforms []v1.Platform
 	// Parallel is how many layers are read at a time. Each needs about two cores
 	// and 10 MiB. Default GOMAXPROCS.
 	Parallel int
@@ -39,8 +44,11 @@ type Config struct {
 	// spelled most like the tag of the image come first. Default 8, none below 0.
 	Neighbours int
 	// Tag is where the accelerated image index goes. Default the tag of the image
-	// with the suffix "_accelerated"; an image named by digest gets none.
+	// with Suffix; an image named by digest gets none.
 	Tag *name.Tag
+	// Suffix ends the tag of the accelerated image index. Default "_accelerated", which is also
+	// where readers look if a registry has no referrers.
+	Suffix string
 	// Reindex reads every layer, whether it has an index or not. In full mode it converts every
 	// layer, whether that was done before or not.
 	Reindex bool
@@ -109,22 +117,30 @@ func Convert(ctx context.Context, client *registry.Client, ref name.Reference, c
 	if cfg.Neighbours == 0 {
 		cfg.Neighbours = defaultNeighbours
 	}
+	if cfg.Suffix == "" {
+		cfg.Suffix = registry.AcceleratedSuffix
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	if err := cfg.Mode.check(); err != nil {
 		return nil, fmt.Errorf("converting %s: %w", ref, err)
 	}
-	images, err := client.ResolveAll(ctx, ref)
+	listing, images, err := chosen(ctx, client, ref, cfg.Platforms)
 	if err != nil {
 		return nil, fmt.Errorf("converting %s: %w", ref, err)
 	}
 	c := &conversion{
-		client: client, ref: ref, cfg: cfg, images: images,
+		client: client, ref: ref, cfg: cfg, listing: listing, images: images,
 		reusable: make(map[block.Digest]found),
 		byDigest: make(map[block.Digest]*work),
 		inFull:   make(map[block.Digest]*registry.Artifact),
 		report:   &reporter{progress: cfg.Progress},
+	}
+	if tag, ok := c.tag(); ok {
+		if _, err := name.NewTag(tag.String()); err != nil {
+			return nil, fmt.Errorf("converting %s: tag of the accelerated image index: %w", ref, err)
+		}
 	}
 	if err := c.run(ctx); err != nil {
 		return nil, fmt.Errorf("converting %s: %w", ref, err)
@@ -134,12 +150,14 @@ func Convert(ctx context.Context, client *registry.Client, ref name.Reference, c
 
 // conversion is one call of Convert.
 type conversion struct {
-	client *registry.Client
-	ref    name.Reference
-	cfg    Config
-	images []*registry.Image
-	report *reporter
+	client  *registry.Client
+	ref     name.Reference
+	cfg     Config
+	listing *registry.Listing
+	images  []*registry.Image // those to convert
+	report  *reporter
 
+	skipped   []string               // why an image of images cannot be indexed, in their order
 	reusable  map[block.Digest]found // indexes that are there, by layer
 	artifacts []*registry.Artifact   // those of images, in their order, nil for none
 	// targets are what the artifacts made belong to, in the order of images: those themselves, or
@@ -159,8 +177,8 @@ type work struct {
 	target registry.Layer
 	done   Layer
 	index  registry.IndexBlob
-	// skipped says why the layer has no index, which is no error for foreign
-	// layers.
+	// skipped says why the layer has no index, which is no error for a foreign layer,
+	// and one that is not a tar.
 	skipped string
 }
 
@@ -179,6 +197,11 @@ func (c *conversion) run(ctx context.Context) error {
 // collect lists the distinct layers.
 func (c *conversion) collect() error {
 	for _, image := range c.images {
+		reason := unfit(image)
+		c.skipped = append(c.skipped, reason)
+		if reason != "" {
+			continue
+		}
 		for i, layer := range image.Layers {
 			if w := c.byDigest[layer.Digest]; w != nil {
 				if w.layer.DiffID != layer.DiffID || w.layer.Size != layer.Size {
@@ -199,33 +222,17 @@ func (c *conversion) collect() error {
 // push pushes the artifact of each platform and the image index that lists them.
 func (c *conversion) push(ctx context.Context) error {
 	var listed []registry.Descriptor
-	for i, image := range c.images {
-		platform := Platform{Platform: image.Platform().String(), Manifest: image.Digest}
-		indexes := make([]registry.IndexBlob, 0, len(image.Layers))
-		for _, layer := range image.Layers {
-			w := c.byDigest[layer.Digest]
-			platform.Layers = append(platform.Layers, layer.Digest)
-			indexes = append(indexes, w.index)
-			if w.skipped != "" {
-				platform.Skipped = w.skipped
-			}
+	for i := range c.images {
+		platform, d, err := c.pushPlatform(ctx, i)
+		if err != nil {
+			return err
 		}
-		if platform.Skipped == "" {
-			target := c.targets[i]
-			if target != image {
-				platform.Full = target.Digest
-			}
-			traces, bytes := c.predictions(ctx, target, c.artifacts[i], indexes)
-			d, pushed, err := c.pushArtifact(ctx, target, c.artifacts[i], indexes, traces)
-			if err != nil {
-				return err
-			}
-			platform.Predicted = bytes
-			platform.Artifact, platform.Pushed = d.Digest, pushed
+		if platform.Skipped == "" && !slices.Contains(listed, d) { // an image may be listed for several platforms
 			listed = append(listed, d)
 		}
 		c.result.Platforms = append(c.result.Platforms, platform)
 	}
+	c.result.Platforms = append(c.result.Platforms, c.skippedManifests()...)
 	for _, w := range c.works {
 		c.result.Layers = append(c.result.Layers, w.done)
 	}
@@ -233,6 +240,34 @@ func (c *conversion) push(ctx context.Context) error {
 		return fmt.Errorf("no platform can be started lazily: %s", c.result.Platforms[0].Skipped)
 	}
 	return c.pushTag(ctx, listed)
+}
+
+// pushPlatform pushes the artifact of one of the images, unless that is skipped.
+func (c *conversion) pushPlatform(ctx context.Context, i int) (platform Platform, d registry.Descriptor, err error) {
+	image, target := c.images[i], c.targets[i]
+	platform = Platform{Platform: registry.FormatPlatform(image.Platform()), Manifest: image.Digest, Skipped: c.skipped[i]}
+	indexes := make([]registry.IndexBlob, 0, len(image.Layers))
+	for _, layer := range image.Layers {
+		platform.Layers = append(platform.Layers, layer.Digest)
+		w := c.byDigest[layer.Digest]
+		if w == nil {
+			continue // of a platform that is skipped
+		}
+		indexes = append(indexes, w.index)
+		if w.skipped != "" {
+			platform.Skipped = w.skipped
+		}
+	}
+	if platform.Skipped != "" {
+		return platform, d, nil
+	}
+	if target != image {
+		platform.Full = target.Digest
+	}
+	traces, bytes := c.predictions(ctx, target, c.artifacts[i], indexes)
+	d, platform.Pushed, err = c.pushArtifact(ctx, target, c.artifacts[i], indexes, traces)
+	platform.Predicted, platform.Artifact = bytes, d.Digest
+	return platform, d, err
 }
 
 func (c *conversion) pushArtifact(
@@ -257,11 +292,14 @@ func (c *conversion) pushTag(ctx context.Context, artifacts []registry.Descripto
 	if !ok {
 		return nil
 	}
-	startups, err := c.startups(ctx, tag)
-	if err != nil {
+	listed, err := c.client.ListedUnder(ctx, tag)
+	if err != nil && !errors.Is(err, registry.ErrInvalid) {
 		return err
 	}
-	manifest, err := registry.EncodeAccelerated(c.targets, append(artifacts, startups...))
+	base := c.accelerated()
+	artifacts = append(artifacts, c.others(base.Images, listed)...)
+	slices.SortStableFunc(artifacts, func(a, b registry.Descriptor) int { return place(base.Images, a) - place(base.Images, b) })
+	manifest, err := registry.EncodeAccelerated(base, append(artifacts, c.startups(base.Images, listed)...))
 	if err != nil {
 		return err
 	}
@@ -272,11 +310,7 @@ func (c *conversion) pushTag(ctx context.Context, artifacts []registry.Descripto
 
 // startups returns the newest start-up artifact of each platform that has one, for the tag to
 // keep: as the tag lists it already, or as it was found with the index.
-func (c *conversion) startups(ctx context.Context, tag name.Tag) ([]registry.Descriptor, error) {
-	listed, err := c.client.StartupsUnder(ctx, tag)
-	if err != nil && !errors.Is(err, registry.ErrInvalid) {
-		return nil, err
-	}
+func (c *conversion) startups(images []*registry.Image, listed []registry.Descriptor) []registry.Descriptor {
 	for _, a := range c.artifacts {
 		if a != nil && a.Startup != nil {
 			s := a.Startup
@@ -284,18 +318,18 @@ func (c *conversion) startups(ctx context.Context, tag name.Tag) ([]registry.Des
 		}
 	}
 	var kept []registry.Descriptor
-	for _, image := range c.targets {
+	for _, image := range images {
 		var newest *registry.Descriptor
 		for _, d := range listed {
-			if d.Subject == image.Digest && (newest == nil || d.Created.After(newest.Created)) {
+			if d.Startup && d.Subject == image.Digest && (newest == nil || d.Created.After(newest.Created)) {
 				newest = &d
 			}
 		}
-		if newest != nil {
+		if newest != nil && !slices.Contains(kept, *newest) {
 			kept = append(kept, *newest)
 		}
 	}
-	return kept, nil
+	return kept
 }
 
 // tag returns where the accelerated image index goes.
@@ -304,7 +338,7 @@ func (c *conversion) tag() (name.Tag, bool) {
 		return *c.cfg.Tag, true
 	}
 	if tag, ok := c.ref.(name.Tag); ok {
-		return registry.AcceleratedTag(tag), true
+		return registry.TagWithSuffix(tag, c.cfg.Suffix), true
 	}
 	return name.Tag{}, false
 }

@@ -24,7 +24,7 @@ func (c *conversion) makeTargets(ctx context.Context) error {
 	c.targets = make([]*registry.Image, len(c.images))
 	for i, image := range c.images {
 		c.targets[i] = image
-		if c.compressor == nil || c.leftOut(image) {
+		if c.compressor == nil || c.skipped[i] != "" || c.leftOut(image) {
 			continue
 		}
 		target, err := c.makeFull(ctx, image)
@@ -147,14 +147,14 @@ func (c *conversion) learnFull(image *registry.Image, a *registry.Artifact) {
 
 // learnFullTag notes the layers of the images in full mode under a tag.
 func (c *conversion) learnFullTag(ctx context.Context, tag name.Tag) error {
-	images, err := c.client.ResolveAll(ctx, tag)
+	listing, err := c.client.ResolveAll(ctx, tag)
 	if errors.Is(err, block.ErrNotFound) || errors.Is(err, registry.ErrInvalid) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	return c.learnFullImages(ctx, images)
+	return c.learnFullImages(ctx, listing.Images)
 }
 
 // learnFullKnown notes the layers of an image the caller knows, and of its accelerated tag.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -70,11 +69,7 @@ func (c *conversion) indexLayer(ctx context.Context, w *work) error {
 	}
 	built, err := read(ctx, w)
 	if err != nil {
-		if w.layer.Foreign && errors.Is(err, block.ErrNotFound) {
-			w.skipped = fmt.Sprintf("layer %s is not distributable and not in the registry", w.layer.Digest)
-			return nil
-		}
-		return err
+		return c.skip(ctx, w, err)
 	}
 	if err := c.client.PushBlob(ctx, c.ref.Context(), built.Encoded, registry.LayerMediaType); err != nil {
 		return err

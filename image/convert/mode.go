@@ -74,7 +74,10 @@ func (c *conversion) suitableMode(ctx context.Context) (Mode, string, error) {
 		}
 		unseekable[w.layer.Digest] = one
 	}
-	for _, image := range c.images {
+	for i, image := range c.images {
+		if c.skipped[i] != "" {
+			continue
+		}
 		var all, streamed int64
 		for _, layer := range image.Layers {
 			all += layer.Size
@@ -84,7 +87,7 @@ func (c *conversion) suitableMode(ctx context.Context) (Mode, string, error) {
 		}
 		if streamed > 0 && streamed >= all/unseekableShare {
 			return ModeFull, fmt.Sprintf("%d of %d bytes of %s are zstd layers that cannot be read in parts",
-				streamed, all, image.Platform().String()), nil
+				streamed, all, registry.FormatPlatform(image.Platform())), nil
 		}
 	}
 	return ModeIndex, "the layers can be read in parts as they are", nil

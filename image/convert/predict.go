@@ -43,10 +43,10 @@ func (c *conversion) predictions(
 	began := time.Now()
 	trace, bytes, err := c.predict(ctx, image, indexes)
 	if err != nil {
-		c.cfg.Logger.InfoContext(ctx, "what a start reads is not predicted", "platform", image.Platform().String(), "error", err)
+		c.cfg.Logger.InfoContext(ctx, "what a start reads is not predicted", "platform", registry.FormatPlatform(image.Platform()), "error", err)
 		return nil, 0
 	}
-	c.cfg.Logger.InfoContext(ctx, "predicted what a start reads", "platform", image.Platform().String(), "bytes", bytes, "took", time.Since(began))
+	c.cfg.Logger.InfoContext(ctx, "predicted what a start reads", "platform", registry.FormatPlatform(image.Platform()), "bytes", bytes, "took", time.Since(began))
 	return []registry.TraceBlob{trace}, bytes
 }
 

@@ -30,6 +30,9 @@ type found struct {
 func (c *conversion) lookUp(ctx context.Context) error {
 	c.artifacts = make([]*registry.Artifact, len(c.images))
 	for i, image := range c.images {
+		if c.skipped[i] != "" {
+			continue
+		}
 		a, err := c.client.FindArtifact(ctx, image)
 		if errors.Is(err, registry.ErrNoArtifact) {
 			continue
@@ -100,20 +103,20 @@ func (c *conversion) learnTag(ctx context.Context, tag name.Tag) error {
 
 func (c *conversion) lookUpKnown(ctx context.Context) error {
 	for _, ref := range c.cfg.Known {
-		images, err := c.client.ResolveAll(ctx, ref)
+		listing, err := c.client.ResolveAll(ctx, ref)
 		if err != nil {
 			return err
 		}
 		if c.compressor != nil {
-			if err := c.learnFullKnown(ctx, ref, images); err != nil {
+			if err := c.learnFullKnown(ctx, ref, listing.Images); err != nil {
 				return err
 			}
 			continue
 		}
-		for _, image := range images {
+		for _, image := range listing.Images {
 			a, err := c.client.FindArtifact(ctx, image)
 			if errors.Is(err, registry.ErrNoArtifact) {
-				c.cfg.Logger.InfoContext(ctx, "known image has no index", "image", ref.String(), "platform", image.Platform().String())
+				c.cfg.Logger.InfoContext(ctx, "known image has no index", "image", ref.String(), "platform", registry.FormatPlatform(image.Platform()))
 				continue
 			}
 			if err != nil {
@@ -133,7 +136,7 @@ func (c *conversion) lookUpNeighbours(ctx context.Context) error {
 	}
 	own, ok := c.tag()
 	if !ok || own.Context().String() != c.ref.Context().String() {
-		own = c.ref.Context().Tag("latest" + registry.AcceleratedSuffix)
+		own = c.ref.Context().Tag("latest" + c.cfg.Suffix)
 	}
 	tags, err := c.client.Tags(ctx, c.ref.Context())
 	if err != nil {
@@ -143,7 +146,7 @@ func (c *conversion) lookUpNeighbours(ctx context.Context) error {
 		c.cfg.Logger.InfoContext(ctx, "looking for indexes under other tags", "error", err)
 		return nil
 	}
-	for _, tag := range nearest(tags, own.TagStr(), c.cfg.Neighbours) {
+	for _, tag := range nearest(tags, own.TagStr(), c.cfg.Suffix, c.cfg.Neighbours) {
 		if c.missing() == 0 {
 			return nil
 		}
@@ -162,10 +165,10 @@ func (c *conversion) lookUpNeighbours(ctx context.Context) error {
 // nearest returns at most n accelerated tags: those that share the longest
 // beginning with own first, of these the last in the order of the alphabet, which
 // of versions and dates is the newest.
-func nearest(tags []string, own string, n int) []string {
+func nearest(tags []string, own, suffix string, n int) []string {
 	candidates := make([]string, 0, len(tags))
 	for _, tag := range tags {
-		if strings.HasSuffix(tag, registry.AcceleratedSuffix) && tag != own {
+		if tag != own && (strings.HasSuffix(tag, suffix) || strings.HasSuffix(tag, registry.AcceleratedSuffix)) {
 			candidates = append(candidates, tag)
 		}
 	}

@@ -17,6 +17,10 @@ import (
 	"github.com/brisk-project/brisk/internal/block"
 )
 
+// ErrUnfit says that a layer is not a tar that unpacking knows, or is beyond the limits of this
+// package.
+var ErrUnfit = errors.New("layer cannot be indexed")
+
 // BuildConfig configures [Build]. The zero value is suitable for most layers.
 type BuildConfig struct {
 	// Spacing is the wanted distance in bytes of the layer stream between two
@@ -67,7 +71,8 @@ type Result struct {
 // frames would become longer than 4 MiB for that.
 //
 // A blob that is truncated or corrupt, a tar that cannot be unpacked, and a layer
-// beyond the limits of this package are errors.
+// beyond the limits of this package are errors. The latter two wrap [ErrUnfit], unless the
+// blob is longer than the limits.
 func Build(ctx context.Context, blob io.Reader, cfg BuildConfig) (*Result, error) {
 	b := &builder{cfg: cfg}
 	out, err := newChunkWriter()

@@ -47,11 +47,14 @@ func (p *tarParser) run() error {
 		if errors.Is(err, io.EOF) {
 			break
 		}
+		if errors.Is(err, tar.ErrHeader) || errors.Is(err, tar.ErrFieldTooLong) {
+			err = fmt.Errorf("%w: %w", ErrUnfit, err)
+		}
 		if err != nil && !errors.Is(err, tar.ErrInsecurePath) {
 			return fmt.Errorf("reading the tar header at byte %d of the layer stream: %w", p.in.headerStart, err)
 		}
 		if err := p.header(hdr); err != nil {
-			return fmt.Errorf("tar entry %.200q at byte %d of the layer stream: %w", hdr.Name, p.in.headerStart, err)
+			return fmt.Errorf("tar entry %.200q at byte %d of the layer stream: %w: %w", hdr.Name, p.in.headerStart, ErrUnfit, err)
 		}
 	}
 	p.out.flush()

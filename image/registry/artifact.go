@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -33,6 +34,9 @@ const (
 	// AnnotationSubject names, on an artifact listed in an image index, the
 	// platform manifest that the artifact belongs to.
 	AnnotationSubject = "dev.brisk.subject"
+	// AnnotationBase names, on an accelerated image index, the manifest or image index that its
+	// tag had when it was made: the tag has moved since if it has another one.
+	AnnotationBase = "dev.brisk.base.digest"
 	// AcceleratedSuffix is what the tag of an accelerated image index ends in.
 	AcceleratedSuffix = "_accelerated"
 )
@@ -205,18 +209,18 @@ func parseHead(d v1.Descriptor) (index.Head, error) {
 	return head, nil
 }
 
-// EncodeAccelerated returns the manifest of the image index that lists images and
-// their artifacts. The images come first, so that a runtime that knows nothing of
+// EncodeAccelerated returns the manifest of the image index that lists what base lists and
+// artifacts of its images. The images come first, so that a runtime that knows nothing of
 // artifacts resolves the image index as it would the original. Artifacts have
 // the platform unknown/unknown, as attestations do: no runtime picks that.
-func EncodeAccelerated(images []*Image, artifacts []Descriptor) ([]byte, error) {
-	listed := v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: []v1.Descriptor{}}
-	for _, image := range images {
-		platform := image.Platform()
-		d := image.Descriptor
-		d.Platform = &platform
-		listed.Manifests = append(listed.Manifests, d)
+func EncodeAccelerated(base *Listing, artifacts []Descriptor) ([]byte, error) {
+	annotations := maps.Clone(base.Annotations)
+	if annotations == nil {
+		annotations = make(map[string]string)
 	}
+	annotations[AnnotationBase] = base.Digest.String()
+	listed := v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex, Annotations: annotations}
+	listed.Manifests = append([]v1.Descriptor{}, base.Members...)
 	for _, a := range artifacts {
 		listed.Manifests = append(listed.Manifests, a.entry())
 	}

@@ -237,7 +237,7 @@ func TestAcceleratedIsOrdinary(t *testing.T) {
 	if err := c.PushArtifact(t.Context(), ref.Context(), artifact); err != nil {
 		t.Fatal(err)
 	}
-	manifest, err := registry.EncodeAccelerated([]*registry.Image{image}, []registry.Descriptor{
+	manifest, err := registry.EncodeAccelerated(listing(image), []registry.Descriptor{
 		{Digest: block.Sum(artifact), Size: int64(len(artifact)), Subject: image.Digest},
 	})
 	if err != nil {
@@ -282,7 +282,7 @@ func TestReferrersRefused(t *testing.T) {
 	if _, err := c.FindArtifact(t.Context(), image); err == nil || errors.Is(err, registry.ErrNoArtifact) {
 		t.Errorf("without a tag: %v", err)
 	}
-	manifest, err := registry.EncodeAccelerated([]*registry.Image{image}, []registry.Descriptor{
+	manifest, err := registry.EncodeAccelerated(listing(image), []registry.Descriptor{
 		{Digest: block.Sum(artifact), Size: int64(len(artifact)), Subject: image.Digest},
 	})
 	if err != nil {
@@ -345,7 +345,7 @@ func TestReferrersSideBySide(t *testing.T) {
 	if _, _, err := find(time.Hour); !errors.Is(err, block.ErrUnavailable) {
 		t.Errorf("never, without a tag: %v", err)
 	}
-	manifest, err := registry.EncodeAccelerated([]*registry.Image{image}, []registry.Descriptor{
+	manifest, err := registry.EncodeAccelerated(listing(image), []registry.Descriptor{
 		{Digest: block.Sum(first), Size: int64(len(first)), Subject: image.Digest},
 	})
 	if err != nil {
@@ -373,4 +373,11 @@ func TestReferrersSideBySide(t *testing.T) {
 			t.Errorf("at once: %v", got)
 		}
 	}
+}
+
+// listing lists one image as an image index would.
+func listing(image *registry.Image) *registry.Listing {
+	platform, d := image.Platform(), image.Descriptor
+	d.Platform = &platform
+	return &registry.Listing{Images: []*registry.Image{image}, Members: []v1.Descriptor{d}}
 }

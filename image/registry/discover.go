@@ -21,10 +21,15 @@ import (
 // AcceleratedTag returns the tag under which the acceleration of a tag is found.
 // A tag that is such a tag stays as it is.
 func AcceleratedTag(tag name.Tag) name.Tag {
-	if strings.HasSuffix(tag.TagStr(), AcceleratedSuffix) {
+	return TagWithSuffix(tag, AcceleratedSuffix)
+}
+
+// TagWithSuffix returns the tag with a suffix, unless it has that already.
+func TagWithSuffix(tag name.Tag, suffix string) name.Tag {
+	if strings.HasSuffix(tag.TagStr(), suffix) {
 		return tag
 	}
-	return tag.Context().Tag(tag.TagStr() + AcceleratedSuffix)
+	return tag.Context().Tag(tag.TagStr() + suffix)
 }
 
 // ArtifactsUnder returns the index artifacts that are listed under a tag, whatever

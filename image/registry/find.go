@@ -3,10 +3,12 @@ package registry
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
 const (
@@ -22,6 +24,7 @@ const (
 type outcome struct {
 	artifact *Artifact // nil if there is none
 	err      error
+	moved    bool // there are artifacts, of what the tag was before
 }
 
 // FindArtifact returns the index artifact of an image: listed in the image index
@@ -97,7 +100,11 @@ func found(image *Image, byReferrers, byTag outcome) (*Artifact, error) {
 			return nil, o.err
 		}
 	}
-	return nil, fmt.Errorf("looking for the index of %s (%s): %w; \"brisk convert\" makes one", image.Name, image.Digest, ErrNoArtifact)
+	why := ""
+	if byTag.moved {
+		why = "; the tag has moved since its index was made"
+	}
+	return nil, fmt.Errorf("looking for the index of %s (%s): %w%s; \"brisk convert\" makes one", image.Name, image.Digest, ErrNoArtifact, why)
 }
 
 // amongReferrers looks among the referrers of an image.
@@ -107,7 +114,7 @@ func (c *Client) amongReferrers(ctx context.Context, image *Image) outcome {
 		return outcome{err: err}
 	}
 	best, err := c.best(ctx, image, listed)
-	return outcome{best, err}
+	return outcome{artifact: best, err: err}
 }
 
 // underTag looks under the accelerated tag of an image.
@@ -121,5 +128,10 @@ func (c *Client) underTag(ctx context.Context, image *Image) outcome {
 		return outcome{err: err}
 	}
 	best, err := c.best(ctx, image, listed)
-	return outcome{best, err}
+	return outcome{artifact: best, err: err, moved: len(listed) > 0 && !anyOf(listed, image)}
+}
+
+// anyOf reports whether artifacts that an image index lists may be of the image.
+func anyOf(listed []v1.Descriptor, image *Image) bool {
+	return slices.ContainsFunc(listed, func(d v1.Descriptor) bool { return candidate(d, image, d.ArtifactType) })
 }

@@ -41,7 +41,7 @@ func accelerate(t *testing.T, r *registrytest.Registry) accelerated {
 	if err := c.PushArtifact(t.Context(), repo, artifact); err != nil {
 		t.Fatal(err)
 	}
-	manifest, err := registry.EncodeAccelerated([]*registry.Image{image}, []registry.Descriptor{
+	manifest, err := registry.EncodeAccelerated(listing(image), []registry.Descriptor{
 		{Digest: block.Sum(artifact), Size: int64(len(artifact)), Subject: image.Digest},
 	})
 	if err != nil {
@@ -219,7 +219,7 @@ func (a accelerated) relist(t *testing.T, startups ...registry.Descriptor) name.
 	if err != nil {
 		t.Fatal(err)
 	}
-	manifest, err := registry.EncodeAccelerated([]*registry.Image{a.image},
+	manifest, err := registry.EncodeAccelerated(listing(a.image),
 		append(startups, registry.Descriptor{Digest: found.Digest, Size: got.Size, Subject: a.image.Digest}))
 	if err != nil {
 		t.Fatal(err)

@@ -95,9 +95,9 @@ func (c *Client) replaceStartup(ctx context.Context, tag name.Tag, pushed Descri
 	return c.putManifest(ctx, tag, manifest, types.OCIImageIndex)
 }
 
-// StartupsUnder returns the start-up artifacts that are listed under a tag, of all images; none
-// when there is no such tag.
-func (c *Client) StartupsUnder(ctx context.Context, tag name.Tag) ([]Descriptor, error) {
+// ListedUnder returns the artifacts that are listed under a tag, of all images; none when there
+// is no such tag.
+func (c *Client) ListedUnder(ctx context.Context, tag name.Tag) ([]Descriptor, error) {
 	listed, err := c.listed(ctx, tag)
 	if err != nil {
 		return nil, err
@@ -106,11 +106,15 @@ func (c *Client) StartupsUnder(ctx context.Context, tag name.Tag) ([]Descriptor,
 	for _, d := range listed {
 		digest, err := parseBlob(d, MaxManifest)
 		subject, subjectErr := block.ParseDigest(d.Annotations[AnnotationSubject])
-		if d.ArtifactType != StartupType || err != nil || subjectErr != nil {
+		if err != nil || subjectErr != nil {
 			continue
 		}
-		created, _ := createdOf(d.Annotations)
-		found = append(found, Descriptor{Digest: digest, Size: d.Size, Subject: subject, Startup: true, Created: created})
+		artifact := Descriptor{Digest: digest, Size: d.Size, Subject: subject}
+		if d.ArtifactType == StartupType {
+			artifact.Startup = true
+			artifact.Created, _ = createdOf(d.Annotations)
+		}
+		found = append(found, artifact)
 	}
 	return found, nil
 }

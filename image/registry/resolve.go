@@ -6,25 +6,18 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/types"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/brisk-project/brisk/internal/block"
 )
 
-const (
-	// maxPlatforms is the most manifests of one image index that are looked at.
-	maxPlatforms = 256
-	// smallFetches is how many manifests or layer indexes are fetched at a time.
-	smallFetches = 4
-)
+// smallFetches is how many manifests or layer indexes are fetched at a time.
+const smallFetches = 4
 
 // Layer is one layer of an image, as manifest and configuration describe it.
 type Layer struct {
@@ -65,12 +58,22 @@ func (i *Image) Platform() v1.Platform {
 		return *i.Descriptor.Platform
 	}
 	return v1.Platform{
-		OS: i.Config.OS, Architecture: i.Config.Architecture, Variant: i.Config.Variant, OSVersion: i.Config.OSVersion,
+		OS: i.Config.OS, Architecture: i.Config.Architecture, Variant: i.Config.Variant,
+		OSVersion: i.Config.OSVersion, OSFeatures: i.Config.OSFeatures,
 	}
 }
 
-// Resolve returns the image that ref names, for a platform. An image that is not
-// part of an image index is returned whatever its platform.
+// entry returns the entry of the image in an image index.
+func (i *Image) entry() v1.Descriptor {
+	platform := i.Platform()
+	d := i.Descriptor
+	d.Platform = &platform
+	return d
+}
+
+// Resolve returns the image that ref names, for a machine of a platform, as containerd chooses.
+// What the platform leaves open is as on this machine. An image that is not part of an image
+// index is returned whatever its platform.
 //
 // Errors wrap [block.ErrNotFound], [block.ErrUnavailable], [ErrDenied],
 // [ErrInvalid], [ErrPlainHTTP] or the cause of ctx.
@@ -82,53 +85,7 @@ func (c *Client) Resolve(ctx context.Context, ref name.Reference, platform v1.Pl
 	if !root.MediaType.IsIndex() {
 		return c.image(ctx, ref, root, nil)
 	}
-	images, artifacts, err := c.list(ctx, ref, root, 0)
-	if err != nil {
-		return nil, err
-	}
-	chosen, err := choose(images, platform)
-	if err != nil {
-		return nil, fmt.Errorf("resolving %s: %w", ref, err)
-	}
-	return c.member(ctx, ref, chosen, artifacts)
-}
-
-// ResolveAll returns the image that ref names for every platform it is there for,
-// in the order of its image index. Manifests that are not runnable images, such
-// as attestations, are left out. Errors are those of [Client.Resolve].
-func (c *Client) ResolveAll(ctx context.Context, ref name.Reference) ([]*Image, error) {
-	root, err := c.manifest(ctx, ref)
-	if err != nil {
-		return nil, err
-	}
-	if !root.MediaType.IsIndex() {
-		image, err := c.image(ctx, ref, root, nil)
-		if err != nil {
-			return nil, err
-		}
-		return []*Image{image}, nil
-	}
-	descriptors, artifacts, err := c.list(ctx, ref, root, 0)
-	if err != nil {
-		return nil, err
-	}
-	if len(descriptors) == 0 {
-		return nil, fmt.Errorf("resolving %s: %w: the image index lists no runnable image", ref, ErrInvalid)
-	}
-	images := make([]*Image, len(descriptors))
-	group, groupCtx := errgroup.WithContext(ctx)
-	group.SetLimit(smallFetches)
-	for i, d := range descriptors {
-		group.Go(func() error {
-			var err error
-			images[i], err = c.member(groupCtx, ref, d, artifacts)
-			return err
-		})
-	}
-	if err := group.Wait(); err != nil {
-		return nil, err
-	}
-	return images, nil
+	return c.choose(ctx, ref, root, platform)
 }
 
 // manifest fetches what ref names, verified if ref is a digest.
@@ -179,85 +136,6 @@ func (s *session) manifest(ctx context.Context, ref name.Reference, patience tim
 		return nil, fmt.Errorf("%s: %w: the manifest has schema 1, which has no diffIDs; push the image again", doing, ErrInvalid)
 	}
 	return got, nil
-}
-
-// list returns the runnable manifests and the artifacts of an image index.
-// An image index may hold another one, not deeper.
-func (c *Client) list(ctx context.Context, ref name.Reference, root *remote.Descriptor, depth int) (images, artifacts []v1.Descriptor, err error) {
-	index, err := parseIndex(root.Manifest)
-	if err != nil {
-		return nil, nil, fmt.Errorf("resolving %s: %w", ref, err)
-	}
-	for _, d := range index.Manifests {
-		switch {
-		case isArtifact(d):
-			artifacts = append(artifacts, d)
-		case d.MediaType.IsIndex() && depth == 0:
-			nested, err := c.manifest(ctx, ref.Context().Digest(d.Digest.String()))
-			if err != nil {
-				return nil, nil, err
-			}
-			moreImages, moreArtifacts, err := c.list(ctx, ref, nested, depth+1)
-			if err != nil {
-				return nil, nil, err
-			}
-			images, artifacts = append(images, moreImages...), append(artifacts, moreArtifacts...)
-		case runnable(d):
-			images = append(images, d)
-		}
-	}
-	return images, artifacts, nil
-}
-
-func parseIndex(manifest []byte) (*v1.IndexManifest, error) {
-	index, err := v1.ParseIndexManifest(bytes.NewReader(manifest))
-	if err != nil {
-		return nil, fmt.Errorf("%w: image index: %w", ErrInvalid, err)
-	}
-	if len(index.Manifests) > maxPlatforms {
-		return nil, fmt.Errorf("%w: image index lists %d manifests, the limit is %d", ErrInvalid, len(index.Manifests), maxPlatforms)
-	}
-	return index, nil
-}
-
-// runnable leaves out attestations, whose platform is unknown/unknown, and
-// artifacts. Some tools give images an artifact type too: that of their
-// configuration.
-func runnable(d v1.Descriptor) bool {
-	known := d.Platform == nil || (d.Platform.OS != unknown && d.Platform.Architecture != unknown)
-	plain := d.ArtifactType == "" || types.MediaType(d.ArtifactType).IsConfig()
-	return d.MediaType.IsImage() && plain && known
-}
-
-// choose returns the first manifest for exactly the platform, or else the first
-// that satisfies it.
-func choose(images []v1.Descriptor, platform v1.Platform) (v1.Descriptor, error) {
-	exact := slices.IndexFunc(images, func(d v1.Descriptor) bool { return d.Platform != nil && d.Platform.Equals(platform) })
-	if exact >= 0 {
-		return images[exact], nil
-	}
-	fits := slices.IndexFunc(images, func(d v1.Descriptor) bool { return d.Platform != nil && d.Platform.Satisfies(platform) })
-	if fits >= 0 {
-		return images[fits], nil
-	}
-	have := make([]string, 0, len(images))
-	for _, d := range images {
-		if d.Platform != nil {
-			have = append(have, d.Platform.String())
-		}
-	}
-	return v1.Descriptor{}, fmt.Errorf("%w: no image for platform %s, there is one for: %s",
-		block.ErrNotFound, platform, strings.Join(have, ", "))
-}
-
-// member returns an image of an image index.
-func (c *Client) member(ctx context.Context, ref name.Reference, d v1.Descriptor, artifacts []v1.Descriptor) (*Image, error) {
-	manifest, err := c.manifest(ctx, ref.Context().Digest(d.Digest.String()))
-	if err != nil {
-		return nil, err
-	}
-	manifest.Platform = d.Platform
-	return c.image(ctx, ref, manifest, artifacts)
 }
 
 // image reads the configuration that belongs to a manifest.

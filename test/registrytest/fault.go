@@ -84,6 +84,11 @@ func Manifests(r *http.Request) bool {
 // Token matches what asks the token service for a token.
 func Token(r *http.Request) bool { return r.URL.Path == tokenPath }
 
+// Blob matches reads of the blob with a digest.
+func Blob(digest string) func(*http.Request) bool {
+	return func(r *http.Request) bool { return isBlobGet(r) && strings.HasSuffix(r.URL.Path, digest) }
+}
+
 // Ping matches what a client asks to find out how it has to log in.
 func Ping(r *http.Request) bool { return r.URL.Path == "/v2/" }
 
