@@ -100,7 +100,7 @@ func NewClient(cfg Config) (*Client, error) {
 		cfg.Credentials = keychain{cfg.Keychain}
 	}
 	if cfg.Transport == nil {
-		cfg.Transport = newTransport()
+		cfg.Transport = NewTransport()
 	}
 	if cfg.UserAgent == "" {
 		cfg.UserAgent = "brisk"
@@ -174,9 +174,9 @@ func isLoopback(hostport string) bool {
 	return ip != nil && ip.IsLoopback()
 }
 
-// newTransport is the default one of net/http but for the connections it keeps:
-// all reads of a node go to one or two hosts, several at a time.
-func newTransport() *http.Transport {
+// NewTransport returns the default of [Config].Transport: that of net/http but for the connections
+// it keeps. All reads of a node go to one or two hosts, several at a time.
+func NewTransport() *http.Transport {
 	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}
 	return &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,

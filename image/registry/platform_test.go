@@ -59,7 +59,7 @@ func TestPlatformIsChosenAsContainerdDoes(t *testing.T) {
 	}
 	store.add(t, c, r, entries...)
 	const seed = 7
-	rng := rand.New(rand.NewPCG(seed, seed)) //nolint:gosec // the same indexes in every run
+	rng := rand.New(rand.NewPCG(seed, seed))
 	chosen := 0
 	for n := range 40 {
 		root := randomIndex(t, r, rng, entries, 1)
@@ -127,11 +127,11 @@ func (b blobs) add(t *testing.T, c *registry.Client, r *registrytest.Registry, m
 		if err != nil {
 			t.Fatal(err)
 		}
-		content, err := c.ReadBlob(t.Context(), r.Repository(t, "app"), config, manifest.Config.Size, registry.MaxConfig)
+		stored, err := c.ReadBlob(t.Context(), r.Repository(t, "app"), config, manifest.Config.Size, registry.MaxConfig)
 		if err != nil {
 			t.Fatal(err)
 		}
-		b[digest.Digest(config.String())] = content
+		b[digest.Digest(config.String())] = stored
 	}
 }
 
