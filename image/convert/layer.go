@@ -139,7 +139,7 @@ func (c *conversion) copyIndex(ctx context.Context, w *work, f found) error {
 		return fmt.Errorf("index %s of %s: %w: it describes layer %s", f.index.Digest, f.repo, ErrMismatch, opened.BlobDigest())
 	}
 	if w.target.Digest != w.layer.Digest {
-		if err := c.client.CopyBlob(ctx, f.repo, c.ref.Context(), w.target.Digest, w.target.Size); err != nil {
+		if err := c.client.CopyBlob(ctx, f.repo, c.ref.Context(), w.target.Descriptor()); err != nil {
 			return err
 		}
 	}

@@ -9,19 +9,25 @@ import (
 	"net/url"
 
 	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/brisk-project/brisk/internal/block"
 )
 
 // CopyBlob stores a blob of one repository in another unless it is there already. Registries are
-// asked to mount a blob of their own; others are sent it while it is read. The registry verifies the digest.
+// asked to mount a blob of their own, with the right to read where it is; others are sent it while it is
+// read. The registry verifies the digest.
 // Errors are those of [Client.OpenBlob] and [Client.NewUpload].
-func (c *Client) CopyBlob(ctx context.Context, from, to name.Repository, digest block.Digest, size int64) (err error) {
+func (c *Client) CopyBlob(ctx context.Context, from, to name.Repository, d v1.Descriptor) (err error) {
 	if from.String() == to.String() {
 		return nil
 	}
-	doing := fmt.Sprintf("copying blob %s from %s to %s", digest.Short(), from, to)
-	u := c.NewUpload(ctx, to, "")
+	doing := fmt.Sprintf("copying blob %s from %s to %s", d.Digest, from, to)
+	digest, err := block.ParseDigest(d.Digest.String())
+	if err != nil {
+		return fmt.Errorf("%s: %w: %w", doing, ErrInvalid, err)
+	}
+	u := c.newUpload(ctx, c.mounting(from, to), "")
 	there, err := u.sender.mount(ctx, from, digest)
 	if err != nil || there {
 		if err != nil {
@@ -29,14 +35,14 @@ func (c *Client) CopyBlob(ctx context.Context, from, to name.Repository, digest 
 		}
 		return errors.Join(err, u.Abort())
 	}
-	blob, err := c.OpenBlob(ctx, from, digest, size)
+	blob, err := c.OpenBlob(ctx, from, digest, d.Size)
 	if err != nil {
 		return errors.Join(err, u.Abort())
 	}
 	defer func() { err = errors.Join(err, blob.Close()) }()
-	if n, err := io.Copy(u, blob); err != nil || n != size {
+	if n, err := io.Copy(u, blob); err != nil || n != d.Size {
 		if err == nil {
-			err = fmt.Errorf("%s: %w: %d bytes, not %d", doing, ErrInvalid, n, size)
+			err = fmt.Errorf("%s: %w: %d bytes, not %d", doing, ErrInvalid, n, d.Size)
 		}
 		return errors.Join(err, u.Abort())
 	}

@@ -58,7 +58,7 @@ func TestCopyBlob(t *testing.T) {
 			}
 			r.ResetRequests()
 			to.ResetRequests()
-			if err := c.CopyBlob(t.Context(), from, target, digest, int64(tt.size)); err != nil {
+			if err := c.CopyBlob(t.Context(), from, target, registry.Layer{Digest: digest, Size: int64(tt.size)}.Descriptor()); err != nil {
 				t.Fatal(err)
 			}
 			if read := len(r.BlobRequests()) > 0; read != tt.read {
@@ -77,7 +77,7 @@ func TestCopyBlob(t *testing.T) {
 		})
 	}
 	r := registrytest.New(t, registrytest.Config{})
-	if err := newClient(t, registry.Config{}).CopyBlob(t.Context(), r.Repository(t, "base"), r.Repository(t, "app"), block.Sum(nil), 5); !errors.Is(err, block.ErrNotFound) {
+	if err := newClient(t, registry.Config{}).CopyBlob(t.Context(), r.Repository(t, "base"), r.Repository(t, "app"), registry.Layer{Digest: block.Sum(nil), Size: 5}.Descriptor()); !errors.Is(err, block.ErrNotFound) {
 		t.Errorf("a blob that is not there: %v", err)
 	}
 }

@@ -3,6 +3,8 @@ package registry
 import (
 	"slices"
 	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
 // IsTar reports whether the media type of the layer is that of a tar, plain or compressed in a way
@@ -20,4 +22,9 @@ func (l Layer) IsTar() bool {
 		}
 	}
 	return false
+}
+
+// Descriptor describes the blob of the layer.
+func (l Layer) Descriptor() v1.Descriptor {
+	return v1.Descriptor{MediaType: l.MediaType, Size: l.Size, Digest: hash(l.Digest)}
 }

@@ -137,7 +137,7 @@ func useUntil(c Credential, now time.Time) time.Time {
 func (s *session) exchange(ctx context.Context, into *login, challenge *transport.Challenge) error {
 	asked := time.Now()
 	service := &answering{next: s.base}
-	token, err := transport.Exchange(ctx, s.repo.Registry, into.credential.Auth, service, []string{s.scope}, challenge)
+	token, err := transport.Exchange(ctx, s.repo.Registry, into.credential.Auth, service, s.scopes, challenge)
 	if err != nil {
 		return service.explain(err)
 	}

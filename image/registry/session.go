@@ -38,6 +38,7 @@ const (
 type sessionKey struct {
 	repository string
 	push       bool
+	mount      string // the repository of the same registry that blobs are mounted from, "" for none
 	via        string // the URL of the endpoint, "" for none
 }
 
@@ -53,7 +54,7 @@ type session struct {
 	client *Client
 	repo   name.Repository // as it is called where it is read
 	owner  name.Repository // whose credentials are shown
-	scope  string
+	scopes []string
 	push   bool
 	base   http.RoundTripper
 	via    *Endpoint // nil for the registry without further settings
@@ -84,7 +85,7 @@ func (c *Client) newSession(repo name.Repository, push bool) *session {
 	if push {
 		action = transport.PushScope
 	}
-	return &session{client: c, repo: repo, owner: repo, scope: repo.Scope(action), push: push, base: c.transport}
+	return &session{client: c, repo: repo, owner: repo, scopes: []string{repo.Scope(action)}, push: push, base: c.transport}
 }
 
 // options are those with which go-containerregistry uses the session. The

@@ -40,12 +40,16 @@ type Upload struct {
 //
 // Errors of the upload wrap [block.ErrUnavailable], [ErrDenied], [ErrInvalid] or the cause of ctx.
 func (c *Client) NewUpload(ctx context.Context, repo name.Repository, scratch string) *Upload {
-	doing := "pushing a blob to " + repo.String()
+	return c.newUpload(ctx, c.session(repo, true), scratch)
+}
+
+func (c *Client) newUpload(ctx context.Context, s *session, scratch string) *Upload {
+	doing := "pushing a blob to " + s.repo.String()
 	ctx, cancel := context.WithCancel(ctx)
 	u := &Upload{
 		ctx: ctx, cancel: cancel, doing: doing,
 		sink: make(chan []byte), free: make(chan []byte, 2), done: make(chan struct{}),
-		sender: sender{session: c.session(repo, true), timeout: c.cfg.StallTimeout, scratch: scratch, delay: resumeDelay},
+		sender: sender{session: s, timeout: c.cfg.StallTimeout, scratch: scratch, delay: resumeDelay},
 	}
 	u.free <- nil
 	u.free <- nil
