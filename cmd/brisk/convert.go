@@ -12,6 +12,8 @@ import (
 
 	"github.com/brisk-project/brisk/image/convert"
 	"github.com/brisk-project/brisk/image/registry"
+	"github.com/brisk-project/brisk/image/startup/artifact"
+	"github.com/brisk-project/brisk/image/transfer"
 	"github.com/brisk-project/brisk/internal/block"
 	"github.com/brisk-project/brisk/internal/cli"
 	"github.com/brisk-project/brisk/internal/units"
@@ -22,7 +24,9 @@ type convertOptions struct {
 	mode     string
 	scratch  string
 	known    []string
+	platform []string
 	tag      string
+	suffix   string
 	parallel int
 	reindex  bool
 	predict  bool
@@ -33,7 +37,7 @@ type convertOptions struct {
 func newConvertCommand(shared *globals) *cobra.Command {
 	opts := &convertOptions{globals: shared}
 	cmd := &cobra.Command{
-		Use:   "convert IMAGE",
+		Use:   "convert IMAGE [DESTINATION]",
 		Short: "Create and push the index of an image; the image does not change",
 		Long: "Read every layer of an image once and push the index: as a referrer of the manifest of\n" +
 			"each platform, and under the tag with the suffix \"_accelerated\", so that a copy of that\n" +
@@ -43,17 +47,25 @@ func newConvertCommand(shared *globals) *cobra.Command {
 			"With --mode full, also recompress every layer so that any part of it can be read alone, and\n" +
 			"push the result under the same tag as an image that every container runtime runs. With\n" +
 			"--mode auto, do so if at least a tenth of the image is in zstd layers of one long frame,\n" +
-			"which cannot be read in parts otherwise.",
-		Args: cobra.ExactArgs(1),
+			"which cannot be read in parts otherwise.\n\n" +
+			"With DESTINATION, the image is first copied there with everything that belongs to it.\n\n" + imagesHelp,
+		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return opts.run(cmd.Context(), cmd.OutOrStdout(), args[0])
+			return opts.run(cmd.Context(), cmd.OutOrStdout(), args)
 		},
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&opts.mode, "mode", string(convert.ModeIndex), "what to create: index, full or auto")
 	flags.StringVar(&opts.scratch, "scratch", "", "directory for layers that the registry does not accept in chunks, with --mode full (default: directory for temporary files)")
 	flags.StringSliceVar(&opts.known, "base", nil, "reuse the indexes of this image for layers that it shares with IMAGE, such as the base image")
-	flags.StringVar(&opts.tag, "tag", "", "tag for the accelerated image index (default: the tag of IMAGE with the suffix \"_accelerated\")")
+	flags.StringSliceVar(&opts.platform, "platform", nil,
+		"convert the image for this platform only, such as linux/arm64; can be repeated (default: all platforms)")
+	flags.Bool("all-platforms", false, "convert all platforms (the default)")
+	cmd.MarkFlagsMutuallyExclusive("platform", "all-platforms")
+	flags.StringVar(&opts.tag, "tag", "", "tag for the accelerated image index (default: the tag of the image with the suffix)")
+	flags.StringVar(&opts.suffix, "tag-suffix", registry.AcceleratedSuffix,
+		"suffix of the tag for the accelerated image index; nodes look there only for the default, and find any by the referrers")
+	cmd.MarkFlagsMutuallyExclusive("tag", "tag-suffix")
 	flags.IntVar(&opts.parallel, "parallel", 0, "number of layers to read in parallel (default: number of cores)")
 	flags.BoolVar(&opts.reindex, "reindex", false, "read every layer, even if it has an index or was converted before")
 	flags.BoolVar(&opts.predict, "predict", true, "predict what a start reads from the content of the image, for nodes that know nothing better")
@@ -62,42 +74,93 @@ func newConvertCommand(shared *globals) *cobra.Command {
 	return cmd
 }
 
-func (o *convertOptions) run(ctx context.Context, out io.Writer, image string) error {
+func (o *convertOptions) run(ctx context.Context, out io.Writer, args []string) error {
 	if err := cli.CheckFormat(o.output); err != nil {
 		return err
 	}
-	client, err := o.registryClient()
+	client, err := o.imageClient()
 	if err != nil {
 		return err
 	}
-	defer client.Close()
-	ref, err := client.ParseReference(image)
-	if err != nil {
+	report, err := o.convert(ctx, client, args)
+	if err = client.end(ctx, err); err != nil {
 		return err
+	}
+	return cli.Print(out, o.output, report, report.writeTable)
+}
+
+// convert copies the image if there is a destination, and converts it there.
+func (o *convertOptions) convert(ctx context.Context, client *imageClient, args []string) (*conversionReport, error) {
+	report := &conversionReport{}
+	target := args[len(args)-1]
+	if len(args) > 1 {
+		var err error
+		report.Copied, err = client.copy(ctx, args[0], target, transfer.Config{Suffixes: []string{}, Logger: o.logger()})
+		if err != nil {
+			return nil, err
+		}
+	}
+	ref, err := client.parse(target, true)
+	if err != nil {
+		return nil, err
 	}
 	bars := cli.NewProgress(o.progressTo(), "converting")
 	cfg := convert.Config{
-		Mode: convert.Mode(o.mode), Scratch: o.scratch, Parallel: o.parallel, Reindex: o.reindex, NoPrediction: !o.predict, Logger: o.logger(),
-		Progress: follow(bars),
+		Mode: convert.Mode(o.mode), Scratch: o.scratch, Parallel: o.parallel, Reindex: o.reindex, NoPrediction: !o.predict, Suffix: o.suffix,
+		Logger: o.logger(), Progress: follow(bars),
 	}
-	if cfg.Known, cfg.Tag, err = o.references(client); err != nil {
-		return err
+	if cfg.Known, cfg.Tag, err = o.references(client.Client); err != nil {
+		return nil, err
 	}
-	renew, err := o.startup.prepare(ctx, client, ref, cfg.Tag, cfg.Logger)
+	for _, text := range o.platform {
+		platform, err := parsePlatform(text)
+		if err != nil {
+			return nil, err
+		}
+		cfg.Platforms = append(cfg.Platforms, platform)
+	}
+	renew, err := o.startup.prepare(ctx, client.Client, ref, o.otherTag(ref, cfg.Tag), cfg.Logger)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	result, err := convert.Convert(ctx, client, ref, cfg)
+	report.Result, err = convert.Convert(ctx, client.Client, ref, cfg)
 	if err = errors.Join(err, bars.Finish()); err != nil {
-		return err
+		return nil, err
 	}
-	converted := conversion{Result: result}
-	if converted.Startup, err = renew(ctx, result); err != nil {
-		return err
+	if report.Startup, err = renew(ctx, report.Result); err != nil {
+		return nil, err
 	}
-	return cli.Print(out, o.output, converted, func(w io.Writer) error {
-		return errors.Join(writeConversion(w, result), writeRenewed(w, converted.Startup))
-	})
+	report.Tag = client.files.Text(report.Tag)
+	return report, nil
+}
+
+// otherTag returns the tag for the accelerated image index, nil if it is the one of each image.
+func (o *convertOptions) otherTag(ref name.Reference, tag *name.Tag) *name.Tag {
+	named, ok := ref.(name.Tag)
+	if tag != nil || !ok || o.suffix == registry.AcceleratedSuffix {
+		return tag
+	}
+	other := registry.TagWithSuffix(named, o.suffix)
+	return &other
+}
+
+// conversionReport is the output of "brisk convert".
+type conversionReport struct {
+	*convert.Result
+
+	// Startup are the start-up artifacts that were pushed.
+	Startup []*artifact.Renewed `json:"startup,omitempty"`
+	// Copied is what was copied to the destination before, nil without one.
+	Copied *transfer.Result `json:"copied,omitempty"`
+}
+
+func (r *conversionReport) writeTable(out io.Writer) error {
+	if r.Copied != nil {
+		if err := writeCopy(out, r.Copied); err != nil {
+			return err
+		}
+	}
+	return errors.Join(writeConversion(out, r.Result), writeRenewed(out, r.Startup))
 }
 
 func (o *convertOptions) references(client *registry.Client) (known []name.Reference, tag *name.Tag, err error) {

@@ -18,14 +18,6 @@ import (
 	"github.com/brisk-project/brisk/internal/units"
 )
 
-// conversion is what "brisk convert" prints.
-type conversion struct {
-	*convert.Result
-
-	// Startup are the start-up artifacts that were pushed.
-	Startup []*artifact.Renewed `json:"startup,omitempty"`
-}
-
 // startupOptions are the options of a conversion that are about traces.
 type startupOptions struct {
 	traces []string

@@ -34,7 +34,7 @@ func startupOf(t *testing.T, image string) *registry.Startup {
 // nil if there is none.
 func convertAs(t *testing.T, image string, flags ...string) *artifact.Renewed {
 	t.Helper()
-	var converted conversion
+	var converted conversionReport
 	if err := json.Unmarshal([]byte(run(t, append([]string{"convert", "-o", "json", image}, flags...)...)), &converted); err != nil {
 		t.Fatal(err)
 	}

@@ -52,6 +52,7 @@ func newRootCommand() *cobra.Command {
 	flags.BoolVar(&shared.plainHTTP, "plain-http", false, "use http instead of https for registries (always used on loopback)")
 	root.AddCommand(
 		newConvertCommand(shared),
+		newCopyCommand(shared),
 		newInspectCommand(shared),
 		newVerifyCommand(shared),
 		newMountCommand(shared),

@@ -66,16 +66,16 @@ func verify(ctx context.Context, shared *globals, out io.Writer, image, platform
 	return err
 }
 
-// layout is the block.Layout of a single layer.
-type layout struct{ *index.Layer }
+// layerLayout is the block.Layout of a single layer.
+type layerLayout struct{ *index.Layer }
 
 // StreamSize implements [block.Layout].
-func (l layout) StreamSize(layer block.Digest) (int64, bool) {
+func (l layerLayout) StreamSize(layer block.Digest) (int64, bool) {
 	return l.Layer.StreamSize(), layer == l.StreamID()
 }
 
 // BlockDigest implements [block.Layout].
-func (l layout) BlockDigest(k block.Key) (block.Digest, bool) {
+func (l layerLayout) BlockDigest(k block.Key) (block.Digest, bool) {
 	if k.Layer != l.StreamID() {
 		return block.Digest{}, false
 	}
@@ -90,7 +90,7 @@ func verifyLayer(ctx context.Context, client *registry.Client, repo name.Reposit
 	}
 	defer origin.Close()
 	origin.Add(repo, layer)
-	blocks := source.Retry(source.Verify(origin, layout{layer}, source.VerifyConfig{Name: "registry"}), source.RetryConfig{})
+	blocks := source.Retry(source.Verify(origin, layerLayout{layer}, source.VerifyConfig{Name: "registry"}), source.RetryConfig{})
 	stream := sha256.New()
 	total := block.Count(layer.StreamSize())
 	window := uint32(block.ExtentBlocks)
