@@ -43,6 +43,10 @@ func TestHelmTestNeedsTheScheduler(t *testing.T) {
 	if err := c.helm("test", "brisk", "--filter", "name="+hook, "--timeout", "5s"); err == nil {
 		t.Fatal("helm test is content without a scheduler")
 	}
+	// The scheduler would place the pod of that test, before helm has removed it.
+	if err := client.CoreV1().Pods(namespace).Delete(t.Context(), hook, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
 	c.schedule()
 	finished := make(chan struct{})
 	go func() {
