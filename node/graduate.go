@@ -104,7 +104,7 @@ func (m *Mount) cachedParts(ctx context.Context) ([]cachedFile, error) {
 
 // cachedPartsOf returns the parts of a regular file of which at least half is in the page cache.
 func cachedPartsOf(root *os.Root, name string) (parts []cachedPart, err error) {
-	file, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	file, err := openFile(root, name)
 	if errors.Is(err, unix.ELOOP) {
 		return nil, nil
 	}
@@ -154,7 +154,7 @@ func (m *Mount) warm(ctx context.Context, cached []cachedFile) {
 }
 
 func warmFile(root *os.Root, f cachedFile) error {
-	file, err := root.OpenFile(f.name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	file, err := openFile(root, f.name)
 	if err != nil {
 		return err
 	}

@@ -118,10 +118,15 @@ func partsOf(f *erofs.Node, k block.Key, content []byte) (parts []filePart) {
 	return parts
 }
 
+// openFile opens a file of a mount without waiting for a device, and without following a link.
+func openFile(root *os.Root, name string) (*os.File, error) {
+	return root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+}
+
 // dropFilePages drops the pages of a file and reports whether parts that are known are still
 // other than they should be.
 func dropFilePages(root *os.Root, name string, size int64, parts []filePart) (stale bool, err error) {
-	file, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	file, err := openFile(root, name)
 	if err != nil {
 		return false, err
 	}

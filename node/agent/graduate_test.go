@@ -7,9 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/brisk-project/brisk/lazyfs"
+	"github.com/brisk-project/brisk/lazyfs/kernel"
 	"github.com/brisk-project/brisk/test/containerdtest"
 )
 
@@ -42,7 +41,10 @@ func TestIdleMountGraduates(t *testing.T) {
 			n.clock.advance(time.Minute)
 			containerdtest.Await(t, "the image being mounted anew", containerdtest.Timeout, func() bool { return n.log.count("direct=true") == 1 })
 			root := n.root()
-			containerdtest.Await(t, "the page cache being filled", containerdtest.Timeout, func() bool { return cachedPages(t, filepath.Join(root, fileName(0))) > 0 })
+			containerdtest.Await(t, "the page cache being filled", containerdtest.Timeout, func() bool {
+				pages, err := kernel.CachedPages(filepath.Join(root, fileName(0)))
+				return err == nil && pages > 0
+			})
 			if second := n.use(0); second == first {
 				t.Errorf("the second snapshot is on mount %d as the first one", second)
 			}
@@ -83,19 +85,4 @@ func (n *idleNode) root() string {
 	}
 	n.t.Fatal("no image is mounted")
 	return ""
-}
-
-// cachedPages returns how much of a file is in the page cache.
-func cachedPages(t *testing.T, path string) uint64 {
-	t.Helper()
-	file, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close() //nolint:errcheck // only read
-	var stat unix.Cachestat_t
-	if err := unix.Cachestat(uint(file.Fd()), &unix.CachestatRange{}, &stat, 0); err != nil {
-		t.Fatal(err)
-	}
-	return stat.Cache
 }
