@@ -102,7 +102,7 @@ func (c *conversion) predict(ctx context.Context, image *registry.Image, indexes
 type streamReader struct {
 	from     *registry.Source
 	verified block.Source
-	sizes    layout
+	sizes    index.Layout
 	blocks   *lru.Cache[block.Key, []byte]
 	limit    int64 // of fetched
 	fetched  int64 // bytes
@@ -118,7 +118,7 @@ func newStreamReader(client *registry.Client, image *registry.Image, layers []*i
 	if err != nil {
 		return nil, fmt.Errorf("making a cache: %w", err)
 	}
-	r := &streamReader{from: src, sizes: make(layout, len(layers)), blocks: blocks, limit: predictReads}
+	r := &streamReader{from: src, sizes: make(index.Layout, len(layers)), blocks: blocks, limit: predictReads}
 	for _, l := range layers {
 		src.Add(image.Name.Context(), l)
 		if r.sizes[l.StreamID()] == nil {
@@ -173,23 +173,4 @@ func (r *streamReader) fetch(ctx context.Context, k block.Key) (wanted []byte, e
 		return nil, fmt.Errorf("reading layer %s: %w", k.Layer.Short(), err)
 	}
 	return wanted, nil
-}
-
-// layout knows the blocks of layers.
-type layout map[block.Digest]*index.Layer
-
-// StreamSize implements [block.Layout].
-func (l layout) StreamSize(stream block.Digest) (int64, bool) {
-	if layer := l[stream]; layer != nil {
-		return layer.StreamSize(), true
-	}
-	return 0, false
-}
-
-// BlockDigest implements [block.Layout].
-func (l layout) BlockDigest(k block.Key) (block.Digest, bool) {
-	if layer := l[k.Layer]; layer != nil {
-		return layer.BlockDigest(k.Index)
-	}
-	return block.Digest{}, false
 }

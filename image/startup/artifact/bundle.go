@@ -112,7 +112,7 @@ func readTrace(ctx context.Context, client *registry.Client, image *registry.Ima
 		return nil, err
 	}
 	defer src.Close()
-	known := make(layout, len(layers))
+	known := make(index.Layout, len(layers))
 	for _, l := range layers {
 		src.Add(image.Name.Context(), l)
 		known[l.StreamID()] = l
@@ -145,23 +145,4 @@ func extents(layer block.Digest, parts []part) []block.Range {
 		ranges = append(ranges, r)
 	}
 	return ranges
-}
-
-// layout knows the blocks of layers.
-type layout map[block.Digest]*index.Layer
-
-// StreamSize implements [block.Layout].
-func (l layout) StreamSize(stream block.Digest) (int64, bool) {
-	if layer := l[stream]; layer != nil {
-		return layer.StreamSize(), true
-	}
-	return 0, false
-}
-
-// BlockDigest implements [block.Layout].
-func (l layout) BlockDigest(k block.Key) (block.Digest, bool) {
-	if layer := l[k.Layer]; layer != nil {
-		return layer.BlockDigest(k.Index)
-	}
-	return block.Digest{}, false
 }
