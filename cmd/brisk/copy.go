@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/brisk-project/brisk/image/registry"
 	"github.com/brisk-project/brisk/image/transfer"
 	"github.com/brisk-project/brisk/internal/cli"
 	"github.com/brisk-project/brisk/internal/units"
@@ -14,7 +15,7 @@ import (
 
 func newCopyCommand(shared *globals) *cobra.Command {
 	var output string
-	var parallel int
+	var cfg transfer.Config
 	cmd := &cobra.Command{
 		Use:   "copy SOURCE DESTINATION",
 		Short: "Copy an image with its index, traces, signatures and attestations",
@@ -23,15 +24,17 @@ func newCopyCommand(shared *globals) *cobra.Command {
 			"Digests do not change. What the destination has is not copied again.\n\n" + imagesHelp,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return copyImage(cmd.Context(), shared, cmd.OutOrStdout(), args, output, parallel)
+			cfg.Logger = shared.logger()
+			return copyImage(cmd.Context(), shared, cmd.OutOrStdout(), args, output, cfg)
 		},
 	}
 	cli.AddFormat(cmd, &output)
-	cmd.Flags().IntVar(&parallel, "parallel", 0, "number of blobs to copy in parallel (default: 4)")
+	cmd.Flags().IntVar(&cfg.Parallel, "parallel", 0, "number of blobs to copy in parallel (default: 4)")
+	cmd.Flags().StringSliceVar(&cfg.Suffixes, "tag-suffix", []string{registry.AcceleratedSuffix}, "also copy the tag of the image with this suffix; can be repeated")
 	return cmd
 }
 
-func copyImage(ctx context.Context, shared *globals, out io.Writer, args []string, output string, parallel int) error {
+func copyImage(ctx context.Context, shared *globals, out io.Writer, args []string, output string, cfg transfer.Config) error {
 	if err := cli.CheckFormat(output); err != nil {
 		return err
 	}
@@ -39,7 +42,7 @@ func copyImage(ctx context.Context, shared *globals, out io.Writer, args []strin
 	if err != nil {
 		return err
 	}
-	result, err := client.copy(ctx, args[0], args[1], transfer.Config{Parallel: parallel, Logger: shared.logger()})
+	result, err := client.copy(ctx, args[0], args[1], cfg)
 	if err = client.end(ctx, err); err != nil {
 		return err
 	}

@@ -296,7 +296,11 @@ func (c *conversion) pushTag(ctx context.Context, artifacts []registry.Descripto
 	if err != nil && !errors.Is(err, registry.ErrInvalid) {
 		return err
 	}
-	base := c.accelerated()
+	kept, err := c.keptFull(ctx, tag, listed)
+	if err != nil {
+		return err
+	}
+	base := c.accelerated(kept)
 	artifacts = append(artifacts, c.others(base.Images, listed)...)
 	slices.SortStableFunc(artifacts, func(a, b registry.Descriptor) int { return place(base.Images, a) - place(base.Images, b) })
 	manifest, err := registry.EncodeAccelerated(base, append(artifacts, c.startups(base.Images, listed)...))

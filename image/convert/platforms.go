@@ -105,38 +105,78 @@ func (c *conversion) skippedManifests() []Platform {
 	return left
 }
 
-// accelerated returns what the accelerated image index lists besides artifacts: what ref names. In
-// full mode the images that were made take the places of their sources. One whose source is in a nested
-// image index comes first, to be preferred to it.
-func (c *conversion) accelerated() *registry.Listing {
-	if c.compressor == nil {
+// accelerated returns what the accelerated image index lists besides artifacts: what ref names. Images
+// in full mode take the places of their sources: those that were made, and those that kept has by
+// their source. One whose source is in a nested image index comes first, to be preferred to it.
+func (c *conversion) accelerated(kept map[block.Digest]*registry.Image) *registry.Listing {
+	full := make(map[v1.Hash]*registry.Image)
+	for source, image := range kept {
+		full[v1.Hash{Algorithm: "sha256", Hex: source.Hex()}] = image
+	}
+	for i, image := range c.images {
+		if c.targets[i] != image {
+			full[image.Descriptor.Digest] = c.targets[i]
+		}
+	}
+	if len(full) == 0 {
 		return c.listing
 	}
-	base := &registry.Listing{Digest: c.listing.Digest, Annotations: c.listing.Annotations, Images: slices.Clone(c.targets)}
+	base := &registry.Listing{Digest: c.listing.Digest, Annotations: c.listing.Annotations}
 	for _, image := range c.listing.Images {
-		if !contains(c.images, image.Digest) {
+		source := image.Descriptor
+		target, ok := full[source.Digest]
+		if !ok {
 			base.Images = append(base.Images, image)
+			continue
 		}
-	}
-	targets := make(map[v1.Hash]v1.Descriptor, len(c.images))
-	for i, image := range c.images {
-		source, d, platform := image.Descriptor.Digest, c.targets[i].Descriptor, c.targets[i].Platform()
-		d.Platform = &platform
-		targets[source] = d
-		if !slices.ContainsFunc(c.listing.Members, func(m v1.Descriptor) bool { return m.Digest == source }) {
-			base.Members = append(base.Members, d)
+		listed := slices.ContainsFunc(c.listing.Members, func(m v1.Descriptor) bool { return m.Digest == source.Digest })
+		if !listed && !contains(base.Images, target.Digest) {
+			base.Members = append(base.Members, entryOf(target, nil))
 		}
+		base.Images = append(base.Images, target)
 	}
 	for _, m := range c.listing.Members {
-		if d, ok := targets[m.Digest]; ok {
-			if m.Platform != nil {
-				d.Platform = m.Platform
-			}
-			m = d
+		if target, ok := full[m.Digest]; ok {
+			m = entryOf(target, m.Platform)
 		}
 		base.Members = append(base.Members, m)
 	}
 	return base
+}
+
+// entryOf returns the entry of an image in an image index, for its own platform if that is nil.
+func entryOf(image *registry.Image, platform *v1.Platform) v1.Descriptor {
+	d := image.Descriptor
+	if d.Platform = platform; platform == nil {
+		own := image.Platform()
+		d.Platform = &own
+	}
+	return d
+}
+
+// keptFull returns the images in full mode that the accelerated tag has for the platforms that are not
+// converted now, by the manifest that each was made from: a conversion of some platforms takes
+// nothing from the others.
+func (c *conversion) keptFull(ctx context.Context, tag name.Tag, listed []registry.Descriptor) (map[block.Digest]*registry.Image, error) {
+	if len(c.cfg.Platforms) == 0 || len(listed) == 0 {
+		return nil, nil
+	}
+	listing, err := c.client.ResolveAll(ctx, tag)
+	if errors.Is(err, block.ErrNotFound) || errors.Is(err, registry.ErrInvalid) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	kept := make(map[block.Digest]*registry.Image)
+	for _, image := range listing.Images {
+		source, full := image.Source()
+		indexed := slices.ContainsFunc(listed, func(d registry.Descriptor) bool { return d.Subject == image.Digest && !d.Startup })
+		if full && indexed && !contains(c.images, source) && contains(c.listing.Images, source) {
+			kept[source] = image
+		}
+	}
+	return kept, nil
 }
 
 func contains(images []*registry.Image, digest block.Digest) bool {

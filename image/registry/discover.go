@@ -164,6 +164,19 @@ func (s *session) referrers(ctx context.Context, digest block.Digest, patience t
 
 // listed returns the artifacts that the image index under a tag lists.
 func (c *Client) listed(ctx context.Context, tag name.Tag) ([]v1.Descriptor, error) {
+	listing, err := c.indexUnder(ctx, tag)
+	if listing == nil || err != nil {
+		return nil, err
+	}
+	return artifactsOf(listing), nil
+}
+
+func artifactsOf(listing *v1.IndexManifest) []v1.Descriptor {
+	return slices.DeleteFunc(slices.Clone(listing.Manifests), func(d v1.Descriptor) bool { return !isArtifact(d) })
+}
+
+// indexUnder returns the image index under a tag, nil if there is none.
+func (c *Client) indexUnder(ctx context.Context, tag name.Tag) (*v1.IndexManifest, error) {
 	root, err := c.manifest(ctx, tag)
 	if notFound(err) {
 		return nil, nil
@@ -178,5 +191,5 @@ func (c *Client) listed(ctx context.Context, tag name.Tag) ([]v1.Descriptor, err
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", tag, err)
 	}
-	return slices.DeleteFunc(parsed.Manifests, func(d v1.Descriptor) bool { return !isArtifact(d) }), nil
+	return parsed, nil
 }

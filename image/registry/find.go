@@ -9,6 +9,8 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/brisk-project/brisk/internal/block"
 )
 
 const (
@@ -24,7 +26,7 @@ const (
 type outcome struct {
 	artifact *Artifact // nil if there is none
 	err      error
-	moved    bool // there are artifacts, of what the tag was before
+	hint     string // what there is instead of an artifact of the image, "" for nothing
 }
 
 // FindArtifact returns the index artifact of an image: listed in the image index
@@ -100,11 +102,7 @@ func found(image *Image, byReferrers, byTag outcome) (*Artifact, error) {
 			return nil, o.err
 		}
 	}
-	why := ""
-	if byTag.moved {
-		why = "; the tag has moved since its index was made"
-	}
-	return nil, fmt.Errorf("looking for the index of %s (%s): %w%s; \"brisk convert\" makes one", image.Name, image.Digest, ErrNoArtifact, why)
+	return nil, fmt.Errorf("looking for the index of %s (%s): %w%s; \"brisk convert\" makes one", image.Name, image.Digest, ErrNoArtifact, byTag.hint)
 }
 
 // amongReferrers looks among the referrers of an image.
@@ -123,12 +121,32 @@ func (c *Client) underTag(ctx context.Context, image *Image) outcome {
 	if !ok {
 		return outcome{}
 	}
-	listed, err := c.listed(ctx, AcceleratedTag(tag))
-	if err != nil {
+	tag = AcceleratedTag(tag)
+	index, err := c.indexUnder(ctx, tag)
+	if index == nil || err != nil {
 		return outcome{err: err}
 	}
+	listed := artifactsOf(index)
 	best, err := c.best(ctx, image, listed)
-	return outcome{artifact: best, err: err, moved: len(listed) > 0 && !anyOf(listed, image)}
+	if len(listed) == 0 || anyOf(listed, image) {
+		return outcome{artifact: best, err: err}
+	}
+	return outcome{artifact: best, err: err, hint: hintOf(tag, index, image)}
+}
+
+// hintOf says of what an accelerated image index has artifacts, if not of an image.
+func hintOf(tag name.Tag, index *v1.IndexManifest, image *Image) string {
+	base, err := block.ParseDigest(index.Annotations[AnnotationBase])
+	switch {
+	case err != nil || base != image.root:
+		return "; the tag has moved since its index was made"
+	case slices.ContainsFunc(index.Manifests, func(d v1.Descriptor) bool { return d.Digest == image.Descriptor.Digest }):
+		return fmt.Sprintf("; %s has one for other platforms only", tag)
+	case slices.ContainsFunc(index.Manifests, func(d v1.Descriptor) bool { return d.MediaType.IsIndex() }):
+		return "" // the image may be listed there
+	default:
+		return fmt.Sprintf("; %s is the image in full mode, with its index", tag)
+	}
 }
 
 // anyOf reports whether artifacts that an image index lists may be of the image.

@@ -109,27 +109,20 @@ func (c *Client) ResolveAll(ctx context.Context, ref name.Reference) (*Listing, 
 	if err != nil {
 		return nil, err
 	}
-	digest, err := block.ParseDigest(root.Digest.String())
-	if err != nil {
-		return nil, fmt.Errorf("resolving %s: %w: %w", ref, ErrInvalid, err)
-	}
 	if !root.MediaType.IsIndex() {
 		image, err := c.image(ctx, ref, root, nil)
 		if err != nil {
 			return nil, err
 		}
-		return &Listing{Digest: digest, Images: []*Image{image}, Members: []v1.Descriptor{image.entry()}}, nil
+		return &Listing{Digest: image.Digest, Images: []*Image{image}, Members: []v1.Descriptor{image.entry()}}, nil
 	}
 	walk := &indexWalk{client: c, ref: ref}
 	index, err := walk.read(root.Manifest)
 	if err != nil {
 		return nil, fmt.Errorf("resolving %s: %w", ref, err)
 	}
-	l := &Listing{Digest: digest, Annotations: index.Annotations}
+	l := &Listing{Digest: rootOf(root.Manifest, index), Annotations: index.Annotations}
 	l.Members = slices.DeleteFunc(slices.Clone(index.Manifests), isArtifact)
-	if base, err := block.ParseDigest(index.Annotations[AnnotationBase]); err == nil && len(l.Members) < len(index.Manifests) {
-		l.Digest = base
-	}
 	if l.members, err = walk.members(ctx, index, 0); err != nil {
 		return nil, err
 	}
@@ -153,6 +146,9 @@ func (c *Client) resolveMembers(ctx context.Context, ref name.Reference, l *List
 				flat[i].reason = err.Error()
 				return nil
 			}
+			if err == nil {
+				images[i].root = l.Digest
+			}
 			return err
 		})
 	}
@@ -175,6 +171,15 @@ func (c *Client) resolveMembers(ctx context.Context, ref name.Reference, l *List
 		why = l.Skipped[0].Reason
 	}
 	return fmt.Errorf("resolving %s: %w: the image index lists no runnable image: %s", ref, ErrInvalid, why)
+}
+
+// rootOf returns the digest of an image index; of an accelerated one that of what it was made from.
+func rootOf(manifest []byte, index *v1.IndexManifest) block.Digest {
+	base, err := block.ParseDigest(index.Annotations[AnnotationBase])
+	if err == nil && slices.ContainsFunc(index.Manifests, isArtifact) {
+		return base
+	}
+	return block.Sum(manifest)
 }
 
 // indexWalk reads an image index with all that are nested in it.
@@ -301,6 +306,7 @@ func (c *Client) choose(ctx context.Context, ref name.Reference, root *remote.De
 			return nil, err
 		}
 		if d.Platform != nil || matcher.Match(spec(image.Platform())) {
+			image.root = rootOf(root.Manifest, index)
 			return image, nil
 		}
 	}

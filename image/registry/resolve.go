@@ -46,6 +46,8 @@ type Image struct {
 	// Layers are in the order of the manifest, the lowest first.
 	Layers []Layer
 
+	// root is the digest of what Name named; of an accelerated image index, of what that was made from.
+	root block.Digest
 	// artifacts are the artifacts listed beside the manifest in the image
 	// index through which it was found.
 	artifacts []v1.Descriptor
@@ -167,7 +169,7 @@ func (c *Client) image(ctx context.Context, ref name.Reference, manifest *remote
 			MediaType: manifest.MediaType, Size: int64(len(manifest.Manifest)), Digest: manifest.Digest, Platform: manifest.Platform,
 		},
 		Digest: digest, Config: config, ConfigBlob: parsed.Config, Annotations: parsed.Annotations,
-		Layers: layers, artifacts: artifacts,
+		Layers: layers, root: digest, artifacts: artifacts,
 	}, nil
 }
 
