@@ -206,9 +206,11 @@ func (s *sender) ask(ctx context.Context, method string, u *url.URL, content *co
 	}
 	maps.Copy(req.Header, header)
 	if content != nil && content.size > 0 {
+		sending := &revocable{}
+		defer sending.revoke()
 		req.ContentLength = content.size
-		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(content.open()), nil }
-		req.Body = io.NopCloser(content.open())
+		req.GetBody = func() (io.ReadCloser, error) { return sending.body(content.open()), nil }
+		req.Body = sending.body(content.open())
 		req.Header.Set("Content-Type", "application/octet-stream")
 	}
 	resp, err := (&stalling{next: s.session, timeout: s.timeout}).RoundTrip(req)
