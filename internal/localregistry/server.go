@@ -22,6 +22,8 @@ const (
 	limiterBurst = 64 << 10
 	// headerTimeout ends connections that never send a whole request.
 	headerTimeout = 10 * time.Second
+	// handlersTimeout bounds the wait for requests that were cut off to notice it.
+	handlersTimeout = 10 * time.Second
 )
 
 // Config configures the registry. The zero value is a distribution registry
@@ -66,8 +68,35 @@ type Server struct {
 
 // serving is the server between one listen and the close that ends it.
 type serving struct {
-	http *http.Server
-	err  chan error // what Serve returned
+	http        *http.Server
+	err         chan error // what Serve returned
+	connections sync.WaitGroup
+}
+
+// count follows the connections, each of which runs one handler at a time.
+func (s *serving) count(_ net.Conn, state http.ConnState) {
+	switch state {
+	case http.StateNew:
+		s.connections.Add(1)
+	case http.StateClosed, http.StateHijacked:
+		s.connections.Done()
+	default:
+	}
+}
+
+// wait returns when no handler runs any more, so that the files of the registry may be removed.
+func (s *serving) wait() error {
+	ended := make(chan struct{})
+	go func() {
+		s.connections.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+		return nil
+	case <-time.After(handlersTimeout):
+		return fmt.Errorf("requests still run %s after the end of their connections", handlersTimeout)
+	}
 }
 
 // Start listens and serves until Close, or until ctx ends. Close must be called
@@ -110,7 +139,7 @@ func (s *Server) Stats() Stats {
 }
 
 // Pause makes the registry unreachable: connections break and new ones are
-// refused. The content stays. Pausing twice is not an error.
+// refused. No request runs when it returns. The content stays. Pausing twice is not an error.
 func (s *Server) Pause() error {
 	s.mu.Lock()
 	current := s.serving
@@ -123,7 +152,7 @@ func (s *Server) Pause() error {
 	if serveErr := <-current.err; !errors.Is(serveErr, http.ErrServerClosed) {
 		err = errors.Join(err, serveErr)
 	}
-	if err != nil {
+	if err = errors.Join(err, current.wait()); err != nil {
 		return fmt.Errorf("stopping local registry: %w", err)
 	}
 	return nil
@@ -149,6 +178,7 @@ func (s *Server) Resume() error {
 		ErrorLog:          log.New(io.Discard, "", 0),
 		BaseContext:       func(net.Listener) context.Context { return s.ctx },
 	}}
+	next.http.ConnState = next.count
 	go func() { next.err <- next.http.Serve(&countingListener{Listener: listener, server: s}) }()
 	s.serving = next
 	return nil
