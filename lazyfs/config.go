@@ -76,9 +76,6 @@ type Config struct {
 	// Along returns the range of all blocks in the frames of a range, which arrive at no
 	// extra cost; nil means the range itself.
 	Along func(block.Range) block.Range
-	// Free returns the number of processors that other processes do not use; nil means that
-	// all are free.
-	Free func() float64
 	// ExactReads limits the read-ahead of the kernel to that of a local filesystem, so that
 	// OnRead shows what programs read. It makes reads of incomplete layers slower.
 	ExactReads bool

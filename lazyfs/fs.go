@@ -88,7 +88,7 @@ func New(cfg Config) (*FS, error) {
 	}
 	reader, err := stream.New(stream.Config{
 		Source: cfg.Source, Local: cfg.Local, Timeout: cfg.ReadTimeout, ReadAhead: cfg.ReadAhead,
-		Along: cfg.Along, Free: cfg.Free, OnRead: cfg.OnRead, OnReadDone: cfg.OnReadDone, Streaming: cfg.Streaming, Logger: cfg.Logger, Registerer: cfg.Registerer,
+		Along: cfg.Along, OnRead: cfg.OnRead, OnReadDone: cfg.OnReadDone, Streaming: cfg.Streaming, Logger: cfg.Logger, Registerer: cfg.Registerer,
 	})
 	if err != nil {
 		return nil, err
@@ -234,6 +234,10 @@ func (fs *FS) Backend() Backend {
 	defer fs.mu.Unlock()
 	return fs.backend
 }
+
+// TakeTurn waits until background work that decodes a lot may go on, for a second at most: while the
+// metadata of an image is built that starts, a processor is left for that. It returns what to call when the work has ended.
+func (fs *FS) TakeTurn(ctx context.Context) (done func()) { return fs.reader.TakeTurn(ctx) }
 
 // Ready is closed when mounts can be made.
 func (fs *FS) Ready() <-chan struct{} { return fs.ready }

@@ -171,6 +171,7 @@ func (fs *FS) metadata(image Image) (string, error) {
 	case !errors.Is(err, os.ErrNotExist):
 		return "", fmt.Errorf("looking for rootfs metadata: %w", err)
 	}
+	defer fs.reader.Urgent()() // a start waits for it
 	began := time.Now()
 	merged, err := erofs.Merge(image.Layers)
 	if err != nil {

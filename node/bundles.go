@@ -180,14 +180,14 @@ func (n *Node) loadBundle(ctx context.Context, repo name.Repository, b *ImageBun
 	}
 	defer set.BeginDownload()()
 	opened()
-	return b.TableSize + table.Stored(), fillSet(ctx, table, set, func(each func(int, []byte) error) error {
+	return b.TableSize + table.Stored(), n.fillSet(ctx, table, set, func(each func(int, []byte) error) error {
 		return table.ReadFrames(arriving, 0, each)
 	})
 }
 
 // fillSet decodes frames while read brings them, verifies them and puts those that are missing
 // into the set.
-func fillSet(ctx context.Context, table *bundle.Table, set *pages.Set, read func(each func(i int, stored []byte) error) error) error {
+func (n *Node) fillSet(ctx context.Context, table *bundle.Table, set *pages.Set, read func(each func(i int, stored []byte) error) error) error {
 	workers := runtime.GOMAXPROCS(0)
 	decoder, err := bundle.NewDecoder(workers)
 	if err != nil {
@@ -214,6 +214,7 @@ func fillSet(ctx context.Context, table *bundle.Table, set *pages.Set, read func
 				return errors.New("a buffer is of another type")
 			}
 			defer buffers.Put(buf)
+			defer n.fs.TakeTurn(ctx)()
 			content, err := decoder.Decode(table, i, stored, *buf)
 			if err != nil {
 				return err

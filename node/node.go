@@ -16,7 +16,6 @@ import (
 
 	"github.com/brisk-project/brisk/image/registry"
 	"github.com/brisk-project/brisk/internal/block"
-	"github.com/brisk-project/brisk/internal/processors"
 	"github.com/brisk-project/brisk/internal/source"
 	"github.com/brisk-project/brisk/lazyfs"
 	"github.com/brisk-project/brisk/lazyfs/cache"
@@ -198,7 +197,7 @@ func New(cfg Config) (_ *Node, err error) {
 		source.Link{Name: "upstream", Source: upstream})
 	n.fs, err = lazyfs.New(lazyfs.Config{
 		StateDir: filepath.Join(cfg.Dir, stateName), Source: timed{blocks, n.trafficCounters, &n.delays}, Local: countedDisk{n.disk, n.trafficCounters}, Backend: cfg.Backend,
-		Pages: n.pages, PagesReadAhead: cfg.BundleReadAhead, Along: n.along, Free: processors.NewMeter().Free, OnRead: n.traceRecorders.note, Streaming: n.registry.Streaming,
+		Pages: n.pages, PagesReadAhead: cfg.BundleReadAhead, Along: n.along, OnRead: n.traceRecorders.note, Streaming: n.registry.Streaming,
 		OnReadDone: n.noteReadDone, OnMetadata: n.noteMetadata,
 		ReadTimeout: cfg.ReadTimeout, ExactReads: cfg.ExactReads, Logger: cfg.Log, Registerer: cfg.Metrics,
 		Keeper: cfg.Keeper, Reopen: n.reopen,

@@ -42,14 +42,17 @@ func (l *Layer) ReadLocal(p []byte, off int64) bool {
 	if l.reader.cfg.OnRead != nil && len(p) > 0 {
 		l.reader.cfg.OnRead(l.id, off, int64(len(p)))
 	}
-	l.advance(off, len(p))
 	start := time.Now()
 	cached := l.readLocal(p, off)
 	if !cached && (l.pages == nil || !l.readPieces(p, off)) {
+		l.advance(off, len(p))
 		return false
 	}
 	l.done(ReadResult{Offset: off, Length: int64(len(p)), Took: time.Since(start), Pages: !cached}, resultLocal)
-	l.reader.starts.local(block.Covering(l.id, off, int64(len(p))), len(p))
+	expected := l.reader.starts.local(block.Covering(l.id, off, int64(len(p))), len(p))
+	if cached && !expected {
+		l.advance(off, len(p))
+	}
 	l.releasePages(off, len(p))
 	return true
 }
@@ -221,7 +224,8 @@ func (l *Layer) within(p []byte, off int64) bool {
 }
 
 // advance tells the read-ahead of a read. What it asks for and finds no room in the
-// queue is asked for again by a later read.
+// queue is asked for again by a later read. Reads that a trace or a bundle has expected do not
+// count: what a start reads after them is known, and comes without it.
 func (l *Layer) advance(off int64, n int) {
 	limit := uint32(l.reader.cfg.ReadAhead / block.Size)
 	if l.reader.cfg.ReadAhead < 0 || n == 0 {

@@ -14,7 +14,7 @@ import (
 )
 
 // TestFillReadsAheadForWhoReadsEverything checks that a program which reads all of an image, its files in an
-// order of their own, is done sooner with the fill than without it, though it leaves no processor idle.
+// order of their own, is done sooner with the fill than without it.
 func TestFillReadsAheadForWhoReadsEverything(t *testing.T) {
 	t.Parallel()
 	fx := blocktest.New(blocktest.Layer{Name: "a", Data: blocktest.Random(1, 100<<20)})
@@ -30,7 +30,7 @@ func readEverything(t *testing.T, fx *blocktest.Fixture, fills bool) (took time.
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		kept := newKeeper(newSlowLink(fx, 10*time.Millisecond, 600*time.Microsecond))
-		r := newReader(t, stream.Config{Source: kept, Local: kept, ReadAhead: -1, Free: func() float64 { return 0.2 }})
+		r := newReader(t, stream.Config{Source: kept, Local: kept, ReadAhead: -1})
 		image := open(r, fx.Layers()[0])
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup

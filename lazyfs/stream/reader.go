@@ -76,9 +76,6 @@ type Config struct {
 	// Along returns which blocks come along at no cost when those of a range are fetched, such
 	// as the rest of their frames; the range is among them. Nil means that none do.
 	Along func(block.Range) block.Range
-	// Free returns how many processors this process may take without taking them from others. Nil
-	// means that there are always some.
-	Free func() float64
 	// OnRead is called with the bytes of every read that the kernel asks for, in that order,
 	// wherever they come from; nil if nobody wants to know. It must not wait.
 	OnRead func(layer block.Digest, offset, length int64)
@@ -99,6 +96,7 @@ type Reader struct {
 	waiting waitCounter
 	flows   *flows
 	starts  *starts
+	turns   *turns
 	ahead   chan block.Range
 	metrics *metrics
 
@@ -121,7 +119,7 @@ func New(cfg Config) (*Reader, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	r := &Reader{cfg: cfg, flows: newFlows(), starts: newStarts(cfg.Free), ahead: make(chan block.Range, 2*aheadWorkers)}
+	r := &Reader{cfg: cfg, flows: newFlows(), starts: newStarts(), turns: newTurns(), ahead: make(chan block.Range, 2*aheadWorkers)}
 	if h, ok := cfg.Local.(block.Holder); ok {
 		r.holder = h
 	}
@@ -167,7 +165,11 @@ func (r *Reader) Waiting() int { return r.waiting.count() }
 func (r *Reader) background(ctx context.Context, req block.Request, arrived func(n int)) bool {
 	for part := range r.missing(req.Range) {
 		fetched := 0
+		var done func() // once it has a turn
 		sink, ended := r.starts.measure(r.flows.measure(func(k block.Key, data []byte) error {
+			if done == nil {
+				done = r.TakeTurn(ctx)
+			}
 			if part.Contains(k) {
 				fetched += len(data)
 				arrived(len(data))
@@ -176,6 +178,9 @@ func (r *Reader) background(ctx context.Context, req block.Request, arrived func
 		}))
 		err := r.cfg.Source.Fetch(ctx, block.Request{Range: part, Class: req.Class}, sink)
 		ended()
+		if done != nil {
+			done()
+		}
 		r.metrics.background(req.Class, fetched)
 		if err != nil {
 			if ctx.Err() == nil {

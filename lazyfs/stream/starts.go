@@ -19,9 +19,6 @@ const (
 	startBytes = 256 << 20
 	// fillLeast is the least request of the fill, about a frame: less is not to be had.
 	fillLeast = 4 * block.Size
-	// fillProcessors is how many processors have to be free for the fill to work beside a start: one
-	// request keeps not quite one busy.
-	fillProcessors = 0.75
 	// fillLook is how often a fill that stands back looks whether it may go on.
 	fillLook = 50 * time.Millisecond
 	// driftReads and driftMost are how many reads of a start are looked at, and how many of them
@@ -35,13 +32,12 @@ type start struct {
 	layers  map[block.Digest]struct{}
 	trace   map[block.Key]struct{} // nil if none is known, or the start has left it
 	loading int                    // calls that load its trace
-	mounted bool
-	began   time.Time // or when it was mounted
-	waited  time.Time // when a read of it first waited
-	last    time.Time // when a read of it last began or ended
-	ended   time.Time // when the last read of it that waited ended
-	reading int       // reads that wait
-	bytes   int64     // that were read
+	began   time.Time              // or when it was mounted
+	waited  time.Time              // when a read of it first waited
+	last    time.Time              // when a read of it last began or ended
+	ended   time.Time              // when the last read of it that waited ended
+	reading int                    // reads that wait
+	bytes   int64                  // that were read
 	// inside and outside count its latest reads: those of blocks of the trace, and those that
 	// had to wait for others.
 	inside, outside int
@@ -68,36 +64,29 @@ func (s *start) over(now time.Time) bool {
 	return s.loading == 0 && (now.Sub(since) >= startMost || s.bytes >= startBytes)
 }
 
-// read notes a read, and reports whether the start has left its trace by now.
-func (s *start) read(r block.Range, waits bool) bool {
+// read notes a read. It reports whether the trace has expected it, and whether the start has left its
+// trace by now.
+func (s *start) read(r block.Range, waits bool) (expected, left bool) {
 	if s.trace == nil {
-		return false
+		return false, false
 	}
-	if _, known := s.trace[r.Key(0)]; known {
+	if _, expected = s.trace[r.Key(0)]; expected {
 		s.inside++
 	} else if waits {
 		s.outside++
 	}
 	if s.inside+s.outside < driftReads {
-		return false
+		return expected, false
 	}
-	left := s.outside > driftMost
+	left = s.outside > driftMost
 	s.inside, s.outside = 0, 0
-	return left
+	return expected, left
 }
 
-// starts decides what the fill may fetch while images start. With a trace, nothing: whatever
-// takes link or processor makes the start longer. Without one, the fill may find what the start
-// reads next; and it may try as long as that costs a read no more than a round trip, which
-// is as long as the link carries a frame in the time that a request takes. On slower links the
-// reads need all of it.
-//
-// It works only with processors that are free: a start that computes needs them more. But where reads
-// wait that lie together the fill brings what they want next, and reads ahead for them: they use the
-// processors that are not free, and have nothing else to wait for.
+// starts decides what the fill may fetch while images start: nothing, because whatever takes link or
+// processors makes a start longer. Where reads wait for what lies together, however, and no trace says what
+// comes next, the fill reads ahead for them: they have nothing else to wait for.
 type starts struct {
-	free func() float64 // number of processors; nil if that is not known
-
 	mu      sync.Mutex // guards the fields below
 	link    pace
 	all     map[*start]struct{}
@@ -106,8 +95,8 @@ type starts struct {
 	waiting int // reads
 }
 
-func newStarts(free func() float64) *starts {
-	return &starts{free: free, all: make(map[*start]struct{}), fills: make(map[*sent]struct{})}
+func newStarts() *starts {
+	return &starts{all: make(map[*start]struct{}), fills: make(map[*sent]struct{})}
 }
 
 // begin adds a start, with the blocks of its trace if that is known. leave is called if the start
@@ -158,7 +147,7 @@ func (s *starts) ofLocked(now time.Time, layer *block.Digest) (of []*start) {
 func (s *starts) mounted(of *start) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	of.mounted, of.began, of.last = true, time.Now(), time.Now()
+	of.began, of.last = time.Now(), time.Now()
 	s.standBackLocked(time.Now())
 }
 
@@ -188,20 +177,23 @@ func (s *starts) forget(of *start) {
 	of.trace = nil
 }
 
-// local notes a read of n bytes that did not have to wait.
-func (s *starts) local(r block.Range, n int) {
+// local notes a read of n bytes that did not have to wait, and reports whether the trace of a start has
+// expected it.
+func (s *starts) local(r block.Range, n int) (expected bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.all) == 0 {
-		return
+		return false
 	}
 	now := time.Now()
 	for _, begun := range s.ofLocked(now, &r.Layer) {
 		begun.last = now
 		begun.bytes += int64(n)
 		begun.locality.add(r, n)
-		begun.read(r, false)
+		known, _ := begun.read(r, false)
+		expected = expected || known
 	}
+	return expected
 }
 
 // wait notes a read of n bytes that waits until done is called.
@@ -219,7 +211,7 @@ func (s *starts) wait(r block.Range, n int) (done func()) {
 		if begun.last = now; begun.waited.IsZero() {
 			begun.waited = now
 		}
-		if begun.read(r, true) {
+		if _, leaves := begun.read(r, true); leaves {
 			begun.trace = nil
 			left = append(left, begun)
 		}
@@ -248,21 +240,16 @@ func (s *starts) allowanceLocked(now time.Time) int {
 	s.ofLocked(now, nil) // forgets those that are over
 	least := math.MaxInt
 	for begun := range s.all {
-		switch product := s.link.product(); {
+		switch {
 		case !begun.active(now):
 		case begun.trace == nil && begun.readsAhead(now):
-			least = min(least, max(flowGain*product, fillLeast))
-		case begun.trace != nil, begun.mounted && product < fillLeast, s.busy():
-			return 0
+			least = min(least, max(flowGain*s.link.product(), fillLeast))
 		default:
-			least = min(least, max(product, fillLeast))
+			return 0
 		}
 	}
 	return least
 }
-
-// busy reports whether others need the processors.
-func (s *starts) busy() bool { return s.free != nil && s.free() < fillProcessors }
 
 // acquire waits until the fill may send a request, and returns for how many bytes, at most n; zero
 // once nothing is needed any more.

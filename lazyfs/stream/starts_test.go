@@ -76,8 +76,8 @@ func readUntil(t *testing.T, l *stream.Layer, begin time.Time, end, pause time.D
 	}
 }
 
-// TestFillComesAfterTheStart checks that the fill begins when a start is over: with a trace,
-// and on a link on which it would hold reads up.
+// TestFillComesAfterTheStart checks that the fill begins when a start is over, with and without a trace, and
+// before that only where reads lie together.
 func TestFillComesAfterTheStart(t *testing.T) {
 	t.Parallel()
 	fx := blocktest.New(blocktest.Layer{Name: "a", Data: blocktest.Random(1, 150<<20)})
@@ -85,7 +85,6 @@ func TestFillComesAfterTheStart(t *testing.T) {
 	fast, slow := 500*time.Microsecond, 25*time.Millisecond
 	for name, test := range map[string]struct {
 		perBlock time.Duration
-		free     float64 // processors
 		trace    bool
 		guessed  bool
 		reads    time.Duration // for how long they go on
@@ -94,25 +93,24 @@ func TestFillComesAfterTheStart(t *testing.T) {
 		earliest time.Duration // the fill may begin
 		latest   time.Duration
 	}{
-		"trace":                       {fast, 2, true, false, 3 * time.Second, 100 * time.Millisecond, ofTrace, 5 * time.Second, 6 * time.Second},
-		"trace, reads without an end": {fast, 2, true, false, time.Minute, 100 * time.Millisecond, ofTrace, 30 * time.Second, 31 * time.Second},
-		"a guess, fast":               {fast, 2, true, true, 3 * time.Second, 100 * time.Millisecond, ofTrace, 20 * time.Millisecond, 2 * time.Second},
-		"a guess, slow":               {slow, 2, true, true, 3 * time.Second, 100 * time.Millisecond, ofTrace, 4900 * time.Millisecond, 6 * time.Second},
-		"no trace, fast":              {fast, 2, false, false, 3 * time.Second, 100 * time.Millisecond, scattered, 50 * time.Millisecond, 2 * time.Second},
-		"no trace, fast, busy":        {fast, 0.5, false, false, 3 * time.Second, 100 * time.Millisecond, scattered, 4900 * time.Millisecond, 6 * time.Second},
-		"no trace, slow":              {slow, 2, false, false, 3 * time.Second, 100 * time.Millisecond, scattered, 4900 * time.Millisecond, 6 * time.Second},
-		"nobody reads, and no trace":  {slow, 2, false, false, 0, 100 * time.Millisecond, scattered, 2 * time.Second, 3 * time.Second},
-		"nobody reads, and a trace":   {slow, 2, true, false, 0, 100 * time.Millisecond, ofTrace, 2 * time.Second, 4 * time.Second},
-		"no trace, slow, without end": {slow, 2, false, false, time.Minute, 100 * time.Millisecond, small, 30 * time.Second, 31 * time.Second},
-		"reads together, busy":        {fast, 0.5, false, false, 3 * time.Second, 100 * time.Millisecond, together, 1500 * time.Millisecond, 3 * time.Second},
-		"reads together, slow":        {slow, 0.5, false, false, 5 * time.Second, 100 * time.Millisecond, together, 1500 * time.Millisecond, 5 * time.Second},
-		"everything is read":          {fast, 0.5, true, false, time.Minute, 10 * time.Millisecond, ofTrace, 5 * time.Second, 20 * time.Second},
+		"trace":                       {fast, true, false, 3 * time.Second, 100 * time.Millisecond, ofTrace, 5 * time.Second, 6 * time.Second},
+		"trace, reads without an end": {fast, true, false, time.Minute, 100 * time.Millisecond, ofTrace, 30 * time.Second, 31 * time.Second},
+		"a guess, reads together":     {fast, true, true, 3 * time.Second, 100 * time.Millisecond, ofTrace, 1500 * time.Millisecond, 3 * time.Second},
+		"a guess, slow":               {slow, true, true, 3 * time.Second, 100 * time.Millisecond, ofTrace, 4900 * time.Millisecond, 6 * time.Second},
+		"no trace, fast":              {fast, false, false, 3 * time.Second, 100 * time.Millisecond, scattered, 4900 * time.Millisecond, 6 * time.Second},
+		"no trace, slow":              {slow, false, false, 3 * time.Second, 100 * time.Millisecond, scattered, 4900 * time.Millisecond, 6 * time.Second},
+		"nobody reads, and no trace":  {slow, false, false, 0, 100 * time.Millisecond, scattered, 2 * time.Second, 3 * time.Second},
+		"nobody reads, and a trace":   {slow, true, false, 0, 100 * time.Millisecond, ofTrace, 2 * time.Second, 4 * time.Second},
+		"no trace, slow, without end": {slow, false, false, time.Minute, 100 * time.Millisecond, small, 30 * time.Second, 31 * time.Second},
+		"reads together":              {fast, false, false, 3 * time.Second, 100 * time.Millisecond, together, 1500 * time.Millisecond, 3 * time.Second},
+		"reads together, slow":        {slow, false, false, 5 * time.Second, 100 * time.Millisecond, together, 1500 * time.Millisecond, 5 * time.Second},
+		"everything is read":          {fast, true, false, time.Minute, 10 * time.Millisecond, ofTrace, 5 * time.Second, 20 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				line := newTimeline(newSlowLink(fx, 10*time.Millisecond, test.perBlock))
-				r := newReader(t, stream.Config{Source: line, ReadAhead: -1, Free: func() float64 { return test.free }})
+				r := newReader(t, stream.Config{Source: line, ReadAhead: -1})
 				image := open(r, layer)
 				cfg := stream.FillConfig{Guessed: test.guessed}
 				if test.trace {
@@ -166,27 +164,6 @@ func TestFillComesAfterABundledStart(t *testing.T) {
 		wg.Wait()
 		if times := line.times(block.ClassFill); len(times) == 0 || times[0] < 5*time.Second {
 			t.Errorf("requests of the fill at %v, want the first after 5 s", times[:min(len(times), 3)])
-		}
-	})
-}
-
-// TestFillLeavesReadsARoundTrip checks that beside a start without a trace no more is in flight than
-// comes in a round trip.
-func TestFillLeavesReadsARoundTrip(t *testing.T) {
-	t.Parallel()
-	fx := blocktest.New(blocktest.Layer{Name: "a", Data: blocktest.Random(1, 150<<20)})
-	synctest.Test(t, func(t *testing.T) {
-		line := newTimeline(newSlowLink(fx, 10*time.Millisecond, 2*time.Millisecond))
-		r := newReader(t, stream.Config{Source: line, ReadAhead: -1})
-		image := open(r, fx.Layers()[0])
-		ctx, cancel := context.WithCancel(t.Context())
-		var wg sync.WaitGroup
-		wg.Go(func() { _ = r.NewFiller([]*stream.Layer{image}, stream.FillConfig{}).Run(ctx) }) //nolint:errcheck // it is cancelled
-		readUntil(t, image, line.begin, 2*time.Second, 20*time.Millisecond, scattered)
-		cancel()
-		wg.Wait()
-		if n := len(line.times(block.ClassFill)); n < 10 || line.most > 6 {
-			t.Errorf("%d requests of the fill, %d blocks in flight, want several of 4 to 6 blocks", n, line.most)
 		}
 	})
 }
