@@ -28,6 +28,8 @@ const (
 	defaultRounds = 3
 	// flagsEnv has further flags of brisk-node for all arms, with spaces between them: for sweeps.
 	flagsEnv = "BRISK_BENCH_FLAGS"
+	// waterfallEnv names a directory for what brisk-node why says of each start.
+	waterfallEnv = "BRISK_BENCH_WATERFALL"
 	// outputEnv names a file for the table.
 	outputEnv = "BRISK_BENCH_TABLE"
 )

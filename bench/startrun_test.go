@@ -5,6 +5,8 @@ package bench
 import (
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -73,10 +75,28 @@ func (s *startBench) coldStart(tb testing.TB, l coldstart.Link, arm *startArm) c
 			tb.Fatal(err)
 		}
 	}
+	if to := os.Getenv(waterfallEnv); to != "" && node.process != nil {
+		s.explain(tb, dir, ref, filepath.Join(to, strings.Join([]string{s.workload.name, l.Name, string(arm.arm)}, "-")))
+	}
 	container.Remove()
 	node.RemoveImage(ref)
 	node.stop()
 	return run
+}
+
+// explain writes what a node says of a start, as text and as a drawing.
+func (s *startBench) explain(tb testing.TB, dir, ref, to string) {
+	tb.Helper()
+	said, err := exec.CommandContext(tb.Context(), s.node, "why", "--dir", dir, "--all", ref).CombinedOutput()
+	if err == nil {
+		err = os.WriteFile(to+".txt", said, 0o600)
+	}
+	if err == nil {
+		said, err = exec.CommandContext(tb.Context(), s.node, "why", "--dir", dir, "--draw", to+".svg", ref).CombinedOutput()
+	}
+	if err != nil {
+		tb.Fatalf("brisk-node why: %v\n%s", err, said)
+	}
 }
 
 // create makes a container in the network of this machine.
