@@ -29,11 +29,14 @@ type Layer struct {
 	FullSize int64        `json:"fullSize,omitempty"`
 	// Reused is set when the index was there already. What follows is then not
 	// known.
-	Reused     bool          `json:"reused"`
-	StreamSize int64         `json:"streamSize,omitempty"`
-	Entries    int           `json:"entries,omitempty"`
-	Frames     int           `json:"frames,omitempty"`
-	Elapsed    time.Duration `json:"elapsed,omitempty"` // in nanoseconds, from the first byte asked for to the index pushed
+	Reused     bool  `json:"reused"`
+	StreamSize int64 `json:"streamSize,omitempty"`
+	Entries    int   `json:"entries,omitempty"`
+	Frames     int   `json:"frames,omitempty"`
+	// Streamed is set for a layer that can only be read from its start to its end, such as one in a
+	// single zstd frame.
+	Streamed bool          `json:"streamed,omitempty"`
+	Elapsed  time.Duration `json:"elapsed,omitempty"` // in nanoseconds, from the first byte asked for to the index pushed
 }
 
 // indexLayers sees to it that every layer has an index in the repository. The
@@ -79,7 +82,7 @@ func (c *conversion) indexLayer(ctx context.Context, w *work) error {
 		Head: built.Head,
 	}
 	w.done.IndexSize, w.done.HeadSize, w.done.StreamSize = w.index.Size, w.index.Head.Size, built.StreamSize
-	w.done.Entries, w.done.Frames = built.Entries, built.Frames
+	w.done.Entries, w.done.Frames, w.done.Streamed = built.Entries, built.Frames, !built.Seekable
 	w.converted()
 	w.done.Elapsed = time.Since(began)
 	c.report.event(Event{Kind: Indexed, Layer: w.layer.Digest, Read: w.layer.Size, Total: w.layer.Size})

@@ -54,6 +54,8 @@ type Result struct {
 	Compression Compression
 	Entries     int
 	Frames      int
+	// Seekable is what [Layer.Seekable] reports of the index.
+	Seekable bool
 	// Sections tells what the bytes of Encoded are for.
 	Sections []Section
 }
@@ -185,6 +187,7 @@ func (b *builder) result(p *tarParser) (*Result, error) {
 		b.blobHash.Sum(res.BlobDigest[:0])
 		res.BlobSize, res.Frames = b.blobSize, len(b.frames)
 	}
+	res.Seekable = seekable(b.frames, res.StreamSize)
 	in := info{
 		diffID: res.DiffID, blobDigest: res.BlobDigest, blobSize: res.BlobSize, streamSize: res.StreamSize,
 		entries: res.Entries, compression: res.Compression,

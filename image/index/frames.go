@@ -203,10 +203,12 @@ func (l *Layer) FrameAt(streamOffset int64) (int, error) {
 // Seekable reports whether a block can be decoded without decoding much of the
 // layer before it. It is false for a layer with a frame of more than 8 MiB, such
 // as a layer in a single zstd frame: that is to be streamed once, whole.
-func (l *Layer) Seekable() bool {
+func (l *Layer) Seekable() bool { return seekable(l.frames, l.info.streamSize) }
+
+func seekable(frames []frameRow, streamSize int64) bool {
 	longest := int64(0)
-	next := l.info.streamSize
-	for _, r := range slices.Backward(l.frames) {
+	next := streamSize
+	for _, r := range slices.Backward(frames) {
 		longest = max(longest, next-r.stream)
 		next = r.stream
 	}
