@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/brisk-project/brisk/internal/units"
@@ -39,3 +40,29 @@ func (r *Rate) Set(text string) error {
 
 // Type implements pflag.Value.
 func (*Rate) Type() string { return "rate" }
+
+// ByteRate is a flag value in bytes a second: a size as [units.ParseSize] reads it with or without
+// "/s", such as 20Mi or 20MiB/s, or the rate of a link in bits as [units.ParseRate] reads it, such
+// as 200Mbit.
+type ByteRate int64
+
+// String implements pflag.Value.
+func (r *ByteRate) String() string { return units.ExactSize(int64(*r)) }
+
+// Set implements pflag.Value.
+func (r *ByteRate) Set(text string) error {
+	size, err := units.ParseSize(strings.TrimSuffix(text, "/s"))
+	if err == nil {
+		*r = ByteRate(size)
+		return nil
+	}
+	bits, bitsErr := units.ParseRate(text)
+	if bitsErr != nil {
+		return fmt.Errorf("%.40q is not a rate in bytes a second such as 20Mi, or in bits such as 200Mbit", text)
+	}
+	*r = ByteRate(bits / 8)
+	return nil
+}
+
+// Type implements pflag.Value.
+func (*ByteRate) Type() string { return "rate" }
