@@ -9,12 +9,12 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/brisk-project/brisk/image/convert"
 	"github.com/brisk-project/brisk/image/registry"
 	"github.com/brisk-project/brisk/image/startup/artifact"
 	"github.com/brisk-project/brisk/image/transfer"
-	"github.com/brisk-project/brisk/internal/block"
 	"github.com/brisk-project/brisk/internal/cli"
 	"github.com/brisk-project/brisk/internal/units"
 )
@@ -28,6 +28,7 @@ type convertOptions struct {
 	tag      string
 	suffix   string
 	parallel int
+	limit    cli.ByteRate
 	reindex  bool
 	predict  bool
 	output   string
@@ -66,7 +67,10 @@ func newConvertCommand(shared *globals) *cobra.Command {
 	flags.StringVar(&opts.suffix, "tag-suffix", registry.AcceleratedSuffix,
 		"suffix of the tag for the accelerated image index; nodes look there only for the default, and find any by the referrers")
 	cmd.MarkFlagsMutuallyExclusive("tag", "tag-suffix")
-	flags.IntVar(&opts.parallel, "parallel", 0, "number of layers to read in parallel (default: number of cores)")
+	flags.IntVar(&opts.parallel, "concurrency", 0, "number of layers to read in parallel (default: number of cores)")
+	flags.IntVar(&opts.parallel, "parallel", 0, "number of layers to read in parallel")
+	cobra.CheckErr(flags.MarkDeprecated("parallel", "use --concurrency")) // fails only for flags that do not exist
+	addLimitRate(flags, &opts.limit)
 	flags.BoolVar(&opts.reindex, "reindex", false, "read every layer, even if it has an index or was converted before")
 	flags.BoolVar(&opts.predict, "predict", true, "predict what a start reads from the content of the image, for nodes that know nothing better")
 	opts.startup.addTo(flags)
@@ -78,7 +82,7 @@ func (o *convertOptions) run(ctx context.Context, out io.Writer, args []string) 
 	if err := cli.CheckFormat(o.output); err != nil {
 		return err
 	}
-	client, err := o.imageClient()
+	client, err := o.imageClient(o.limit)
 	if err != nil {
 		return err
 	}
@@ -104,10 +108,10 @@ func (o *convertOptions) convert(ctx context.Context, client *imageClient, args 
 	if err != nil {
 		return nil, err
 	}
-	bars := cli.NewProgress(o.progressTo(), "converting")
+	transfers := o.transfers()
 	cfg := convert.Config{
 		Mode: convert.Mode(o.mode), Scratch: o.scratch, Parallel: o.parallel, Reindex: o.reindex, NoPrediction: !o.predict, Suffix: o.suffix,
-		Logger: o.logger(), Progress: follow(bars),
+		Logger: o.logger(), Progress: follow(transfers),
 	}
 	if cfg.Known, cfg.Tag, err = o.references(client.Client); err != nil {
 		return nil, err
@@ -124,7 +128,7 @@ func (o *convertOptions) convert(ctx context.Context, client *imageClient, args 
 		return nil, err
 	}
 	report.Result, err = convert.Convert(ctx, client.Client, ref, cfg)
-	if err = errors.Join(err, bars.Finish()); err != nil {
+	if err = errors.Join(err, transfers.Close()); err != nil {
 		return nil, err
 	}
 	if report.Startup, err = renew(ctx, report.Result); err != nil {
@@ -185,21 +189,35 @@ func (o *convertOptions) references(client *registry.Client) (known []name.Refer
 	return known, &parsed, nil
 }
 
-// follow draws the events of a conversion as a bar.
-func follow(bars *cli.Progress) func(convert.Event) {
-	read := make(map[block.Digest]int64)
+// follow shows the events of a conversion.
+func follow(transfers *cli.Transfers) func(convert.Event) {
 	return func(e convert.Event) {
+		layer := e.Layer.Short()
 		switch e.Kind {
 		case convert.Planned:
-			bars.Grow(e.Total)
+			transfers.Plan(layer, e.Total)
 		case convert.Reused:
-			bars.Add(e.Total)
-		case convert.Reading:
-			bars.Add(e.Read - read[e.Layer])
-			read[e.Layer] = e.Read
-		case convert.Indexed:
-			bars.Add(e.Total - read[e.Layer])
+			transfers.Skip(layer)
+		case convert.Reading, convert.Indexed:
+			transfers.Advance(layer, e.Read)
 		}
+	}
+}
+
+// addLimitRate adds the flag of commands that move layers.
+func addLimitRate(flags *pflag.FlagSet, limit *cli.ByteRate) {
+	flags.Var(limit, "limit-rate", "most bytes a second to exchange with registries in all, such as 20Mi, or 200Mbit for bits (default: no limit)")
+}
+
+// layerNote says what was done for a layer.
+func layerNote(l convert.Layer) string {
+	switch {
+	case l.Reused:
+		return "had an index"
+	case l.Streamed:
+		return fmt.Sprintf("read in %.1f s; can only be streamed, unless converted with --mode full", l.Elapsed.Seconds())
+	default:
+		return fmt.Sprintf("read in %.1f s", l.Elapsed.Seconds())
 	}
 }
 
@@ -212,16 +230,12 @@ func writeConversion(out io.Writer, result *convert.Result) error {
 	table := cli.NewTable(out)
 	table.Row("LAYER", "COMPRESSED", "UNCOMPRESSED", "FULL", "INDEX", "ENTRIES", "FRAMES", "")
 	for _, l := range result.Layers {
-		how := fmt.Sprintf("read in %.1f s", l.Elapsed.Seconds())
-		if l.Reused {
-			how = "had an index"
-		}
 		full := "-"
 		if l.FullSize > 0 {
 			full = units.Size(l.FullSize)
 		}
 		table.Row(shortDigest(l.Digest.String()), units.Size(l.BlobSize), units.Size(l.StreamSize), full, units.Size(l.IndexSize),
-			strconv.Itoa(l.Entries), strconv.Itoa(l.Frames), how)
+			strconv.Itoa(l.Entries), strconv.Itoa(l.Frames), layerNote(l))
 	}
 	if err := table.Flush(); err != nil {
 		return err

@@ -15,6 +15,7 @@ import (
 
 func newCopyCommand(shared *globals) *cobra.Command {
 	var output string
+	var limit cli.ByteRate
 	var cfg transfer.Config
 	cmd := &cobra.Command{
 		Use:   "copy SOURCE DESTINATION",
@@ -24,24 +25,25 @@ func newCopyCommand(shared *globals) *cobra.Command {
 			"Digests do not change. What the destination has is not copied again.\n\n" + imagesHelp,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := cli.CheckFormat(output); err != nil {
+				return err
+			}
 			cfg.Logger = shared.logger()
-			return copyImage(cmd.Context(), shared, cmd.OutOrStdout(), args, output, cfg)
+			client, err := shared.imageClient(limit)
+			if err != nil {
+				return err
+			}
+			return copyImage(cmd.Context(), client, cmd.OutOrStdout(), args, output, cfg)
 		},
 	}
 	cli.AddFormat(cmd, &output)
-	cmd.Flags().IntVar(&cfg.Parallel, "parallel", 0, "number of blobs to copy in parallel (default: 4)")
+	cmd.Flags().IntVar(&cfg.Parallel, "concurrency", 0, "number of blobs to copy in parallel (default: 4)")
+	addLimitRate(cmd.Flags(), &limit)
 	cmd.Flags().StringSliceVar(&cfg.Suffixes, "tag-suffix", []string{registry.AcceleratedSuffix}, "also copy the tag of the image with this suffix; can be repeated")
 	return cmd
 }
 
-func copyImage(ctx context.Context, shared *globals, out io.Writer, args []string, output string, cfg transfer.Config) error {
-	if err := cli.CheckFormat(output); err != nil {
-		return err
-	}
-	client, err := shared.imageClient()
-	if err != nil {
-		return err
-	}
+func copyImage(ctx context.Context, client *imageClient, out io.Writer, args []string, output string, cfg transfer.Config) error {
 	result, err := client.copy(ctx, args[0], args[1], cfg)
 	if err = client.end(ctx, err); err != nil {
 		return err

@@ -3,11 +3,15 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net/http"
 
 	"github.com/google/go-containerregistry/pkg/name"
 
 	"github.com/brisk-project/brisk/image/layout"
 	"github.com/brisk-project/brisk/image/registry"
+	"github.com/brisk-project/brisk/internal/cli"
+	"github.com/brisk-project/brisk/internal/throttle"
 )
 
 // imagesHelp is the part of a command's help that says where images may be.
@@ -23,8 +27,17 @@ type imageClient struct {
 	files *layout.Host
 }
 
-func (g *globals) imageClient() (*imageClient, error) {
-	files := layout.NewHost(registry.NewTransport())
+// imageClient makes the client of a command. What it exchanges with registries is limited to
+// bytesPerSecond, 0 for no limit.
+func (g *globals) imageClient(bytesPerSecond cli.ByteRate) (*imageClient, error) {
+	var transport http.RoundTripper = registry.NewTransport()
+	if bytesPerSecond > 0 {
+		var err error
+		if transport, err = throttle.NewTransport(transport, int64(bytesPerSecond)); err != nil {
+			return nil, fmt.Errorf("--limit-rate: %w", err)
+		}
+	}
+	files := layout.NewHost(transport)
 	client, err := registry.NewClient(registry.Config{
 		PlainHTTP: func(host string) bool { return g.plainHTTP || files.Serves(host) },
 		Transport: files,

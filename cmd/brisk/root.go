@@ -27,6 +27,12 @@ func (g *globals) logger() *slog.Logger {
 	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 }
 
+// transfers returns the display of transfers on standard error: bars on a terminal, else a few
+// lines now and then. With debug messages there are lines too, because they would break bars.
+func (g *globals) transfers() *cli.Transfers {
+	return cli.NewTransfers(cli.TransfersConfig{To: os.Stderr, Terminal: !g.verbose && term.IsTerminal(int(os.Stderr.Fd()))})
+}
+
 // progressTo returns where progress is drawn: the terminal on standard error, or
 // nowhere if that is none.
 func (g *globals) progressTo() io.Writer {
