@@ -164,7 +164,7 @@ func TestStartFromABundle(t *testing.T) {
 	stop()
 	n, _ = start(t, node.Config{Dir: dir})
 	<-n.Ready()
-	requireWarm(node.TraceLearnt)
+	requireWarm(node.TraceRecorded)
 	runStart(t, n, dir, image)
 	if err := n.Retain(t.Context(), []*node.Image{found}); err != nil || len(bundleFiles(t, dir)) != 1 {
 		t.Errorf("the bundle of an image that is kept: %v, %v", bundleFiles(t, dir), err)

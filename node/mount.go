@@ -150,7 +150,7 @@ func (n *Node) mountImage(ctx context.Context, image *Image, layers int, req Mou
 	}
 	streams, mountedAt := m.streams(), time.Now()
 	if !req.again {
-		n.cfg.Starts.Phase(startOf(image), "mount", began, mountedAt)
+		n.cfg.Starts.RecordPhase(startOf(image), "mount", began, mountedAt)
 		n.delays.begin(began, mountedAt, image, streams)
 	}
 	defer n.proveComplete(streams) // once the mount is known

@@ -27,30 +27,30 @@ func startOf(image *Image) waterfall.ID {
 // noteFound begins the record of a start when its image and the index have been found. Its name
 // was resolved from began to resolved.
 func (n *Node) noteFound(image *Image, repo name.Repository, began, resolved time.Time) {
-	n.cfg.Starts.Begin(startOf(image), repo.RepositoryStr(), began)
-	n.cfg.Starts.Phase(startOf(image), "resolve the image", began, resolved)
-	n.cfg.Starts.Phase(startOf(image), "find its index", resolved, time.Now())
+	n.cfg.Starts.BeginStart(startOf(image), repo.RepositoryStr(), began)
+	n.cfg.Starts.RecordPhase(startOf(image), "resolve the image", began, resolved)
+	n.cfg.Starts.RecordPhase(startOf(image), "find its index", resolved, time.Now())
 }
 
 // noteMounting tells the record of the layers of an image that is about to be mounted.
 func (n *Node) noteMounting(image *Image, m *Mount, began time.Time) {
-	n.cfg.Starts.Mounted(startOf(image), m.repo.RepositoryStr(), began, m.streams())
-	n.cfg.Starts.Phase(startOf(image), "open layer indexes", began, time.Now())
+	n.cfg.Starts.RecordMount(startOf(image), m.repo.RepositoryStr(), began, m.streams())
+	n.cfg.Starts.RecordPhase(startOf(image), "open layer indexes", began, time.Now())
 }
 
 func (n *Node) noteMetadata(image lazyfs.Image, began time.Time) {
-	n.cfg.Starts.Phase(waterfall.ID{Name: image.Name}, "build rootfs metadata", began, time.Now())
+	n.cfg.Starts.RecordPhase(waterfall.ID{Name: image.Name}, "build rootfs metadata", began, time.Now())
 }
 
 func (n *Node) noteReadDone(r stream.ReadResult) {
-	n.cfg.Starts.Read(waterfall.Done{Layer: r.Layer, Offset: r.Offset, Length: r.Length, Took: r.Took, Waited: r.Waited, Failed: r.Failed, Pages: r.Pages})
+	n.cfg.Starts.RecordRead(waterfall.FinishedRead{Layer: r.Layer, Offset: r.Offset, Length: r.Length, Duration: r.Took, Waited: r.Waited, Failed: r.Failed, Pages: r.Pages})
 }
 
-// NoteExchange returns what a registry client is to call for a recorder to know its requests.
-func NoteExchange(starts *waterfall.Recorder) func(registry.Exchange) {
+// RecordExchange returns a callback for a registry client that records its requests.
+func RecordExchange(starts *waterfall.Recorder) func(registry.Exchange) {
 	return func(e registry.Exchange) {
-		starts.Requested(waterfall.Request{
-			Began: e.Began, FirstByte: e.FirstByte, Took: e.Took, Host: e.Host, Path: e.Path, Range: e.Range, Status: e.Status, Bytes: e.Bytes,
+		starts.RecordRequest(waterfall.Request{
+			Began: e.Began, FirstByte: e.FirstByte, Duration: e.Took, Host: e.Host, Path: e.Path, Range: e.Range, Status: e.Status, Bytes: e.Bytes,
 		})
 	}
 }
@@ -72,7 +72,7 @@ func (n *Node) recorded(src block.Source, from waterfall.Source) block.Source {
 // Fetch implements [block.Source].
 func (r recorded) Fetch(ctx context.Context, req block.Request, sink block.Sink) error {
 	return r.Source.Fetch(ctx, req, func(k block.Key, data []byte) error {
-		r.starts.Delivered(k, r.from)
+		r.starts.RecordBlockSource(k, r.from)
 		return sink(k, data)
 	})
 }
@@ -82,7 +82,7 @@ func (r recorded) Fetch(ctx context.Context, req block.Request, sink block.Sink)
 func (n *Node) StartRecord(ctx context.Context, image string) (waterfall.Start, error) {
 	for _, start := range n.cfg.Starts.Starts() {
 		if start.Image == image || start.Manifest.String() == image {
-			start.Locate(func(layer block.Digest) *files.Index { return n.filesOf(ctx, layer) })
+			start.ResolveFiles(func(layer block.Digest) *files.Index { return n.filesOf(ctx, layer) })
 			return start, nil
 		}
 	}
@@ -130,17 +130,17 @@ func (n *Node) startList() []StartSummary {
 	list := []StartSummary{}
 	for _, start := range n.cfg.Starts.Starts() {
 		sum := start.Summarize()
-		list = append(list, StartSummary{Image: start.Image, Manifest: start.Manifest, Began: start.Began, Reads: sum.Reads, Waited: sum.Waited})
+		list = append(list, StartSummary{Image: start.Image, Manifest: start.Manifest, Began: start.Began, Reads: sum.Reads, Waited: sum.WaitTime})
 	}
 	return list
 }
 
-// StartList asks the node which starts it has recorded, the newest first.
-func (c Client) StartList(ctx context.Context) (list []StartSummary, err error) {
+// ListStarts requests the list of recorded starts from the node, the newest first.
+func (c Client) ListStarts(ctx context.Context) (list []StartSummary, err error) {
 	return list, c.Get(ctx, startsPath, &list)
 }
 
-// StartRecord asks the node for the last start of an image.
+// StartRecord requests the last start of an image from the node.
 func (c Client) StartRecord(ctx context.Context, image string) (start waterfall.Start, err error) {
 	return start, c.Get(ctx, startsPath+"?image="+url.QueryEscape(image), &start)
 }

@@ -303,7 +303,7 @@ func (s *startupTraces) status(id block.Digest, sizes map[block.Digest]int64, he
 		s.mu.Unlock()
 		return nil
 	}
-	read, status := known.blocks, &StartStatus{Pinned: known.pinned, Source: TraceLearnt}
+	read, status := known.blocks, &StartStatus{Pinned: known.pinned, Source: TraceRecorded}
 	s.mu.Unlock()
 	status.count(read, sizes, held)
 	return status

@@ -164,7 +164,7 @@ func TestStart(t *testing.T) {
 				t.Fatal(err)
 			}
 			status := n.ImageStatus(fetched(t, n, image, nil))
-			want := &node.StartStatus{Bytes: int64(len(touched())) * block.Size, Pinned: true, Source: node.TraceLearnt}
+			want := &node.StartStatus{Bytes: int64(len(touched())) * block.Size, Pinned: true, Source: node.TraceRecorded}
 			if diff := cmp.Diff(want, status.Start); diff != "" {
 				t.Errorf("after the other image was read, started again %v:\n%s", again, diff)
 			}
@@ -182,7 +182,7 @@ func TestStart(t *testing.T) {
 			t.Fatal(err)
 		}
 		status := n.ImageStatus(fetched(t, n, image, nil))
-		want := &node.StartStatus{Bytes: int64(len(touched())) * block.Size, MissingBytes: int64(len(touched())) * block.Size, Source: node.TraceLearnt}
+		want := &node.StartStatus{Bytes: int64(len(touched())) * block.Size, MissingBytes: int64(len(touched())) * block.Size, Source: node.TraceRecorded}
 		if diff := cmp.Diff(want, status.Start); diff != "" || status.CachedBytes > 0 {
 			t.Errorf("after the image was dropped %d bytes of it are cached\n%s", status.CachedBytes, diff)
 		}

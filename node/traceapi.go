@@ -14,32 +14,32 @@ import (
 	"github.com/brisk-project/brisk/internal/block"
 )
 
-// TraceRequest asks a node for the trace of an image, or to learn one.
+// TraceRequest requests the trace of an image from a node, or adds one.
 type TraceRequest struct {
 	Image    string      `json:"image"` // its reference
 	Platform v1.Platform `json:"platform"`
-	// File is an encoded [startup.File] for the node to learn.
+	// File is an encoded [startup.File] to add.
 	File []byte `json:"file,omitempty"`
 }
 
-// TraceAnswer is the trace that a node expects the next start of an image to follow.
-type TraceAnswer struct {
+// TraceResponse has the trace that a node uses for the next start of an image.
+type TraceResponse struct {
 	Digest block.Digest `json:"digest"` // of the platform manifest
 	Source TraceSource  `json:"source"`
 	// File is an encoded [startup.File], empty if the source is [TraceNone].
 	File []byte `json:"file,omitempty"`
 }
 
-// Trace asks the node what it expects the next start of an image to read.
-func (c Client) Trace(ctx context.Context, req TraceRequest) (TraceAnswer, error) {
+// Trace requests the trace that the node uses for the next start of an image.
+func (c Client) Trace(ctx context.Context, req TraceRequest) (TraceResponse, error) {
 	query := url.Values{"image": {req.Image}, "platform": {registry.FormatPlatform(req.Platform)}}
-	var answer TraceAnswer
+	var answer TraceResponse
 	return answer, c.ask(ctx, http.MethodGet, "/traces?"+query.Encode(), nil, &answer)
 }
 
-// LearnTrace gives the node a trace of an image as if it had seen such a start.
-func (c Client) LearnTrace(ctx context.Context, req TraceRequest) (TraceAnswer, error) {
-	var answer TraceAnswer
+// AddTrace adds a trace of an image to the node, as if the node had recorded it.
+func (c Client) AddTrace(ctx context.Context, req TraceRequest) (TraceResponse, error) {
+	var answer TraceResponse
 	return answer, c.ask(ctx, http.MethodPost, "/traces", req, &answer)
 }
 
@@ -52,26 +52,26 @@ func (n *Node) serveTraces(mux *http.ServeMux) {
 			return
 		}
 		req.Platform = platform
-		answer, err := n.answerTrace(r.Context(), req)
+		answer, err := n.traceResponse(r.Context(), req)
 		n.answer(w, answer, err)
 	})
 	mux.HandleFunc("POST /traces", func(w http.ResponseWriter, r *http.Request) {
 		var req TraceRequest
 		if decode(w, r, &req) {
-			answer, err := n.learnTrace(r.Context(), req)
+			answer, err := n.addTrace(r.Context(), req)
 			n.answer(w, answer, err)
 		}
 	})
 }
 
-// answerTrace returns the trace of an image.
-func (n *Node) answerTrace(ctx context.Context, req TraceRequest) (TraceAnswer, error) {
+// traceResponse returns the trace of an image.
+func (n *Node) traceResponse(ctx context.Context, req TraceRequest) (TraceResponse, error) {
 	image, sizes, err := n.fetchIndexes(ctx, req)
 	if err != nil {
-		return TraceAnswer{}, err
+		return TraceResponse{}, err
 	}
 	trace, source := n.startTrace(image.id(len(image.Layers)), image, sizes)
-	answer := TraceAnswer{Digest: image.Digest, Source: source}
+	answer := TraceResponse{Digest: image.Digest, Source: source}
 	if source == TraceNone {
 		return answer, nil
 	}
@@ -79,24 +79,24 @@ func (n *Node) answerTrace(ctx context.Context, req TraceRequest) (TraceAnswer, 
 	return answer, err
 }
 
-// learnTrace adds a trace of an image to what the node has learnt.
-func (n *Node) learnTrace(ctx context.Context, req TraceRequest) (TraceAnswer, error) {
+// addTrace adds a trace of an image to the recorded ones.
+func (n *Node) addTrace(ctx context.Context, req TraceRequest) (TraceResponse, error) {
 	file, err := startup.ParseFile(req.File)
 	if err != nil {
-		return TraceAnswer{}, err
+		return TraceResponse{}, err
 	}
 	image, sizes, err := n.fetchIndexes(ctx, req)
 	if err != nil {
-		return TraceAnswer{}, err
+		return TraceResponse{}, err
 	}
 	file.Trace = file.Trace.Clip(sizes)
 	if len(file.Trace) == 0 {
-		return TraceAnswer{}, fmt.Errorf("learning a trace of %s: %w", req.Image, errors.New("it reads nothing that the image has"))
+		return TraceResponse{}, fmt.Errorf("learning a trace of %s: %w", req.Image, errors.New("it reads nothing that the image has"))
 	}
 	n.startupTraces.addTrace(recordedStart{
 		id: image.id(len(image.Layers)), manifest: image.Digest, Sample: startup.Sample{Trace: file.Trace},
 	})
-	return n.answerTrace(ctx, req)
+	return n.traceResponse(ctx, req)
 }
 
 // fetchIndexes returns an image and the lengths of its layer streams in bytes.

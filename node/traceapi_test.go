@@ -36,14 +36,14 @@ func TestNodeLearnsTraceThatItIsGiven(t *testing.T) {
 			t.Fatal(err)
 		}
 		req.File = encoded
-		if got, err := client.LearnTrace(t.Context(), req); err == nil {
+		if got, err := client.AddTrace(t.Context(), req); err == nil {
 			t.Errorf("%s: %+v", name, got)
 		}
 	}
 	if req.File = []byte("none"); len(traces(t, dir)) > 0 {
 		t.Error("a node has learnt what is not of the image")
 	}
-	if got, err := client.LearnTrace(t.Context(), req); err == nil {
+	if got, err := client.AddTrace(t.Context(), req); err == nil {
 		t.Errorf("damaged: %+v", got)
 	}
 	encoded, err := startup.File{Trace: wide(), Command: "app"}.Encode()
@@ -51,17 +51,17 @@ func TestNodeLearnsTraceThatItIsGiven(t *testing.T) {
 		t.Fatal(err)
 	}
 	req.File = encoded
-	learnt, err := client.LearnTrace(t.Context(), req)
+	learnt, err := client.AddTrace(t.Context(), req)
 	if err != nil {
 		t.Fatal(err)
 	}
 	asked, err := client.Trace(t.Context(), node.TraceRequest{Image: image, Platform: req.Platform})
-	if diff := cmp.Diff(learnt, asked); err != nil || diff != "" || asked.Source != node.TraceLearnt {
+	if diff := cmp.Diff(learnt, asked); err != nil || diff != "" || asked.Source != node.TraceRecorded {
 		t.Errorf("%v\n%s", err, diff)
 	}
 	got, err := startup.Parse(asked.File)
 	if diff := cmp.Diff(touched(), got); err != nil || diff != "" {
 		t.Errorf("%v\n%s", err, diff)
 	}
-	requireSet(t, n, fetched(t, n, image, traceOnly), node.TraceLearnt)
+	requireSet(t, n, fetched(t, n, image, traceOnly), node.TraceRecorded)
 }

@@ -66,7 +66,7 @@ func newRegistries(cfg *nodeconfig.Config, log *slog.Logger, metrics prometheus.
 		r.names = append(r.names, source.Name())
 	}
 	r.client, err = registry.NewClient(registry.Config{
-		Credentials: store, PlainHTTP: plainHTTP, Endpoints: r.hosts.Endpoints, OnRequest: node.NoteExchange(starts), Logger: log,
+		Credentials: store, PlainHTTP: plainHTTP, Endpoints: r.hosts.Endpoints, OnRequest: node.RecordExchange(starts), Logger: log,
 	})
 	return r, err
 }

@@ -62,11 +62,11 @@ func TestTraceOfAnotherMachine(t *testing.T) {
 func pushLearnt(t *testing.T, s *site, ref string) {
 	t.Helper()
 	platform := v1.Platform{OS: "linux", Architecture: "amd64"}
-	var learnt node.TraceAnswer
+	var learnt node.TraceResponse
 	containerdtest.Await(t, "the trace", containerdtest.Timeout, func() bool {
 		var err error
 		learnt, err = node.Client{Dir: s.dir}.Trace(t.Context(), node.TraceRequest{Image: ref, Platform: platform})
-		return err == nil && learnt.Source == node.TraceLearnt
+		return err == nil && learnt.Source == node.TraceRecorded
 	})
 	file, err := startup.ParseFile(learnt.File)
 	if err != nil {

@@ -32,7 +32,7 @@ a manifest. Without IMAGE, list the recorded starts.`,
 			}
 			client, out := node.Client{Dir: cfg.Directory}, cmd.OutOrStdout()
 			if len(args) == 0 {
-				list, err := client.StartList(cmd.Context())
+				list, err := client.ListStarts(cmd.Context())
 				if err != nil {
 					return unreachable(err)
 				}
@@ -43,7 +43,7 @@ a manifest. Without IMAGE, list the recorded starts.`,
 				return unreachable(err)
 			}
 			if chart != "" {
-				return waterfall.Draw(chart, &start)
+				return waterfall.WriteChart(chart, &start)
 			}
 			return cli.Print(out, format, start, func(w io.Writer) error { return start.WriteText(w, all) })
 		},

@@ -84,7 +84,7 @@ func (s *site) requireStart(ref, path string) (start waterfall.Start) {
 	var phases []string
 	for _, p := range start.Phases {
 		phases = append(phases, p.Name)
-		if p.At < 0 || p.Took <= 0 {
+		if p.At < 0 || p.Duration <= 0 {
 			s.t.Errorf("phase %+v", p)
 		}
 	}
@@ -95,7 +95,7 @@ func (s *site) requireStart(ref, path string) (start waterfall.Start) {
 	}
 	var bytes, ranges int64
 	for _, r := range start.Requests {
-		if r.At < 0 || r.FirstByte <= 0 || r.Took < r.FirstByte {
+		if r.At < 0 || r.FirstByte <= 0 || r.Duration < r.FirstByte {
 			s.t.Errorf("request %+v", r)
 		}
 		if r.Range != "" && r.Status == 206 && r.Bytes > 0 {

@@ -72,7 +72,7 @@ func (o *recordOptions) run(ctx context.Context, out, report io.Writer, image st
 	if o.draw != "" {
 		cfg.Starts = waterfall.New(nil)
 	}
-	if cfg.Registry, err = o.observedClient(node.NoteExchange(cfg.Starts)); err != nil {
+	if cfg.Registry, err = o.observedClient(node.RecordExchange(cfg.Starts)); err != nil {
 		return err
 	}
 	defer cfg.Registry.Close()
@@ -86,7 +86,7 @@ func (o *recordOptions) run(ctx context.Context, out, report io.Writer, image st
 		return err
 	}
 	if o.draw != "" {
-		if err := waterfall.Draw(o.draw, recorded.Start); err != nil {
+		if err := waterfall.WriteChart(o.draw, recorded.Start); err != nil {
 			return err
 		}
 	}
@@ -109,7 +109,7 @@ func (o *recordOptions) config(image string, args []string) (cfg record.Config, 
 		return cfg, errors.New("nowhere to store the trace: use -o FILE or --push")
 	}
 	if o.draw != "" {
-		if err := waterfall.CheckDrawing(o.draw); err != nil {
+		if err := waterfall.CheckChartName(o.draw); err != nil {
 			return cfg, err
 		}
 	}

@@ -83,7 +83,7 @@ func (o *traceOptions) show(ctx context.Context, out io.Writer, notef func(strin
 		return err
 	}
 	if o.draw != "" {
-		if err := waterfall.CheckDrawing(o.draw); err != nil {
+		if err := waterfall.CheckChartName(o.draw); err != nil {
 			return err
 		}
 	}
@@ -116,10 +116,10 @@ func (o *traceOptions) show(ctx context.Context, out io.Writer, notef func(strin
 	}
 	shown := describeTrace(f)
 	if o.draw != "" {
-		return waterfall.Draw(o.draw, &waterfall.Order{Image: found.image.Name.String(), About: shown.about(), Reads: waterfall.OrderOf(reads)})
+		return waterfall.WriteChart(o.draw, &waterfall.ReadOrder{Image: found.image.Name.String(), Description: shown.about(), Reads: waterfall.NewOrderedReads(reads)})
 	}
 	if o.all {
-		shown.Reads = waterfall.OrderOf(reads)
+		shown.Reads = waterfall.NewOrderedReads(reads)
 	}
 	shown.Image, shown.Digest, shown.Files = found.image.Name.String(), found.image.Digest.String(), named
 	return cli.Print(out, o.output, shown, shown.writeTable)
@@ -183,7 +183,7 @@ func (s shownTrace) writeTable(out io.Writer) error {
 		return err
 	}
 	if s.Reads != nil {
-		order := waterfall.Order{Reads: s.Reads}
+		order := waterfall.ReadOrder{Reads: s.Reads}
 		return order.WriteText(out)
 	}
 	table := cli.NewTable(out)
@@ -257,7 +257,7 @@ func (o *traceOptions) importFile(ctx context.Context, out io.Writer, notef func
 	if err != nil {
 		return err
 	}
-	if _, err := o.askNode(ctx, node.Client.LearnTrace, node.TraceRequest{Image: image, File: encoded}); err != nil {
+	if _, err := o.askNode(ctx, node.Client.AddTrace, node.TraceRequest{Image: image, File: encoded}); err != nil {
 		return err
 	}
 	_, err = fmt.Fprintf(out, "%s  added a trace of %s, loaded first at the next start\n", image, units.Size(f.Trace.Bytes()))
@@ -266,15 +266,15 @@ func (o *traceOptions) importFile(ctx context.Context, out io.Writer, notef func
 
 // askNode asks the node in --dir, for the platform of the flags.
 func (o *traceOptions) askNode(
-	ctx context.Context, ask func(node.Client, context.Context, node.TraceRequest) (node.TraceAnswer, error), req node.TraceRequest,
-) (node.TraceAnswer, error) {
+	ctx context.Context, ask func(node.Client, context.Context, node.TraceRequest) (node.TraceResponse, error), req node.TraceRequest,
+) (node.TraceResponse, error) {
 	platform, err := parsePlatform(o.platform)
 	if err != nil {
-		return node.TraceAnswer{}, err
+		return node.TraceResponse{}, err
 	}
 	dir, err := filepath.Abs(o.dir)
 	if err != nil {
-		return node.TraceAnswer{}, fmt.Errorf("finding --dir: %w", err)
+		return node.TraceResponse{}, fmt.Errorf("finding --dir: %w", err)
 	}
 	req.Platform = platform
 	return ask(node.Client{Dir: dir}, ctx, req)

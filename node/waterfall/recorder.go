@@ -12,24 +12,24 @@ import (
 )
 
 const (
-	// MaxStarts is how many images are remembered; the one begun first goes first.
+	// MaxStarts is the maximum number of recorded images; the oldest start is dropped first.
 	MaxStarts = 32
-	// MaxEvents bounds the reads of a start, and by itself the requests. What comes on top
-	// is only counted.
+	// MaxEvents is the maximum number of recorded reads of a start, and of requests. Further
+	// events are only counted.
 	MaxEvents = 4096
-	// maxBlocks bounds the blocks of which it is known where they came from: 16 GiB.
+	// maxBlocks is the maximum number of blocks with a recorded source: 16 GiB.
 	maxBlocks = 1 << 16
 	// maxPhases is more than a start has.
 	maxPhases = 64
-	// recentRequests is how many requests are kept that belong to no start yet.
+	// recentRequests is the number of recorded requests that belong to no start yet.
 	recentRequests = 64
-	// readsFor is how long after its first read a start is over, beginsWithin how soon that
-	// has to come.
+	// readsFor is the time from the first read to the end of a start. beginsWithin is the
+	// maximum time until the first read.
 	readsFor     = 30 * time.Second
 	beginsWithin = 5 * time.Minute
 )
 
-// Source is where content came from.
+// Source is the origin of content.
 type Source string
 
 // The sources. A read that found everything in the cache has [Disk], unless
@@ -42,7 +42,7 @@ const (
 	Registry Source = "registry"
 )
 
-// ID names an image.
+// ID identifies an image.
 type ID struct {
 	Name     string       // its reference
 	Manifest block.Digest // of the platform
@@ -52,7 +52,7 @@ type ID struct {
 // nothing.
 type Recorder struct {
 	now  func() time.Time
-	open atomic.Int32 // starts that are being recorded, so that reads cost nothing without one
+	open atomic.Int32 // number of running starts, so that reads cost nothing without one
 
 	mu     sync.Mutex // guards what follows
 	starts map[ID]*start
@@ -61,7 +61,7 @@ type Recorder struct {
 	next   int                       // in recent
 }
 
-// start is a start that is or was recorded.
+// start is a running or finished start.
 type start struct {
 	id         ID
 	repository string
@@ -75,10 +75,10 @@ type start struct {
 	requests   []Request
 	blocks     map[block.Key]Source
 	dropped    int
-	previous   *start // told of until this one has mounted the image
+	previous   *start // reported until this one has mounted the image
 }
 
-// read is a [Read] as it is kept.
+// read is the compact form of a [Read].
 type read struct {
 	layer          uint16
 	length         int32
@@ -96,9 +96,9 @@ func New(now func() time.Time) *Recorder {
 	return &Recorder{now: now, starts: make(map[ID]*start), byID: make(map[block.Digest][]*start)}
 }
 
-// Begin begins to record a start, at a time that may have passed. What was recorded of the
-// image before is forgotten once it is mounted. Repository is the path that requests for it have.
-func (r *Recorder) Begin(id ID, repository string, began time.Time) {
+// BeginStart starts a record, at a time that may have passed. The previous record of the image
+// is dropped once it is mounted. repository is the path of its requests.
+func (r *Recorder) BeginStart(id ID, repository string, began time.Time) {
 	if r == nil {
 		return
 	}
@@ -137,9 +137,9 @@ func (r *Recorder) listLocked() []*start {
 	return all
 }
 
-// Mounted says which layer streams the image has. A start that has not begun with a pull, or one
-// that had been mounted before, begins with its mount.
-func (r *Recorder) Mounted(id ID, repository string, began time.Time, layers []block.Digest) {
+// RecordMount records the layer streams of the image. A start without a pull, or of an image
+// that was mounted before, begins with its mount.
+func (r *Recorder) RecordMount(id ID, repository string, began time.Time, layers []block.Digest) {
 	if r == nil {
 		return
 	}
@@ -148,7 +148,7 @@ func (r *Recorder) Mounted(id ID, repository string, began time.Time, layers []b
 	again := s == nil || s.closed || s.layers != nil
 	r.mu.Unlock()
 	if again {
-		r.Begin(id, repository, began)
+		r.BeginStart(id, repository, began)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -163,8 +163,8 @@ func (r *Recorder) Mounted(id ID, repository string, began time.Time, layers []b
 	}
 }
 
-// Prepared is Mounted for an image of which blocks are fetched before it is mounted.
-func (r *Recorder) Prepared(id ID, layers []block.Digest) {
+// RecordPreparation is RecordMount for an image whose blocks are fetched before its mount.
+func (r *Recorder) RecordPreparation(id ID, layers []block.Digest) {
 	if r == nil {
 		return
 	}
@@ -179,9 +179,9 @@ func (r *Recorder) Prepared(id ID, layers []block.Digest) {
 	}
 }
 
-// Phase notes a part of the start that has ended. An ID without manifest stands for all
-// images of that name.
-func (r *Recorder) Phase(id ID, name string, began, ended time.Time) {
+// RecordPhase records a finished phase of a start. An ID without manifest means all images of
+// that name.
+func (r *Recorder) RecordPhase(id ID, name string, began, ended time.Time) {
 	if r == nil {
 		return
 	}
@@ -192,24 +192,25 @@ func (r *Recorder) Phase(id ID, name string, began, ended time.Time) {
 			continue
 		}
 		if !s.closed && len(s.phases) < maxPhases {
-			s.phases = append(s.phases, Phase{Name: name, At: began.Sub(s.began), Took: ended.Sub(began)})
+			s.phases = append(s.phases, Phase{Name: name, At: began.Sub(s.began), Duration: ended.Sub(began)})
 		}
 	}
 }
 
-// Done is a read of a layer stream that has ended.
-type Done struct {
+// FinishedRead is a completed read of a layer stream.
+type FinishedRead struct {
 	Layer          block.Digest
 	Offset, Length int64
-	Took           time.Duration
-	// Waited says that not all of it was in the disk cache, Failed that it ended with an error.
+	Duration       time.Duration
+	// Waited means that the disk cache did not have all bytes, Failed that the read ended with
+	// an error.
 	Waited, Failed bool
-	// Pages says that what was not in the disk cache may have come from a bundle.
+	// Pages means that bytes that were not in the disk cache may come from a bundle.
 	Pages bool
 }
 
-// Read notes a read that ends now.
-func (r *Recorder) Read(done Done) {
+// RecordRead records a read that ends now.
+func (r *Recorder) RecordRead(done FinishedRead) {
 	if r == nil || r.open.Load() == 0 {
 		return
 	}
@@ -229,13 +230,13 @@ func (r *Recorder) Read(done Done) {
 		}
 		s.reads = append(s.reads, read{
 			layer: uint16(slices.Index(s.layers, done.Layer)), offset: done.Offset, length: int32(done.Length), // some hundred layers, 1 MiB
-			at: now.Sub(s.began) - done.Took, took: done.Took, waited: done.Waited, failed: done.Failed, pages: done.Pages,
+			at: now.Sub(s.began) - done.Duration, took: done.Duration, waited: done.Waited, failed: done.Failed, pages: done.Pages,
 		})
 	}
 }
 
-// Delivered notes where a block has come from.
-func (r *Recorder) Delivered(key block.Key, from Source) {
+// RecordBlockSource records the source of a block.
+func (r *Recorder) RecordBlockSource(key block.Key, from Source) {
 	if r == nil || r.open.Load() == 0 {
 		return
 	}
@@ -250,8 +251,8 @@ func (r *Recorder) Delivered(key block.Key, from Source) {
 	}
 }
 
-// Requested notes a request that has ended.
-func (r *Recorder) Requested(request Request) {
+// RecordRequest records a completed request.
+func (r *Recorder) RecordRequest(request Request) {
 	if r == nil {
 		return
 	}
@@ -279,14 +280,14 @@ func (r *Recorder) Requested(request Request) {
 	}
 }
 
-// sent reports whether a request may be one of the start. Some do not say for which
-// repository they are: those to a store that a registry has sent us to.
+// sent reports whether a request may belong to the start. Redirected requests do not contain
+// the repository.
 func (s *start) sent(request Request) bool {
 	_, path, found := strings.Cut(request.Path, "/v2/")
 	return !found || strings.Contains(path, s.repository+"/")
 }
 
-// closeLocked ends what is over.
+// closeLocked ends the starts that are over.
 func (r *Recorder) closeLocked(now time.Time) {
 	for _, s := range r.starts {
 		if now.After(s.ends) {
@@ -310,8 +311,8 @@ func (r *Recorder) endLocked(s *start) {
 	}
 }
 
-// Starts returns the starts that are remembered, the newest first. Files are not known
-// yet; see [Start.Locate].
+// Starts returns the recorded starts, the newest first, without the files of reads; see
+// [Start.ResolveFiles].
 func (r *Recorder) Starts() []Start {
 	if r == nil {
 		return nil
@@ -352,7 +353,7 @@ func (s *start) export() Start {
 		if !r.waited {
 			ahead = from == Registry || from == Peers
 		}
-		exported.Reads[i] = Read{Layer: int(r.layer), Offset: r.offset, Length: int64(r.length), At: r.at, Took: r.took, Waited: r.waited, Failed: r.failed, From: from, Ahead: ahead}
+		exported.Reads[i] = Read{Layer: int(r.layer), Offset: r.offset, Length: int64(r.length), At: r.at, Duration: r.took, Waited: r.waited, Failed: r.failed, From: from, Prefetched: ahead}
 	}
 	return exported
 }

@@ -46,26 +46,26 @@ func TestStart(t *testing.T) {
 	r := newRecorder(c)
 	began := c.now
 	// The requests of the look-up end before it is known which image they were for.
-	r.Requested(waterfall.Request{Began: began, Path: "/v2/library/app/manifests/v1", Status: 200, Bytes: 500, Took: time.Millisecond})
-	r.Requested(waterfall.Request{Began: began.Add(-time.Second), Path: "/v2/library/app/manifests/v1"})
-	r.Requested(waterfall.Request{Began: began, Path: "/v2/library/other/manifests/v1"})
+	r.RecordRequest(waterfall.Request{Began: began, Path: "/v2/library/app/manifests/v1", Status: 200, Bytes: 500, Duration: time.Millisecond})
+	r.RecordRequest(waterfall.Request{Began: began.Add(-time.Second), Path: "/v2/library/app/manifests/v1"})
+	r.RecordRequest(waterfall.Request{Began: began, Path: "/v2/library/other/manifests/v1"})
 	c.after(time.Second)
-	r.Begin(id("app"), repository, began)
-	r.Phase(id("app"), "resolve", began, c.now)
-	r.Prepared(id("app"), []block.Digest{layer("a"), layer("b")})
-	r.Delivered(block.Key{Layer: layer("a"), Index: 0}, waterfall.Registry) // before the mount
+	r.BeginStart(id("app"), repository, began)
+	r.RecordPhase(id("app"), "resolve", began, c.now)
+	r.RecordPreparation(id("app"), []block.Digest{layer("a"), layer("b")})
+	r.RecordBlockSource(block.Key{Layer: layer("a"), Index: 0}, waterfall.Registry) // before the mount
 	mounting := c.now
-	r.Mounted(id("app"), repository, mounting, []block.Digest{layer("a"), layer("b")})
-	r.Phase(waterfall.ID{Name: "app"}, "metadata", mounting, c.after(time.Second))
-	r.Delivered(block.Key{Layer: layer("b"), Index: 1}, waterfall.Peers)
-	r.Requested(waterfall.Request{Began: mounting, Path: "/v2/library/app/blobs/sha256:00", Range: "bytes=0-9", Status: 206, Bytes: 10})
-	r.Requested(waterfall.Request{Began: mounting, Path: "/store/redirected", Status: 200})
+	r.RecordMount(id("app"), repository, mounting, []block.Digest{layer("a"), layer("b")})
+	r.RecordPhase(waterfall.ID{Name: "app"}, "metadata", mounting, c.after(time.Second))
+	r.RecordBlockSource(block.Key{Layer: layer("b"), Index: 1}, waterfall.Peers)
+	r.RecordRequest(waterfall.Request{Began: mounting, Path: "/v2/library/app/blobs/sha256:00", Range: "bytes=0-9", Status: 206, Bytes: 10})
+	r.RecordRequest(waterfall.Request{Began: mounting, Path: "/store/redirected", Status: 200})
 	c.after(time.Second)
-	r.Read(waterfall.Done{Layer: layer("a"), Offset: 4096, Length: 8192, Took: time.Millisecond})
-	r.Read(waterfall.Done{Layer: layer("b"), Offset: block.Size - 1, Length: 2, Took: 100 * time.Millisecond, Waited: true})
-	r.Read(waterfall.Done{Layer: layer("b"), Offset: 5 * block.Size, Length: 1, Took: time.Second, Waited: true, Failed: true})
-	r.Read(waterfall.Done{Layer: layer("b"), Offset: 6 * block.Size, Length: 1, Pages: true})
-	r.Read(waterfall.Done{Layer: layer("of another image"), Length: 1})
+	r.RecordRead(waterfall.FinishedRead{Layer: layer("a"), Offset: 4096, Length: 8192, Duration: time.Millisecond})
+	r.RecordRead(waterfall.FinishedRead{Layer: layer("b"), Offset: block.Size - 1, Length: 2, Duration: 100 * time.Millisecond, Waited: true})
+	r.RecordRead(waterfall.FinishedRead{Layer: layer("b"), Offset: 5 * block.Size, Length: 1, Duration: time.Second, Waited: true, Failed: true})
+	r.RecordRead(waterfall.FinishedRead{Layer: layer("b"), Offset: 6 * block.Size, Length: 1, Pages: true})
+	r.RecordRead(waterfall.FinishedRead{Layer: layer("of another image"), Length: 1})
 
 	s := only(t, r)
 	if s.Image != "app" || s.Manifest != id("app").Manifest || !s.Began.Equal(began) || len(s.Layers) != 2 {
@@ -75,9 +75,9 @@ func TestStart(t *testing.T) {
 		t.Errorf("phases %v, want %v", s.Phases, want)
 	}
 	want := []waterfall.Read{
-		{Layer: 0, Offset: 4096, Length: 8192, At: 3*time.Second - time.Millisecond, Took: time.Millisecond, From: waterfall.Registry, Ahead: true},
-		{Layer: 1, Offset: block.Size - 1, Length: 2, At: 2900 * time.Millisecond, Took: 100 * time.Millisecond, Waited: true, From: waterfall.Peers},
-		{Layer: 1, Offset: 5 * block.Size, Length: 1, At: 2 * time.Second, Took: time.Second, Waited: true, Failed: true, From: waterfall.Disk},
+		{Layer: 0, Offset: 4096, Length: 8192, At: 3*time.Second - time.Millisecond, Duration: time.Millisecond, From: waterfall.Registry, Prefetched: true},
+		{Layer: 1, Offset: block.Size - 1, Length: 2, At: 2900 * time.Millisecond, Duration: 100 * time.Millisecond, Waited: true, From: waterfall.Peers},
+		{Layer: 1, Offset: 5 * block.Size, Length: 1, At: 2 * time.Second, Duration: time.Second, Waited: true, Failed: true, From: waterfall.Disk},
 		{Layer: 1, Offset: 6 * block.Size, Length: 1, At: 3 * time.Second, From: waterfall.Bundle},
 	}
 	if fmt.Sprint(s.Reads) != fmt.Sprint(want) {
@@ -87,7 +87,7 @@ func TestStart(t *testing.T) {
 		t.Errorf("requests %+v", s.Requests)
 	}
 	sum := s.Summarize()
-	if sum.Reads != 4 || sum.Waits != 2 || sum.Waited != time.Second || sum.End != 3*time.Second || sum.RequestBytes != 510 || sum.AheadBytes != 8192 || sum.Bytes[waterfall.Peers] != 2 {
+	if sum.Reads != 4 || sum.WaitedReads != 2 || sum.WaitTime != time.Second || sum.End != 3*time.Second || sum.RequestBytes != 510 || sum.PrefetchedBytes != 8192 || sum.Bytes[waterfall.Peers] != 2 {
 		t.Errorf("summary %+v", sum)
 	}
 }
@@ -97,16 +97,16 @@ func TestPullKeepsTheLastStart(t *testing.T) {
 	c := newClock()
 	r := newRecorder(c)
 	for range 2 {
-		r.Begin(id("app"), repository, c.now)
-		r.Mounted(id("app"), repository, c.now, []block.Digest{layer("a")})
-		r.Read(waterfall.Done{Layer: layer("a"), Length: 1})
+		r.BeginStart(id("app"), repository, c.now)
+		r.RecordMount(id("app"), repository, c.now, []block.Digest{layer("a")})
+		r.RecordRead(waterfall.FinishedRead{Layer: layer("a"), Length: 1})
 	}
-	r.Begin(id("app"), repository, c.after(time.Hour))
-	r.Begin(id("app"), repository, c.after(time.Hour))
+	r.BeginStart(id("app"), repository, c.after(time.Hour))
+	r.BeginStart(id("app"), repository, c.after(time.Hour))
 	if s := only(t, r); len(s.Reads) != 1 {
 		t.Errorf("after a pull the last start has %d reads, want 1", len(s.Reads))
 	}
-	r.Mounted(id("app"), repository, c.now, []block.Digest{layer("a")})
+	r.RecordMount(id("app"), repository, c.now, []block.Digest{layer("a")})
 	if s := only(t, r); len(s.Reads) != 0 || !s.Began.Equal(c.now) {
 		t.Errorf("after a mount it is still the start before: %+v", s)
 	}
@@ -115,16 +115,16 @@ func TestPullKeepsTheLastStart(t *testing.T) {
 func TestStartEnds(t *testing.T) {
 	c := newClock()
 	r := newRecorder(c)
-	r.Mounted(id("app"), repository, c.now, []block.Digest{layer("a")})
+	r.RecordMount(id("app"), repository, c.now, []block.Digest{layer("a")})
 	for range 40 {
 		c.after(time.Second)
-		r.Read(waterfall.Done{Layer: layer("a"), Length: 1})
-		r.Requested(waterfall.Request{Began: c.now, Path: "/v2/library/app/blobs/x"})
+		r.RecordRead(waterfall.FinishedRead{Layer: layer("a"), Length: 1})
+		r.RecordRequest(waterfall.Request{Began: c.now, Path: "/v2/library/app/blobs/x"})
 	}
 	if s := only(t, r); len(s.Reads) != 31 || len(s.Requests) != 31 {
 		t.Errorf("%d reads and %d requests in the 30 s after the first, want 31", len(s.Reads), len(s.Requests))
 	}
-	r.Mounted(id("app"), repository, c.now, []block.Digest{layer("a")})
+	r.RecordMount(id("app"), repository, c.now, []block.Digest{layer("a")})
 	if s := only(t, r); len(s.Reads) != 0 {
 		t.Errorf("a new mount does not begin a new start: %d reads", len(s.Reads))
 	}
@@ -135,11 +135,11 @@ func TestBounds(t *testing.T) {
 	r := newRecorder(c)
 	for i := range waterfall.MaxStarts + 5 {
 		c.after(time.Millisecond)
-		r.Mounted(id(strconv.Itoa(i)), repository, c.now, []block.Digest{layer("a")})
+		r.RecordMount(id(strconv.Itoa(i)), repository, c.now, []block.Digest{layer("a")})
 	}
 	for range waterfall.MaxEvents + 7 {
-		r.Read(waterfall.Done{Layer: layer("a"), Length: 1})
-		r.Requested(waterfall.Request{Began: c.now, Path: "/v2/library/app/blobs/x"})
+		r.RecordRead(waterfall.FinishedRead{Layer: layer("a"), Length: 1})
+		r.RecordRequest(waterfall.Request{Began: c.now, Path: "/v2/library/app/blobs/x"})
 	}
 	all := r.Starts()
 	if len(all) != waterfall.MaxStarts {
@@ -157,13 +157,13 @@ func TestBounds(t *testing.T) {
 
 func TestNilRecorder(t *testing.T) {
 	var r *waterfall.Recorder
-	r.Begin(id("app"), repository, time.Now())
-	r.Mounted(id("app"), repository, time.Now(), nil)
-	r.Prepared(id("app"), nil)
-	r.Phase(id("app"), "phase", time.Now(), time.Now())
-	r.Read(waterfall.Done{})
-	r.Delivered(block.Key{}, waterfall.Registry)
-	r.Requested(waterfall.Request{})
+	r.BeginStart(id("app"), repository, time.Now())
+	r.RecordMount(id("app"), repository, time.Now(), nil)
+	r.RecordPreparation(id("app"), nil)
+	r.RecordPhase(id("app"), "phase", time.Now(), time.Now())
+	r.RecordRead(waterfall.FinishedRead{})
+	r.RecordBlockSource(block.Key{}, waterfall.Registry)
+	r.RecordRequest(waterfall.Request{})
 	if len(r.Starts()) != 0 {
 		t.Error("the nil Recorder has starts")
 	}
@@ -179,12 +179,12 @@ func BenchmarkRead(b *testing.B) {
 			for i := range layers {
 				layers[i] = layer(strconv.Itoa(i))
 			}
-			done := waterfall.Done{Layer: layers[9], Length: 4096}
+			done := waterfall.FinishedRead{Layer: layers[9], Length: 4096}
 			for i := 0; b.Loop(); i++ {
 				if starts > 0 && i%waterfall.MaxEvents == 0 { // what is dropped costs less
-					r.Mounted(id("app"), repository, time.Now(), layers)
+					r.RecordMount(id("app"), repository, time.Now(), layers)
 				}
-				r.Read(done)
+				r.RecordRead(done)
 			}
 		})
 	}

@@ -9,8 +9,8 @@ import (
 	"github.com/brisk-project/brisk/internal/block"
 )
 
-// Start is what was recorded of the start of an image. Durations are in nanoseconds; At
-// is the time since it began.
+// Start is the record of the start of an image. Durations are in nanoseconds; At is the time
+// since its beginning.
 type Start struct {
 	Image    string         `json:"image"`
 	Manifest block.Digest   `json:"manifest"`
@@ -19,15 +19,15 @@ type Start struct {
 	Phases   []Phase        `json:"phases"`
 	Requests []Request      `json:"requests"`
 	Reads    []Read         `json:"reads"`
-	// Dropped is how many events there were beyond those that are kept.
+	// Dropped is the number of events beyond [MaxEvents].
 	Dropped int `json:"dropped,omitempty"`
 }
 
 // Phase is a part of a pull or mount.
 type Phase struct {
-	Name string        `json:"name"`
-	At   time.Duration `json:"at"`
-	Took time.Duration `json:"took"`
+	Name     string        `json:"name"`
+	At       time.Duration `json:"at"`
+	Duration time.Duration `json:"took"`
 }
 
 // Request is a request to a registry.
@@ -35,7 +35,7 @@ type Request struct {
 	Began     time.Time     `json:"began"`
 	At        time.Duration `json:"at"`
 	FirstByte time.Duration `json:"firstByte"` // until the head of the answer, from Began on
-	Took      time.Duration `json:"took"`
+	Duration  time.Duration `json:"took"`
 	Host      string        `json:"host"`
 	Path      string        `json:"path"`
 	Range     string        `json:"range,omitempty"`
@@ -43,28 +43,29 @@ type Request struct {
 	Bytes     int64         `json:"bytes"`            // of the body that were read
 }
 
-// Read is a read that the kernel asked for.
+// Read is a read of the kernel.
 type Read struct {
-	Layer  int           `json:"layer"` // in Layers
-	Offset int64         `json:"offset"`
-	Length int64         `json:"length"`
-	At     time.Duration `json:"at"`
-	Took   time.Duration `json:"took"`
-	// Waited says that not all was in the disk cache, Failed that it ended with an error.
+	Layer    int           `json:"layer"` // in Layers
+	Offset   int64         `json:"offset"`
+	Length   int64         `json:"length"`
+	At       time.Duration `json:"at"`
+	Duration time.Duration `json:"took"`
+	// Waited means that the disk cache did not have all bytes, Failed that the read ended with
+	// an error.
 	Waited bool `json:"waited,omitempty"`
 	Failed bool `json:"failed,omitempty"`
-	// From is where what was read came from. Ahead says that it had been fetched from there
-	// during this start before it was read.
-	From  Source `json:"from"`
-	Ahead bool   `json:"ahead,omitempty"`
-	// File is what lies there in the image, Position where in it; empty if that is not known.
-	File     string `json:"file,omitempty"`
-	Position int64  `json:"position,omitempty"`
+	// From is the source of the bytes. Prefetched means that they had been fetched from there
+	// during this start before the read.
+	From       Source `json:"from"`
+	Prefetched bool   `json:"ahead,omitempty"`
+	// File is the file that was read, FileOffset the position there; empty if unknown.
+	File       string `json:"file,omitempty"`
+	FileOffset int64  `json:"position,omitempty"`
 }
 
-// Locate fills in the files of reads. IndexOf returns the files of a layer stream; it is
+// ResolveFiles sets the files of all reads. indexOf returns the files of a layer stream; it is
 // called once for each layer that was read.
-func (s *Start) Locate(indexOf func(layer block.Digest) *files.Index) {
+func (s *Start) ResolveFiles(indexOf func(layer block.Digest) *files.Index) {
 	known := make(map[int]*files.Index)
 	for i := range s.Reads {
 		r := &s.Reads[i]
@@ -74,47 +75,47 @@ func (s *Start) Locate(indexOf func(layer block.Digest) *files.Index) {
 		if _, ok := known[r.Layer]; !ok {
 			known[r.Layer] = indexOf(s.Layers[r.Layer])
 		}
-		r.File, r.Position = known[r.Layer].At(r.Offset, r.Length)
+		r.File, r.FileOffset = known[r.Layer].At(r.Offset, r.Length)
 	}
 }
 
-// Summary is a start in numbers.
+// Summary has totals of a start.
 type Summary struct {
-	End           time.Duration // when the last phase, request or read ended
-	Reads, Waits  int
-	Waited        time.Duration // with at least one read waiting
-	Requests      int
-	RequestBytes  int64
-	Transferring  time.Duration // with at least one request under way
-	LongestToByte time.Duration
-	Bytes         map[Source]int64
-	AheadBytes    int64
+	End                time.Duration // when the last phase, request or read ended
+	Reads, WaitedReads int
+	WaitTime           time.Duration // with at least one read waiting
+	Requests           int
+	RequestBytes       int64
+	TransferTime       time.Duration // with at least one request under way
+	MaxTimeToFirstByte time.Duration
+	Bytes              map[Source]int64
+	PrefetchedBytes    int64
 }
 
-// Summarize adds up.
+// Summarize returns the totals.
 func (s *Start) Summarize() Summary {
 	sum := Summary{Reads: len(s.Reads), Requests: len(s.Requests), Bytes: make(map[Source]int64)}
 	var waits, transfers []interval
 	for _, p := range s.Phases {
-		sum.End = max(sum.End, p.At+p.Took)
+		sum.End = max(sum.End, p.At+p.Duration)
 	}
 	for _, r := range s.Reads {
-		sum.End = max(sum.End, r.At+r.Took)
+		sum.End = max(sum.End, r.At+r.Duration)
 		sum.Bytes[r.From] += r.Length
-		if r.Ahead {
-			sum.AheadBytes += r.Length
+		if r.Prefetched {
+			sum.PrefetchedBytes += r.Length
 		}
 		if r.Waited {
-			sum.Waits++
-			waits = append(waits, interval{r.At, r.At + r.Took})
+			sum.WaitedReads++
+			waits = append(waits, interval{r.At, r.At + r.Duration})
 		}
 	}
 	for _, r := range s.Requests {
 		sum.RequestBytes += r.Bytes
-		sum.LongestToByte = max(sum.LongestToByte, r.FirstByte)
-		transfers = append(transfers, interval{r.At, r.At + r.Took})
+		sum.MaxTimeToFirstByte = max(sum.MaxTimeToFirstByte, r.FirstByte)
+		transfers = append(transfers, interval{r.At, r.At + r.Duration})
 	}
-	sum.Waited, sum.Transferring = covered(waits), covered(transfers)
+	sum.WaitTime, sum.TransferTime = covered(waits), covered(transfers)
 	return sum
 }
 
@@ -133,7 +134,7 @@ func covered(all []interval) (total time.Duration) {
 	return total
 }
 
-// object is what a request was for, as the path says.
+// object returns the kind and the digest of the object in the path of a request.
 func (r *Request) object() string {
 	for _, kind := range []string{"manifests", "referrers", "blobs", "tags"} {
 		if _, name, found := strings.Cut(r.Path, "/"+kind+"/"); found {

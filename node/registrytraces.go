@@ -32,7 +32,7 @@ type TraceSource string
 // it runs; a trace in the registry was put there for all who run the image; a prediction knows
 // nothing of the program.
 const (
-	TraceLearnt    TraceSource = "learnt"
+	TraceRecorded  TraceSource = "learnt"
 	TraceRegistry  TraceSource = "registry"
 	TracePeers     TraceSource = "peers"
 	TracePredicted TraceSource = "predicted"
@@ -169,7 +169,7 @@ func (n *Node) foundTrace(image *Image) (t startup.Trace, predicted bool) {
 // streams in bytes.
 func (n *Node) startTrace(id block.Digest, image *Image, sizes map[block.Digest]int64) (startup.Trace, TraceSource) {
 	if learnt := n.startupTraces.of(id, image.Digest).Clip(sizes); len(learnt) > 0 {
-		return learnt, TraceLearnt
+		return learnt, TraceRecorded
 	}
 	found, predicted := n.foundTrace(image)
 	found = found.Clip(sizes)

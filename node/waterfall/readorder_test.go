@@ -10,14 +10,14 @@ import (
 )
 
 func TestOrder(t *testing.T) {
-	o := waterfall.Order{Image: "registry.example/app:v1<script>", About: "recorded, app", Reads: []waterfall.OrderedRead{
-		{Layer: 1, Offset: 8192, Length: 4096, File: "bin/\x1b[31m<&app>", Position: 512},
+	o := waterfall.ReadOrder{Image: "registry.example/app:v1<script>", Description: "recorded, app", Reads: []waterfall.OrderedRead{
+		{Layer: 1, Offset: 8192, Length: 4096, File: "bin/\x1b[31m<&app>", FileOffset: 512},
 		{Layer: 0, Offset: 0, Length: 12288, File: "lib/c"},
 		{Layer: -1, Offset: 4096, Length: 4096},
 		{Layer: 0, Offset: 1 << 20, Length: 12288},
 	}}
 	var text, svg, page, none bytes.Buffer
-	if err := errors.Join(o.WriteText(&text), o.WriteSVG(&svg), o.WriteHTML(&page), new(waterfall.Order).WriteHTML(&none)); err != nil {
+	if err := errors.Join(o.WriteText(&text), o.WriteSVG(&svg), o.WriteHTML(&page), new(waterfall.ReadOrder).WriteHTML(&none)); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{

@@ -8,14 +8,14 @@ import (
 	"path/filepath"
 )
 
-// Picture can be drawn. [Start] and [Order] can.
-type Picture interface {
+// Chart is data that can be drawn: [Start] and [ReadOrder].
+type Chart interface {
 	WriteSVG(w io.Writer) error
 	WriteHTML(w io.Writer) error
 }
 
-// CheckDrawing reports what is wrong with the name of a file for a picture.
-func CheckDrawing(path string) error {
+// CheckChartName returns an error if a chart cannot be written to a file of this name.
+func CheckChartName(path string) error {
 	switch filepath.Ext(path) {
 	case ".svg", ".html":
 		return nil
@@ -24,9 +24,9 @@ func CheckDrawing(path string) error {
 	}
 }
 
-// Draw writes a picture to a file, in the form that its name ends with.
-func Draw(path string, p Picture) error {
-	if err := CheckDrawing(path); err != nil {
+// WriteChart writes a chart to a file, in the format of its name suffix.
+func WriteChart(path string, p Chart) error {
+	if err := CheckChartName(path); err != nil {
 		return err
 	}
 	draw := p.WriteSVG

@@ -17,15 +17,15 @@ import (
 func sample() waterfall.Start {
 	s := waterfall.Start{
 		Image: "registry.example/app:v1<script>", Manifest: layer("m"), Began: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Layers: []block.Digest{layer("a")},
-		Phases: []waterfall.Phase{{Name: "resolve the image", Took: 100 * time.Millisecond}, {Name: "mount", At: 200 * time.Millisecond, Took: 50 * time.Millisecond}},
+		Phases: []waterfall.Phase{{Name: "resolve the image", Duration: 100 * time.Millisecond}, {Name: "mount", At: 200 * time.Millisecond, Duration: 50 * time.Millisecond}},
 		Requests: []waterfall.Request{{
-			At: 10 * time.Millisecond, FirstByte: 20 * time.Millisecond, Took: 80 * time.Millisecond, Host: "registry.example",
+			At: 10 * time.Millisecond, FirstByte: 20 * time.Millisecond, Duration: 80 * time.Millisecond, Host: "registry.example",
 			Path: "/v2/app/blobs/sha256:0123456789abcdef", Range: "bytes=0-99", Status: 206, Bytes: 100,
 		}},
 		Reads: []waterfall.Read{
-			{At: 300 * time.Millisecond, Took: 200 * time.Millisecond, Offset: 512, Length: 4096, Waited: true, From: waterfall.Registry, File: "bin/\x1b[31m<&app>", Position: 0},
-			{At: 600 * time.Millisecond, Took: time.Millisecond, Offset: 8192, Length: 4096, From: waterfall.Registry, Ahead: true},
-			{At: 700 * time.Millisecond, Took: 300 * time.Millisecond, Length: 1, Waited: true, Failed: true, From: waterfall.Disk, File: "etc/other", Position: 7},
+			{At: 300 * time.Millisecond, Duration: 200 * time.Millisecond, Offset: 512, Length: 4096, Waited: true, From: waterfall.Registry, File: "bin/\x1b[31m<&app>", FileOffset: 0},
+			{At: 600 * time.Millisecond, Duration: time.Millisecond, Offset: 8192, Length: 4096, From: waterfall.Registry, Prefetched: true},
+			{At: 700 * time.Millisecond, Duration: 300 * time.Millisecond, Length: 1, Waited: true, Failed: true, From: waterfall.Disk, File: "etc/other", FileOffset: 7},
 		},
 	}
 	return s
@@ -67,7 +67,7 @@ func TestText(t *testing.T) {
 func TestTextIsShort(t *testing.T) {
 	s := sample()
 	for i := range 1000 {
-		s.Reads = append(s.Reads, waterfall.Read{At: time.Second, Took: time.Duration(i) * time.Microsecond, Waited: true, From: waterfall.Registry, Position: int64(i), File: "many"})
+		s.Reads = append(s.Reads, waterfall.Read{At: time.Second, Duration: time.Duration(i) * time.Microsecond, Waited: true, From: waterfall.Registry, FileOffset: int64(i), File: "many"})
 	}
 	var out bytes.Buffer
 	if err := s.WriteText(&out, false); err != nil {

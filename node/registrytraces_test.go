@@ -99,7 +99,7 @@ func TestFirstPullHasTheTraceOfTheRegistry(t *testing.T) {
 
 				// What the node learns itself counts from then on.
 				runStart(t, n, dir, image)
-				if got := n.ImageStatus(found).Start; got == nil || got.Source != node.TraceLearnt {
+				if got := n.ImageStatus(found).Start; got == nil || got.Source != node.TraceRecorded {
 					t.Errorf("after a start: %+v", got)
 				}
 				if err := n.Retain(t.Context(), nil); err != nil {

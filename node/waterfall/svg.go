@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Sizes of the picture in pixels.
+// Sizes of the chart in pixels.
 const (
 	pictureWidth = 1200
 	labelWidth   = 150
@@ -29,14 +29,13 @@ type drawing struct {
 	end int64
 }
 
-// WriteSVG draws the start as one SVG without references to anything else. Details are shown
-// under the pointer.
+// WriteSVG draws the start as a self-contained SVG. Tooltips show details.
 func (s *Start) WriteSVG(w io.Writer) error {
 	_, err := io.WriteString(w, s.svg())
 	return err
 }
 
-// WriteHTML writes a page with the picture and all lines of the text.
+// WriteHTML writes a page with the chart and all lines of the text.
 func (s *Start) WriteHTML(w io.Writer) error {
 	var text strings.Builder
 	if err := s.WriteText(&text, true); err != nil {
@@ -45,7 +44,7 @@ func (s *Start) WriteHTML(w io.Writer) error {
 	return writePage(w, "Start of "+s.Image, s.svg(), text.String())
 }
 
-// writePage writes a page with a picture and a text.
+// writePage writes a page with a chart and a text.
 func writePage(w io.Writer, title, svg, text string) error {
 	_, err := fmt.Fprintf(w, "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>%s</title></head>\n<body>\n%s<pre>%s</pre>\n</body></html>\n",
 		html.EscapeString(printable(title)), svg, html.EscapeString(text))
@@ -57,7 +56,7 @@ func (s *Start) svg() string {
 	d := &drawing{end: max(int64(sum.End), 1), y: headHeight}
 	d.title("pull and mount")
 	for _, p := range s.Phases {
-		d.during(p.At, p.Took, d.y, phaseHeight-3, "#7b6ba8", fmt.Sprintf("%s: %s", p.Name, seconds(p.Took)))
+		d.during(p.At, p.Duration, d.y, phaseHeight-3, "#7b6ba8", fmt.Sprintf("%s: %s", p.Name, seconds(p.Duration)))
 		d.text(labelWidth-8, d.y+phaseHeight-6, "end", p.Name)
 		d.y += phaseHeight
 	}
@@ -67,33 +66,33 @@ func (s *Start) svg() string {
 	bottom := d.y
 	for i := range s.Requests {
 		r := &s.Requests[i]
-		y := d.y + requests.place(r.At, r.Took)*laneHeight
+		y := d.y + requests.place(r.At, r.Duration)*laneHeight
 		d.during(r.At, r.FirstByte, y, laneHeight-1, "#c9c9c9", r.describe())
-		d.during(r.At+r.FirstByte, r.Took-r.FirstByte, y, laneHeight-1, "#3f7fbf", r.describe())
+		d.during(r.At+r.FirstByte, r.Duration-r.FirstByte, y, laneHeight-1, "#3f7fbf", r.describe())
 		bottom = max(bottom, y+laneHeight)
 	}
 	d.y = bottom + gap
-	d.title(fmt.Sprintf("reads that waited: %d", sum.Waits))
+	d.title(fmt.Sprintf("reads that waited: %d", sum.WaitedReads))
 	bottom = d.y
 	for i := range s.Reads {
 		if r := &s.Reads[i]; r.Waited {
-			y := d.y + waits.place(r.At, r.Took)*laneHeight
-			d.during(r.At, r.Took, y, laneHeight-1, colour(r), r.describe())
+			y := d.y + waits.place(r.At, r.Duration)*laneHeight
+			d.during(r.At, r.Duration, y, laneHeight-1, colour(r), r.describe())
 			bottom = max(bottom, y+laneHeight)
 		}
 	}
 	d.y = bottom + gap
-	d.title(fmt.Sprintf("other reads: %d", sum.Reads-sum.Waits))
+	d.title(fmt.Sprintf("other reads: %d", sum.Reads-sum.WaitedReads))
 	for i := range s.Reads {
 		if r := &s.Reads[i]; !r.Waited {
-			d.during(r.At, r.Took, d.y, 10, colour(r), r.describe())
+			d.during(r.At, r.Duration, d.y, 10, colour(r), r.describe())
 		}
 	}
 	d.y += 10 + gap
 	return d.finish([]string{
 		fmt.Sprintf("%s, %s", s.Image, s.Began.Format(time.RFC3339)),
-		fmt.Sprintf("%d reads, %d waited, %s with one waiting; %d requests, %.1f MB in %s", sum.Reads, sum.Waits, seconds(sum.Waited),
-			sum.Requests, float64(sum.RequestBytes)/1e6, seconds(sum.Transferring)),
+		fmt.Sprintf("%d reads, %d waited, %s with one waiting; %d requests, %.1f MB in %s", sum.Reads, sum.WaitedReads, seconds(sum.WaitTime),
+			sum.Requests, float64(sum.RequestBytes)/1e6, seconds(sum.TransferTime)),
 	}, func(at int64) string { return seconds(time.Duration(at)) })
 }
 
@@ -117,7 +116,7 @@ func colour(r *Read) string {
 	switch {
 	case r.Failed:
 		return "#000000"
-	case r.Ahead:
+	case r.Prefetched:
 		return "#69b36b"
 	case r.From == Registry:
 		return "#d1495b"

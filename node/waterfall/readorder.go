@@ -10,12 +10,13 @@ import (
 	"github.com/brisk-project/brisk/internal/units"
 )
 
-// Order is a trace as it is shown: what a start reads, in the order of the first read. A trace keeps
-// no times, which would be those of another machine and link; so the axis is what was read before.
-type Order struct {
-	Image string
-	About string // one line
-	Reads []OrderedRead
+// ReadOrder lists the reads of a trace in the order of the first read. A trace has no times,
+// because times depend on the machine and the link; so the axis is the number of bytes read
+// before.
+type ReadOrder struct {
+	Image       string
+	Description string // one line
+	Reads       []OrderedRead
 }
 
 // OrderedRead is a span of a trace. Sizes and positions are in bytes.
@@ -25,22 +26,23 @@ type OrderedRead struct {
 	Layer  int   `json:"layer"`
 	Offset int64 `json:"offset"` // in the layer stream
 	Length int64 `json:"length"`
-	// File is what most of it is of, Position where in it; empty if no file is there.
-	File     string `json:"file,omitempty"`
-	Position int64  `json:"position,omitempty"`
+	// File is the file with most of the span, FileOffset its position there; empty if no file
+	// contains it.
+	File       string `json:"file,omitempty"`
+	FileOffset int64  `json:"position,omitempty"`
 }
 
-// OrderOf returns the reads of a trace.
-func OrderOf(reads []files.Read) []OrderedRead {
+// NewOrderedReads returns the reads of a trace.
+func NewOrderedReads(reads []files.Read) []OrderedRead {
 	ordered := make([]OrderedRead, len(reads))
 	for i, r := range reads {
 		path, position := r.Index.At(r.Offset, r.Length)
-		ordered[i] = OrderedRead{Layer: r.Number, Offset: r.Offset, Length: r.Length, File: path, Position: position}
+		ordered[i] = OrderedRead{Layer: r.Number, Offset: r.Offset, Length: r.Length, File: path, FileOffset: position}
 	}
 	return ordered
 }
 
-func (o *Order) bytes() (total int64) {
+func (o *ReadOrder) bytes() (total int64) {
 	for _, r := range o.Reads {
 		total += r.Length
 	}
@@ -51,7 +53,7 @@ func (r *OrderedRead) describe() string {
 	what := "between files"
 	switch {
 	case r.File != "":
-		what = fmt.Sprintf("/%s at %d", r.File, r.Position)
+		what = fmt.Sprintf("/%s at %d", r.File, r.FileOffset)
 	case r.Layer < 0:
 		what = "of another image"
 	}
@@ -59,7 +61,7 @@ func (r *OrderedRead) describe() string {
 }
 
 // WriteText writes one line for each read.
-func (o *Order) WriteText(w io.Writer) error {
+func (o *ReadOrder) WriteText(w io.Writer) error {
 	var text strings.Builder
 	total, before := o.bytes(), int64(0)
 	end := units.Size(total)
@@ -73,15 +75,15 @@ func (o *Order) WriteText(w io.Writer) error {
 	return err
 }
 
-// WriteSVG draws the trace as one SVG without references to anything else, a row for each layer.
-// Details are shown under the pointer.
-func (o *Order) WriteSVG(w io.Writer) error {
+// WriteSVG draws the trace as a self-contained SVG, with a row for each layer. Tooltips show
+// details.
+func (o *ReadOrder) WriteSVG(w io.Writer) error {
 	_, err := io.WriteString(w, o.svg())
 	return err
 }
 
-// WriteHTML writes a page with the picture and the text.
-func (o *Order) WriteHTML(w io.Writer) error {
+// WriteHTML writes a page with the chart and the text.
+func (o *ReadOrder) WriteHTML(w io.Writer) error {
 	var text strings.Builder
 	if err := o.WriteText(&text); err != nil {
 		return err
@@ -89,7 +91,7 @@ func (o *Order) WriteHTML(w io.Writer) error {
 	return writePage(w, "Trace of "+o.Image, o.svg(), text.String())
 }
 
-func (o *Order) svg() string {
+func (o *ReadOrder) svg() string {
 	var layers []int
 	for _, r := range o.Reads {
 		if !slices.Contains(layers, r.Layer) {
@@ -119,5 +121,5 @@ func (o *Order) svg() string {
 		d.y += phaseHeight
 	}
 	d.y += gap
-	return d.finish([]string{o.Image, fmt.Sprintf("%s; %s in %d reads, in the order of the first read", o.About, units.Size(o.bytes()), len(o.Reads))}, units.Size)
+	return d.finish([]string{o.Image, fmt.Sprintf("%s; %s in %d reads, in the order of the first read", o.Description, units.Size(o.bytes()), len(o.Reads))}, units.Size)
 }
