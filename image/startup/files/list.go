@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"path"
 	"strings"
@@ -14,15 +13,8 @@ import (
 	"github.com/brisk-project/brisk/image/startup"
 )
 
-const (
-	// MaxList is the longest list of files in bytes that is read.
-	MaxList = 16 << 20
-	// maxLinks is how many symbolic links one path may lead through, as in Linux.
-	maxLinks = 40
-)
-
-// ErrNoFile says that an image does not have a file.
-var ErrNoFile = errors.New("the image has no such file")
+// MaxList is the longest list of files in bytes that is read.
+const MaxList = 16 << 20
 
 // ParseList reads a list of files: one path a line, or one JSON object a line with the path as
 // its field "path", as the recorder of eStargz writes them. Empty lines and those that begin with
@@ -69,8 +61,8 @@ func Trace(paths []string, layers []*index.Layer) (t startup.Trace, missing []st
 	}
 	var all startup.Recorder
 	for _, p := range paths {
-		node, err := resolve(tree, p)
-		if err != nil || node.Type != index.TypeReg {
+		node, ok := tree.Resolve(tree.Root(), p)
+		if !ok || node.Type != index.TypeReg {
 			missing = append(missing, p)
 			continue
 		}
@@ -79,37 +71,4 @@ func Trace(paths []string, layers []*index.Layer) (t startup.Trace, missing []st
 		}
 	}
 	return all.Trace(), missing, nil
-}
-
-// resolve returns the node that a path leads to.
-func resolve(tree *erofs.Tree, name string) (*erofs.Node, error) {
-	at, left := []*erofs.Node{tree.Root()}, strings.Split(name, "/")
-	links := 0
-	for len(left) > 0 {
-		component := left[0]
-		left = left[1:]
-		switch component {
-		case "", ".":
-			continue
-		case "..":
-			at = at[:max(1, len(at)-1)]
-			continue
-		}
-		next, ok := at[len(at)-1].Lookup(component)
-		if !ok {
-			return nil, ErrNoFile
-		}
-		if next.Type != index.TypeSymlink {
-			at = append(at, next)
-			continue
-		}
-		if links++; links > maxLinks {
-			return nil, fmt.Errorf("%w: too many symbolic links", ErrNoFile)
-		}
-		if path.IsAbs(next.Target) {
-			at = at[:1]
-		}
-		left = append(strings.Split(next.Target, "/"), left...)
-	}
-	return at[len(at)-1], nil
 }
