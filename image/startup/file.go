@@ -27,8 +27,10 @@ const (
 	window = 1 << 20
 	// magic begins what is compressed: the format and its version.
 	magic = "brisk trace 1\n"
-	// flagPredicted is set in the trace of [File.Predicted].
+	// flagPredicted is set in the trace of [File.Predicted], flagList in that of [File.List].
 	flagPredicted = 1
+	flagList      = 2
+	knownFlags    = flagPredicted | flagList
 )
 
 // File is a trace with what is known of its origin.
@@ -39,6 +41,8 @@ type File struct {
 	Command string
 	// Predicted says that nothing was run: the trace was derived from the content of the image.
 	Predicted bool
+	// List says that the trace reads the files of a prefetch list, which a user has written.
+	List bool
 }
 
 // Encode returns the form of the trace that [Parse] reads.
@@ -59,6 +63,9 @@ func (f File) Encode() ([]byte, error) {
 	flags := uint64(0)
 	if f.Predicted {
 		flags |= flagPredicted
+	}
+	if f.List {
+		flags |= flagList
 	}
 	var layers []byte
 	numbers := make(map[block.Digest]uint64)
@@ -140,7 +147,7 @@ func (p *parser) file() File {
 	if got := p.bytes(len(magic), "the version"); p.err == nil && string(got) != magic {
 		p.fail("it begins with %q, not with %q", got, magic)
 	}
-	flags := p.number(flagPredicted, "flags")
+	flags := p.number(knownFlags, "flags")
 	command := string(p.bytes(p.number(MaxCommand, "bytes of the command"), "the command"))
 	if !utf8.ValidString(command) {
 		p.fail("the command is not UTF-8")
@@ -149,7 +156,7 @@ func (p *parser) file() File {
 	for i := range layers {
 		copy(layers[i][:], p.bytes(len(layers[i]), "a layer"))
 	}
-	return File{Trace: p.spans(layers), Command: command, Predicted: flags&flagPredicted != 0}
+	return File{Trace: p.spans(layers), Command: command, Predicted: flags&flagPredicted != 0, List: flags&flagList != 0}
 }
 
 func (p *parser) spans(layers []block.Digest) Trace {

@@ -26,6 +26,7 @@ func TestFile(t *testing.T) {
 		"empty":     {},
 		"usual":     {Trace: startup.Trace{pages("a", 7, 2), pages("b", 0, 1), pages("a", 5, 1)}, Command: "nginx -g 'daemon off;'"},
 		"predicted": {Trace: startup.Trace{pages("a", 1<<36, 1), end}, Predicted: true},
+		"list":      {Trace: startup.Trace{pages("a", 0, 1)}, List: true},
 		"longest":   {Trace: longest(), Command: strings.Repeat("x", startup.MaxCommand)},
 	} {
 		encoded, err := f.Encode()
@@ -103,7 +104,7 @@ func hostile(tb testing.TB) map[string][]byte {
 		"not compressed": []byte(magic), "old file": []byte("brisk trace 1 sha256:00\n{}"), "long": make([]byte, startup.MaxEncoded+1),
 	}
 	for name, b := range map[string][]byte{
-		"version": []byte("brisk trace 2\n"), "unknown flag": body(2, 0, 1, 1, 0, 0, 1), "command": body(0, startup.MaxCommand+1, 1, 0),
+		"version": []byte("brisk trace 2\n"), "unknown flag": body(4, 0, 1, 1, 0, 0, 1), "command": body(0, startup.MaxCommand+1, 1, 0),
 		"layers": body(0, 0, startup.MaxLayers+1, 0), "10 million spans": body(0, 0, 1, 10e6), "endless spans": body(0, 0, 1, math.MaxUint64),
 		"spans cut short": body(0, 0, 1, 2, 0, 0, 1), "bytes after": append(body(0, 0, 1, 1, 0, 0, 1), 0), "no layer": body(0, 0, 0, 1, 0, 0, 1),
 		"unknown layer": body(0, 0, 1, 1, 1, 0, 1), "page twice": body(0, 0, 1, 2, 0, 0, 2, 0, -1, 1), "layer twice": body(0, 0, 2, 2, 0, 0, 1, 1, 0, 1),
@@ -169,6 +170,39 @@ func TestJoin(t *testing.T) {
 	b.Command, b.Predicted = "other", false
 	want.Command, want.Predicted = "", false
 	if diff := cmp.Diff(want, startup.Join([]startup.File{a, b})); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestJoinPutsListsFirst joins a prefetch list with a trace before it. The list does not change what is
+// known of the trace.
+func TestJoinPutsListsFirst(t *testing.T) {
+	t.Parallel()
+	read := startup.File{Trace: startup.Trace{pages("a", 8, 2)}, Command: "app", Predicted: true}
+	list := startup.File{Trace: startup.Trace{pages("b", 0, 1), pages("a", 7, 2)}, List: true}
+	want := startup.File{Trace: startup.Trace{pages("b", 0, 1), pages("a", 7, 3)}, Command: "app", Predicted: true}
+	if diff := cmp.Diff(want, startup.Join([]startup.File{read, list})); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(list, startup.Join([]startup.File{list})); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestLongListLeavesRoom joins a list that is as long as a trace can be with one that was recorded.
+func TestLongListLeavesRoom(t *testing.T) {
+	t.Parallel()
+	const perBlock = block.Size / startup.PageSize
+	list := startup.Trace{pages("list", 0, startup.MaxBlocks*perBlock)}
+	for blocks, want := range map[int64]int64{1: startup.MaxBlocks - 1, 100: startup.MaxBlocks - 100, startup.MaxBlocks: startup.MaxBlocks / 2} {
+		read := pages("read", 0, blocks*perBlock)
+		got := startup.Listed(list, startup.Trace{read})
+		read.Length = min(read.Length, (startup.MaxBlocks-want)*block.Size)
+		if diff := cmp.Diff(startup.Trace{pages("list", 0, want*perBlock), read}, got); diff != "" {
+			t.Errorf("%d blocks were recorded:\n%s", blocks, diff)
+		}
+	}
+	if diff := cmp.Diff(list, startup.Listed(list, nil)); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -1,6 +1,7 @@
 package startup
 
 import (
+	"cmp"
 	"math"
 
 	"github.com/brisk-project/brisk/internal/block"
@@ -90,12 +91,8 @@ func (t Trace) Clip(sizes map[block.Digest]int64) Trace {
 // Union returns the trace followed by what only more has, within the limits of a trace.
 func (t Trace) Union(more Trace) Trace {
 	var all Recorder
-	for _, s := range t {
-		all.Add(s)
-	}
-	for _, s := range more {
-		all.Add(s)
-	}
+	all.addAll(t)
+	all.addAll(more)
 	return all.Trace()
 }
 
@@ -104,7 +101,14 @@ type Recorder struct {
 	spans  Trace
 	seen   map[block.Key]uint64 // a bit for each page of a block
 	layers map[block.Digest]struct{}
+	limit  int // of blocks, if it is not MaxBlocks
 	full   bool
+}
+
+func (r *Recorder) addAll(t Trace) {
+	for _, s := range t {
+		r.Add(s)
+	}
 }
 
 // Add adds the pages of a read that are not there yet, as long as there is room. A page is added
@@ -132,7 +136,7 @@ func (r *Recorder) Add(read Span) {
 
 // room reports whether a page of a block can be added.
 func (r *Recorder) room(k block.Key) bool {
-	if _, known := r.seen[k]; !known && len(r.seen) >= MaxBlocks {
+	if _, known := r.seen[k]; !known && len(r.seen) >= cmp.Or(r.limit, MaxBlocks) {
 		return false
 	}
 	if _, known := r.layers[k.Layer]; !known && len(r.layers) >= MaxLayers {
