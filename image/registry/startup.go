@@ -22,10 +22,14 @@ const (
 	TraceMediaType types.MediaType = "application/vnd.brisk.trace.v1+zstd"
 	// BundleMediaType is the media type of a bundle.
 	BundleMediaType types.MediaType = "application/vnd.brisk.bundle.v1+zstd"
+	// ListMediaType is the media type of a prefetch list as its user has written it.
+	ListMediaType types.MediaType = "application/vnd.brisk.prefetch.v1"
 	// AnnotationCommand names, on a trace, the command that was run to record it.
 	AnnotationCommand = "dev.brisk.trace.command"
 	// AnnotationPredicted is "true" on a trace that was derived from the content of the image.
 	AnnotationPredicted = "dev.brisk.trace.predicted"
+	// AnnotationList is "true" on a trace that reads the files of a prefetch list.
+	AnnotationList = "dev.brisk.trace.list"
 	// AnnotationCreated says, on a start-up artifact, when it was pushed: an RFC 3339 date.
 	AnnotationCreated = "org.opencontainers.image.created"
 )
@@ -35,6 +39,8 @@ const (
 	MaxTraceBlob = 1 << 20
 	// MaxBundleBlob is the longest bundle in bytes: twice the longest start-up set.
 	MaxBundleBlob = 1 << 30
+	// MaxListBlob is the longest prefetch list in bytes.
+	MaxListBlob = 1 << 20
 	// MaxTraces is the most traces of an artifact.
 	MaxTraces = 16
 	// maxStartupBlobs is the most blobs of a start-up artifact, with those of later versions.
@@ -47,6 +53,13 @@ type TraceBlob struct {
 	Size      int64
 	Command   string // "" if it is not known
 	Predicted bool
+	List      bool // it reads the files of a prefetch list
+}
+
+// ListBlob is a prefetch list as a start-up artifact lists it.
+type ListBlob struct {
+	Digest block.Digest
+	Size   int64
 }
 
 // BundleBlob is the bundle as a start-up artifact lists it.
@@ -69,6 +82,8 @@ type Startup struct {
 	Traces []TraceBlob
 	// Bundle is nil if there is none.
 	Bundle *BundleBlob
+	// List is the prefetch list that one of the traces was made of, nil if there is none.
+	List *ListBlob
 }
 
 // EncodeStartup returns the manifest of a start-up artifact for a subject. The same arguments
@@ -90,12 +105,15 @@ func EncodeStartup(subject v1.Descriptor, s *Startup) ([]byte, error) {
 			MediaType: BundleMediaType, Size: b.Size, Digest: hash(b.Digest), Annotations: b.Annotations,
 		})
 	}
+	if l := s.List; l != nil {
+		manifest.Layers = append(manifest.Layers, v1.Descriptor{MediaType: ListMediaType, Size: l.Size, Digest: hash(l.Digest)})
+	}
 	return encodeManifest(manifest)
 }
 
 func traceDescriptor(t TraceBlob) v1.Descriptor {
 	d := v1.Descriptor{MediaType: TraceMediaType, Size: t.Size, Digest: hash(t.Digest)}
-	if t.Command != "" || t.Predicted {
+	if t.Command != "" || t.Predicted || t.List {
 		d.Annotations = make(map[string]string)
 	}
 	if t.Command != "" {
@@ -103,6 +121,9 @@ func traceDescriptor(t TraceBlob) v1.Descriptor {
 	}
 	if t.Predicted {
 		d.Annotations[AnnotationPredicted] = "true"
+	}
+	if t.List {
+		d.Annotations[AnnotationList] = "true"
 	}
 	return d
 }
@@ -120,28 +141,45 @@ func ParseStartup(manifest []byte) (*Startup, error) {
 	// One without a date, or with a wrong one, is the oldest.
 	s.Created, _ = createdOf(m.Annotations)
 	for i, d := range m.Layers {
-		switch d.MediaType {
-		case TraceMediaType:
-			t, err := parseTraceBlob(d)
-			if err != nil {
-				return nil, fmt.Errorf("%w: artifact manifest: blob %d: %w", ErrInvalid, i, err)
-			}
-			if len(s.Traces) < MaxTraces {
-				s.Traces = append(s.Traces, t)
-			}
-		case BundleMediaType:
-			if s.Bundle != nil {
-				return nil, fmt.Errorf("%w: artifact manifest: blob %d: second bundle", ErrInvalid, i)
-			}
-			digest, err := parseBlob(d, MaxBundleBlob)
-			if err != nil {
-				return nil, fmt.Errorf("%w: artifact manifest: blob %d: %w", ErrInvalid, i, err)
-			}
-			s.Bundle = &BundleBlob{Digest: digest, Size: d.Size, Annotations: d.Annotations}
-		default: // of a later version
+		if err := s.add(d); err != nil {
+			return nil, fmt.Errorf("%w: artifact manifest: blob %d: %w", ErrInvalid, i, err)
 		}
 	}
 	return s, nil
+}
+
+// add adds a blob that a manifest lists.
+func (s *Startup) add(d v1.Descriptor) error {
+	switch d.MediaType {
+	case TraceMediaType:
+		t, err := parseTraceBlob(d)
+		if err != nil {
+			return err
+		}
+		if len(s.Traces) < MaxTraces {
+			s.Traces = append(s.Traces, t)
+		}
+	case BundleMediaType:
+		if s.Bundle != nil {
+			return errors.New("second bundle")
+		}
+		digest, err := parseBlob(d, MaxBundleBlob)
+		if err != nil {
+			return err
+		}
+		s.Bundle = &BundleBlob{Digest: digest, Size: d.Size, Annotations: d.Annotations}
+	case ListMediaType:
+		if s.List != nil {
+			return errors.New("second prefetch list")
+		}
+		digest, err := parseBlob(d, MaxListBlob)
+		if err != nil {
+			return err
+		}
+		s.List = &ListBlob{Digest: digest, Size: d.Size}
+	default: // of a later version
+	}
+	return nil
 }
 
 func createdOf(annotations map[string]string) (time.Time, bool) {
@@ -155,7 +193,8 @@ func parseTraceBlob(d v1.Descriptor) (TraceBlob, error) {
 		return TraceBlob{}, err
 	}
 	return TraceBlob{
-		Digest: digest, Size: d.Size, Command: d.Annotations[AnnotationCommand], Predicted: d.Annotations[AnnotationPredicted] == "true",
+		Digest: digest, Size: d.Size, Command: d.Annotations[AnnotationCommand],
+		Predicted: d.Annotations[AnnotationPredicted] == "true", List: d.Annotations[AnnotationList] == "true",
 	}, nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/brisk-project/brisk/image/registry"
@@ -42,7 +43,9 @@ func TestStartupManifest(t *testing.T) {
 	t.Parallel()
 	s := startup("app")
 	s.Traces = append(s.Traces, registry.TraceBlob{Digest: block.Sum([]byte("p")), Size: 2, Predicted: true})
+	s.Traces = append(s.Traces, registry.TraceBlob{Digest: block.Sum([]byte("l")), Size: 2, List: true})
 	s.Bundle = &registry.BundleBlob{Digest: block.Sum([]byte("b")), Size: 3, Annotations: map[string]string{"k": "v"}}
+	s.List = &registry.ListBlob{Digest: block.Sum([]byte("/a")), Size: 2}
 	var got map[string]any
 	if err := json.Unmarshal(encodeStartup(t, s), &got); err != nil {
 		t.Fatal(err)
@@ -66,9 +69,14 @@ func TestStartupManifest(t *testing.T) {
 				"annotations": map[string]any{"dev.brisk.trace.predicted": "true"},
 			},
 			map[string]any{
+				"mediaType": "application/vnd.brisk.trace.v1+zstd", "size": 2.0, "digest": block.Sum([]byte("l")).String(),
+				"annotations": map[string]any{"dev.brisk.trace.list": "true"},
+			},
+			map[string]any{
 				"mediaType": "application/vnd.brisk.bundle.v1+zstd", "size": 3.0, "digest": block.Sum([]byte("b")).String(),
 				"annotations": map[string]any{"k": "v"},
 			},
+			map[string]any{"mediaType": "application/vnd.brisk.prefetch.v1", "size": 2.0, "digest": block.Sum([]byte("/a")).String()},
 		},
 		"subject": map[string]any{
 			"mediaType": "application/vnd.oci.image.manifest.v1+json", "size": 123.0,
@@ -76,6 +84,13 @@ func TestStartupManifest(t *testing.T) {
 		},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	parsed, err := registry.ParseStartup(encodeStartup(t, s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(s, parsed, cmpopts.IgnoreFields(registry.Startup{}, "Digest", "Size", "Subject")); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -88,6 +103,10 @@ func TestParseStartupRefuses(t *testing.T) {
 	s.Bundle = bundle
 	twice := bytes.Replace(encodeStartup(t, s), []byte(registry.TraceMediaType), []byte(registry.BundleMediaType), 1)
 	bundle = &registry.BundleBlob{Digest: bundle.Digest, Size: registry.MaxBundleBlob + 1}
+	s = startup("a")
+	s.List = &registry.ListBlob{Digest: block.Sum([]byte("/a")), Size: 2}
+	twoLists := bytes.Replace(encodeStartup(t, s), []byte(registry.TraceMediaType), []byte(registry.ListMediaType), 1)
+	s.List = &registry.ListBlob{Digest: block.Sum([]byte("/a")), Size: registry.MaxListBlob + 1}
 	replace := func(old, with string) []byte { return bytes.Replace(valid, []byte(old), []byte(with), 1) }
 	for name, manifest := range map[string][]byte{
 		"nothing":         nil,
@@ -98,6 +117,8 @@ func TestParseStartupRefuses(t *testing.T) {
 		"trace of 0 B":    replace(`"size":1,`, `"size":0,`),
 		"trace of 2 MiB":  replace(`"size":1,`, `"size":2097152,`),
 		"two bundles":     twice,
+		"two lists":       twoLists,
+		"endless list":    encodeStartup(t, s),
 		"endless bundle":  encodeStartup(t, &registry.Startup{Bundle: bundle}),
 		"too many blobs":  replace(`"layers":[`, `"layers":[`+strings.Repeat(`{},`, 300)),
 		"a long manifest": bytes.Repeat([]byte(" "), registry.MaxManifest+1),
@@ -123,6 +144,7 @@ func TestParseStartupRefuses(t *testing.T) {
 func FuzzParseStartup(f *testing.F) {
 	s := startup("a", "b")
 	s.Bundle = &registry.BundleBlob{Digest: block.Sum([]byte("b")), Size: 3}
+	s.List = &registry.ListBlob{Digest: block.Sum([]byte("/a")), Size: 2}
 	f.Add(encodeStartup(f, s))
 	f.Add(encodeStartup(f, startup()))
 	f.Add([]byte(`{"artifactType":"application/vnd.brisk.startup.v1","subject":{"digest":"sha256:00"},"layers":[{}]}`))
@@ -144,7 +166,7 @@ func FuzzParseStartup(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(a.Traces) != len(b.Traces) || (a.Bundle == nil) != (b.Bundle == nil) || a.Subject != b.Subject {
+		if len(a.Traces) != len(b.Traces) || (a.Bundle == nil) != (b.Bundle == nil) || (a.List == nil) != (b.List == nil) || a.Subject != b.Subject {
 			t.Fatalf("%+v was read as %+v", a, b)
 		}
 	})
