@@ -20,13 +20,17 @@ import (
 
 // startupOptions are the options of a conversion that are about traces.
 type startupOptions struct {
-	traces []string
-	bundle bool
+	traces   []string
+	bundle   bool
+	prefetch string
+	strict   bool
 }
 
 func (o *startupOptions) addTo(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&o.traces, "trace", nil, "also push this trace or list of files, for the platforms that have its layers; repeat for several")
 	flags.BoolVar(&o.bundle, "bundle", false, "also push a bundle, if the image has a trace: one blob with exactly what its start reads")
+	flags.StringVar(&o.prefetch, "prefetch", "", "also push this list of files, which nodes load first, see \"brisk prefetch set\" (\"-\" is standard input)")
+	flags.BoolVar(&o.strict, "strict", false, "fail if a line of --prefetch matches no file on any platform")
 }
 
 // prepare reads what is needed of the time before a conversion. The function that it returns renews
@@ -41,6 +45,12 @@ func (o *startupOptions) prepare(ctx context.Context, client *registry.Client, r
 			return nil, err
 		}
 		cfg.Content = append(cfg.Content, content)
+	}
+	if o.prefetch != "" {
+		var err error
+		if cfg.List, err = readPrefetchList(o.prefetch); err != nil {
+			return nil, err
+		}
 	}
 	accelerated := tag
 	if named, ok := ref.(name.Tag); ok && tag == nil {
@@ -63,51 +73,68 @@ func (o *startupOptions) prepare(ctx context.Context, client *registry.Client, r
 				return nil, err
 			}
 		}
-		return renewStartups(ctx, client, target, tag, cfg, log)
+		return renewStartups(ctx, client, renewal{ref: target, tag: tag, strict: o.strict, RenewConfig: cfg}, log)
 	}, nil
 }
 
-func renewStartups(ctx context.Context, client *registry.Client, ref name.Reference, tag *name.Tag, cfg artifact.RenewConfig, log *slog.Logger) ([]*artifact.Renewed, error) {
-	if len(cfg.Content) == 0 && len(cfg.Previous) == 0 && !cfg.Bundle {
+// renewal says for which images start-up artifacts are renewed.
+type renewal struct {
+	artifact.RenewConfig
+
+	ref    name.Reference
+	tag    *name.Tag // under which they are listed as well, nil for none
+	strict bool      // each line of the prefetch list must match a file on some platform
+}
+
+func renewStartups(ctx context.Context, client *registry.Client, r renewal, log *slog.Logger) ([]*artifact.Renewed, error) {
+	asked := len(r.Content) > 0 || r.Bundle || r.List != nil
+	if !asked && len(r.Previous) == 0 {
 		return nil, nil
 	}
-	listing, err := client.ResolveAll(ctx, ref)
+	listing, err := client.ResolveAll(ctx, r.ref)
 	if err != nil {
 		return nil, err
 	}
+	if r.strict && r.List != nil {
+		if err := requireMatches(ctx, client, listing.Images, r.List); err != nil {
+			return nil, fmt.Errorf("converted %s, but: %w", r.ref, err)
+		}
+	}
 	var all []*artifact.Renewed
 	for _, image := range listing.Images {
-		renewed, err := artifact.Renew(ctx, client, image, cfg)
-		if errors.Is(err, registry.ErrNoArtifact) {
-			continue // the conversion has skipped it, and said why
-		}
-		if err != nil && len(cfg.Content) == 0 && !cfg.Bundle {
+		renewed, err := r.renew(ctx, client, image)
+		switch {
+		case errors.Is(err, registry.ErrNoArtifact): // the conversion has skipped it, and said why
+		case err != nil && !asked:
 			// The image is converted, and nobody has asked for more.
 			log.WarnContext(ctx, "traces of the image before are not kept", "error", err)
-			continue
-		}
-		if err != nil {
+		case err != nil:
 			return nil, err
+		case renewed != nil:
+			all = append(all, renewed)
 		}
-		if renewed == nil {
-			continue
-		}
-		if tag != nil {
-			if err := client.ListStartup(ctx, *tag, renewed.Descriptor); err != nil {
-				return nil, err
-			}
-		}
-		all = append(all, renewed)
 	}
-	if len(cfg.Content) > 0 && len(all) == 0 {
-		return nil, fmt.Errorf("converted %s, but the traces and lists of files have nothing of it", ref)
+	if len(r.Content) > 0 && len(all) == 0 {
+		return nil, fmt.Errorf("converted %s, but the traces and lists of files have nothing of it", r.ref)
 	}
 	return all, nil
+}
+
+// renew renews the artifact of one image, and lists it under the other tag.
+func (r *renewal) renew(ctx context.Context, client *registry.Client, image *registry.Image) (*artifact.Renewed, error) {
+	renewed, err := artifact.Renew(ctx, client, image, r.RenewConfig)
+	if err != nil || renewed == nil || r.tag == nil {
+		return renewed, err
+	}
+	return renewed, client.ListStartup(ctx, *r.tag, renewed.Descriptor)
 }
 
 func writeRenewed(w io.Writer, all []*artifact.Renewed) error {
 	for _, r := range all {
 		line := fmt.Sprintf("%s  start-up artifact %s, which reads %s", r.Platform, r.Digest.Short(), units.Size(r.Trace))
+		if r.Unchanged {
+			line += ", as before"
+		}
 		if r.Bundle > 0 {
 			line += ", with a bundle of " + units.Size(r.Bundle)
 		}
@@ -115,6 +142,9 @@ func writeRenewed(w io.Writer, all []*artifact.Renewed) error {
 			line += ", taken over from " + r.From.Short()
 		}
 		if _, err := fmt.Fprintln(w, line); err != nil {
+			return err
+		}
+		if err := writePrefetched(w, r); err != nil {
 			return err
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/brisk-project/brisk/image/index"
@@ -35,6 +36,11 @@ func openIndexed(ctx context.Context, client *registry.Client, reference string,
 	if err != nil {
 		return nil, err
 	}
+	return openReference(ctx, client, ref, platform)
+}
+
+// openReference is [openIndexed] for a reference.
+func openReference(ctx context.Context, client *registry.Client, ref name.Reference, platform v1.Platform) (*indexed, error) {
 	image, err := client.Resolve(ctx, ref, platform)
 	if err != nil {
 		return nil, err
@@ -45,7 +51,7 @@ func openIndexed(ctx context.Context, client *registry.Client, reference string,
 	}
 	layers, err := client.LayerIndexes(ctx, image, artifact)
 	if err != nil {
-		return nil, fmt.Errorf("reading the index of %s: %w", reference, err)
+		return nil, fmt.Errorf("reading the index of %s: %w", ref, err)
 	}
 	return &indexed{image: image, artifact: artifact, layers: layers}, nil
 }

@@ -64,6 +64,7 @@ func newRootCommand() *cobra.Command {
 		newMountCommand(shared),
 		newUmountCommand(),
 		newTraceCommand(shared),
+		newPrefetchCommand(shared),
 		newDemoCommand(shared),
 		newContainerInitCommand(),
 	)

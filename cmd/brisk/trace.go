@@ -113,22 +113,18 @@ func loadTrace(notef func(string, ...any), path string, found *indexed) (startup
 	return f, nil
 }
 
-// registryTrace returns the trace that nodes take from the registry for an image.
-func (g *globals) registryTrace(ctx context.Context, found *indexed) (startup.File, error) {
+// registryTraces returns the traces that nodes take from the registry for an image.
+func (g *globals) registryTraces(ctx context.Context, found *indexed) ([]startup.File, error) {
 	client, err := g.registryClient()
 	if err != nil {
-		return startup.File{}, err
+		return nil, err
 	}
 	defer client.Close()
 	chosen := artifact.Choose(found.artifact)
 	if len(chosen) == 0 {
-		return startup.File{}, fmt.Errorf("%s has no trace in the registry; push one with \"brisk trace push\"", found.image.Name)
+		return nil, fmt.Errorf("%s has no trace in the registry; push one with \"brisk trace push\"", found.image.Name)
 	}
-	read, err := artifact.Fetch(ctx, client, found.image.Name.Context(), chosen)
-	if err != nil {
-		return startup.File{}, err
-	}
-	return startup.Join(read), nil
+	return artifact.Fetch(ctx, client, found.image.Name.Context(), chosen)
 }
 
 // openImage fetches the indexes of an image.
@@ -182,7 +178,7 @@ func newTracePushCommand(shared *globals) *cobra.Command {
 		Short: "Push traces beside an image, so that every node uses them",
 		Long: "Push traces beside an image: as a referrer of its manifest, and under the tag with the\n" +
 			"suffix \"_accelerated\". The image needs an index. Each FILE is a trace or a list of files\n" +
-			"(see \"brisk trace import\"). Traces of other commands stay in the registry.",
+			"(see \"brisk trace import\"). Traces of other commands and a prefetch list stay in the registry.",
 		Args: cobra.MinimumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return opts.push(cmd.Context(), cmd.OutOrStdout(), cmd.PrintErrf, args[0], args[1:])

@@ -43,7 +43,12 @@ func (o *traceOptions) push(ctx context.Context, out io.Writer, notef func(strin
 	}
 	defer client.Close()
 	if o.bundle {
-		cfg.Bundle, err = artifact.PushBundle(ctx, client, found.image, found.layers, startup.Join(cfg.Files).Trace, artifact.BundleConfig{})
+		lists, err := artifact.FetchLists(ctx, client, found.image.Name.Context(), found.artifact.Startup)
+		if err != nil {
+			return err
+		}
+		bundled := startup.Join(append(lists, cfg.Files...)).Trace
+		cfg.Bundle, err = artifact.PushBundle(ctx, client, found.image, found.layers, bundled, artifact.BundleConfig{})
 		if err != nil {
 			return err
 		}
@@ -68,6 +73,7 @@ type shownTrace struct {
 	Digest    string        `json:"digest,omitempty"`
 	Command   string        `json:"command,omitempty"`
 	Predicted bool          `json:"predicted"`
+	Listed    bool          `json:"listed"` // it begins with the files of a prefetch list
 	Bytes     int64         `json:"bytes"`
 	Spans     int           `json:"spans"`
 	Blocks    uint32        `json:"blocks"`
@@ -76,6 +82,8 @@ type shownTrace struct {
 	Reads []waterfall.OrderedRead `json:"reads,omitempty"`
 	// Layers are those of a trace that is shown without its image, in the order of the first read.
 	Layers []shownLayer `json:"layers,omitempty"`
+
+	onlyList bool
 }
 
 func (o *traceOptions) show(ctx context.Context, out io.Writer, notef func(string, ...any), args []string) error {
@@ -97,15 +105,16 @@ func (o *traceOptions) show(ctx context.Context, out io.Writer, notef func(strin
 	if err != nil {
 		return err
 	}
-	var f startup.File
+	all := make([]startup.File, 1)
 	if len(args) == 1 {
-		f, err = o.registryTrace(ctx, found)
+		all, err = o.registryTraces(ctx, found)
 	} else {
-		f, err = loadTrace(notef, args[1], found)
+		all[0], err = loadTrace(notef, args[1], found)
 	}
 	if err != nil {
 		return err
 	}
+	f := startup.Join(all)
 	named, err := files.Names(f.Trace, found.layers)
 	if err != nil {
 		return err
@@ -115,6 +124,7 @@ func (o *traceOptions) show(ctx context.Context, out io.Writer, notef func(strin
 		return err
 	}
 	shown := describeTrace(f)
+	shown.Listed = slices.ContainsFunc(all, func(f startup.File) bool { return f.List })
 	if o.draw != "" {
 		return waterfall.WriteChart(o.draw, &waterfall.ReadOrder{Image: found.image.Name.String(), Description: shown.about(), Reads: waterfall.NewOrderedReads(reads)})
 	}
@@ -126,7 +136,7 @@ func (o *traceOptions) show(ctx context.Context, out io.Writer, notef func(strin
 }
 
 func describeTrace(f startup.File) shownTrace {
-	shown := shownTrace{Command: f.Command, Predicted: f.Predicted, Bytes: f.Trace.Bytes(), Spans: len(f.Trace)}
+	shown := shownTrace{Command: f.Command, Predicted: f.Predicted, Listed: f.List, onlyList: f.List, Bytes: f.Trace.Bytes(), Spans: len(f.Trace)}
 	for _, r := range f.Trace.Blocks() {
 		shown.Blocks += r.Count
 	}
@@ -164,6 +174,12 @@ func (s shownTrace) about() string {
 	how := "recorded"
 	if s.Predicted {
 		how = "predicted"
+	}
+	switch {
+	case s.onlyList:
+		how = "prefetch list"
+	case s.Listed:
+		how = "prefetch list, then " + how
 	}
 	if s.Command != "" {
 		how += ", " + s.Command
@@ -231,11 +247,15 @@ func (o *traceOptions) export(ctx context.Context, out io.Writer, notef func(str
 	if err != nil {
 		return err
 	}
-	f, err := o.registryTrace(ctx, found)
+	all, err := o.registryTraces(ctx, found)
 	if err != nil {
 		return err
 	}
-	return writeTraceFile(out, o.output, f)
+	all = slices.DeleteFunc(all, func(f startup.File) bool { return f.List })
+	if len(all) == 0 {
+		return fmt.Errorf("%s has no trace in the registry but a prefetch list; print that with \"brisk prefetch show --raw\"", image)
+	}
+	return writeTraceFile(out, o.output, startup.Join(all))
 }
 
 func (o *traceOptions) importFile(ctx context.Context, out io.Writer, notef func(string, ...any), image, path string) error {
