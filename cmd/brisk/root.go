@@ -59,6 +59,9 @@ func newRootCommand() *cobra.Command {
 	root.AddCommand(
 		newConvertCommand(shared),
 		newCopyCommand(shared),
+		newListCommand(shared),
+		newRemoveCommand(shared),
+		newCollectCommand(shared),
 		newInspectCommand(shared),
 		newVerifyCommand(shared),
 		newMountCommand(shared),

@@ -13,6 +13,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/brisk-project/brisk/internal/block"
 )
 
 const (
@@ -130,40 +132,60 @@ func indexRank(d v1.Descriptor) int {
 	return 2
 }
 
-// bestIndex returns the index artifact that covers most layers of the image, of equals one that has
-// a trace, and of these the one with the smallest digest. An image that was converted before there
-// were predictions keeps the artifact without.
-func bestIndex(got []fetched, image *Image) *Artifact {
+// BestArtifact returns the index artifact that readers take for an image with the given layers, nil for none: the
+// one that covers most layers, of equals one that has a trace, and of these the one with the smallest digest. An image
+// that was converted before there were predictions keeps the artifact without.
+func BestArtifact(artifacts []*Artifact, layers []block.Digest) *Artifact {
 	var best *Artifact
 	covered := -1
-	for _, f := range got {
-		if f.index == nil || f.index.Subject != image.Digest {
-			continue
-		}
-		n := 2 * f.index.covers(image)
-		if len(f.index.Traces) > 0 {
+	for _, a := range artifacts {
+		n := 2 * a.covers(layers)
+		if len(a.Traces) > 0 {
 			n++
 		}
-		if n > covered || (n == covered && bytes.Compare(f.index.Digest[:], best.Digest[:]) < 0) {
-			best, covered = f.index, n
+		if n > covered || (n == covered && bytes.Compare(a.Digest[:], best.Digest[:]) < 0) {
+			best, covered = a, n
 		}
 	}
 	return best
 }
 
-// newerStartup returns the newest start-up artifact of the image, of equals the one with the
-// smallest digest.
-func newerStartup(got []fetched, image *Image) *Startup {
-	var best *Startup
+// bestIndex returns the best index artifact of the image.
+func bestIndex(got []fetched, image *Image) *Artifact {
+	layers := make([]block.Digest, len(image.Layers))
+	for i, layer := range image.Layers {
+		layers[i] = layer.Digest
+	}
+	var artifacts []*Artifact
 	for _, f := range got {
-		if f.startup == nil || f.startup.Subject != image.Digest {
-			continue
+		if f.index != nil && f.index.Subject == image.Digest {
+			artifacts = append(artifacts, f.index)
 		}
-		if best == nil || cmp.Or(f.startup.Created.Compare(best.Created), bytes.Compare(best.Digest[:], f.startup.Digest[:])) > 0 {
-			best = f.startup
+	}
+	return BestArtifact(artifacts, layers)
+}
+
+// NewestStartup returns the start-up artifact that readers take of several of one image, nil for none: the newest, of equals the
+// one with the smallest digest.
+func NewestStartup(startups []*Startup) *Startup {
+	var best *Startup
+	for _, s := range startups {
+		if best == nil || cmp.Or(s.Created.Compare(best.Created), bytes.Compare(best.Digest[:], s.Digest[:])) > 0 {
+			best = s
 		}
 	}
 	return best
+}
+
+// newerStartup returns the newest start-up artifact of the image.
+func newerStartup(got []fetched, image *Image) *Startup {
+	var startups []*Startup
+	for _, f := range got {
+		if f.startup != nil && f.startup.Subject == image.Digest {
+			startups = append(startups, f.startup)
+		}
+	}
+	return NewestStartup(startups)
 }
 
 // newestStartup returns the newest start-up artifact among those that a place lists as such; nil

@@ -108,10 +108,11 @@ func (c *Client) layerIndex(ctx context.Context, image *Image, artifact *Artifac
 	return OpenIndex(layer, bytes.NewReader(content), int64(len(content)))
 }
 
-func (a *Artifact) covers(image *Image) int {
+// covers counts the layers that the artifact has an index of.
+func (a *Artifact) covers(layers []block.Digest) int {
 	n := 0
-	for _, layer := range image.Layers {
-		if _, ok := a.Index(layer.Digest); ok {
+	for _, layer := range layers {
+		if _, ok := a.Index(layer); ok {
 			n++
 		}
 	}

@@ -38,6 +38,7 @@ const (
 type sessionKey struct {
 	repository string
 	push       bool
+	remove     bool   // may delete
 	mount      string // the repository of the same registry that blobs are mounted from, "" for none
 	via        string // the URL of the endpoint, "" for none
 }
