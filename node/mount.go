@@ -142,8 +142,9 @@ func (n *Node) mountImage(ctx context.Context, image *Image, layers int, req Mou
 		trace, source := n.startTrace(mounted.ID, image, m.sizes())
 		bundled, rest, loaded := n.bundleOf(ctx, image, trace)
 		mounted.Pages, cfg.Fill.First, cfg.Fill.Start, cfg.Fill.After = bundled, rest.Blocks(), trace.Blocks(), loaded
-		cfg.Fill.Guessed = source == TracePredicted
+		cfg.Fill.Guessed = source.isGuess()
 		n.foundTraces.noteTrace(source)
+		n.cfg.Starts.RecordTrace(startOf(image), string(source), trace.Bytes())
 	}
 	if m.mount, err = n.fs.Mount(ctx, mounted, req.Target, cfg); err != nil {
 		return nil, err

@@ -27,7 +27,7 @@ func (n *Node) prepare(ctx context.Context, image *Image, all bool) {
 	trace, source := n.startTrace(image.id(image.Indexed()), image, image.streamSizes())
 	bundled, rest, loaded := n.bundleOf(ctx, image, trace)
 	fill := stream.FillConfig{
-		First: rest.Blocks(), Start: trace.Blocks(), Guessed: source == TracePredicted, After: loaded, OnlyTrace: !all,
+		First: rest.Blocks(), Start: trace.Blocks(), Guessed: source.isGuess(), After: loaded, OnlyTrace: !all,
 	}
 	if !all && len(fill.First) == 0 {
 		return

@@ -36,25 +36,42 @@ const (
 	TraceRegistry  TraceSource = "registry"
 	TracePeers     TraceSource = "peers"
 	TracePredicted TraceSource = "predicted"
-	TraceNone      TraceSource = "none"
+	// TraceList is a prefetch list, which a user has written, without another trace after it: see
+	// [TraceSource.withList].
+	TraceList TraceSource = "list"
+	TraceNone TraceSource = "none"
 )
+
+// withList returns the source of a trace that begins with a prefetch list, such as "list+learnt".
+func (s TraceSource) withList() TraceSource {
+	if s == TraceNone {
+		return TraceList
+	}
+	return TraceList + "+" + s
+}
+
+// isGuess reports whether no start was recorded: a start reads more than such a trace has.
+func (s TraceSource) isGuess() bool {
+	return s == TracePredicted || s == TraceList || s == TracePredicted.withList()
+}
 
 // ImageTrace is a trace that was found in the registry with the index of an image.
 type ImageTrace struct {
 	Digest    block.Digest `json:"digest"`
 	Size      int64        `json:"size"` // in bytes
 	Predicted bool         `json:"predicted,omitempty"`
+	List      bool         `json:"list,omitempty"` // it reads the files of a prefetch list
 }
 
 // foundTraces has the traces of images that were found in registries. They are kept among
 // the objects.
 type foundTraces struct {
-	parsed *lru.Cache[string, startup.File] // by the digests of the traces
-	used   *prometheus.CounterVec           // nil without metrics
+	parsed *lru.Cache[string, foundTrace] // by the digests of the traces
+	used   *prometheus.CounterVec         // nil without metrics
 }
 
 func (n *Node) openFoundTraces() (err error) {
-	if n.foundTraces.parsed, err = lru.New[string, startup.File](maxParsedTraces); err != nil {
+	if n.foundTraces.parsed, err = lru.New[string, foundTrace](maxParsedTraces); err != nil {
 		return fmt.Errorf("keeping traces: %w", err)
 	}
 	if n.cfg.Metrics == nil {
@@ -73,7 +90,7 @@ func (n *Node) openFoundTraces() (err error) {
 func imageTraces(found *registry.Artifact) []ImageTrace {
 	var traces []ImageTrace
 	for _, t := range artifact.Choose(found) {
-		traces = append(traces, ImageTrace{Digest: t.Digest, Size: t.Size, Predicted: t.Predicted})
+		traces = append(traces, ImageTrace{Digest: t.Digest, Size: t.Size, Predicted: t.Predicted, List: t.List})
 	}
 	return traces
 }
@@ -132,11 +149,23 @@ func (n *Node) fetchTrace(ctx context.Context, repo name.Repository, t ImageTrac
 	return n.objects.Put(t.Digest, content)
 }
 
-// foundTrace returns the trace of an image that was found in the registry, and whether it was
-// only predicted; nil if there is none, or it is not local.
-func (n *Node) foundTrace(image *Image) (t startup.Trace, predicted bool) {
+// foundTrace is what was found in the registry of what a start of an image reads.
+type foundTrace struct {
+	list      startup.Trace // the files of the prefetch list
+	read      startup.Trace // what was recorded or predicted
+	predicted bool
+}
+
+// clip leaves out what is not in layer streams of the given lengths.
+func (f foundTrace) clip(sizes map[block.Digest]int64) foundTrace {
+	f.list, f.read = f.list.Clip(sizes), f.read.Clip(sizes)
+	return f
+}
+
+// foundTrace returns the traces of an image that were found in the registry, as far as they are local.
+func (n *Node) foundTrace(image *Image) (found foundTrace) {
 	if len(image.Traces) == 0 {
-		return nil, false
+		return found
 	}
 	digests := make([]string, len(image.Traces))
 	for i, t := range image.Traces {
@@ -144,59 +173,73 @@ func (n *Node) foundTrace(image *Image) (t startup.Trace, predicted bool) {
 	}
 	key := strings.Join(digests, " ")
 	if known, ok := n.foundTraces.parsed.Get(key); ok {
-		return known.Trace, known.Predicted
+		return known
 	}
-	var files []startup.File
+	var lists, reads []startup.File
 	for _, t := range image.Traces {
 		content, err := n.objects.Get(t.Digest, registry.MaxTraceBlob)
 		if err != nil {
 			continue
 		}
-		if parsed, err := startup.ParseFile(content); err == nil {
-			files = append(files, parsed)
+		parsed, err := startup.ParseFile(content)
+		switch {
+		case err != nil:
+		case t.List:
+			lists = append(lists, parsed)
+		default:
+			reads = append(reads, parsed)
 		}
 	}
-	joined := startup.Join(files)
-	if len(files) == len(image.Traces) {
-		n.foundTraces.parsed.Add(key, joined)
+	joined := startup.Join(reads)
+	found = foundTrace{list: startup.Join(lists).Trace, read: joined.Trace, predicted: joined.Predicted}
+	if len(lists)+len(reads) == len(image.Traces) {
+		n.foundTraces.parsed.Add(key, found)
 	}
-	return joined.Trace, joined.Predicted
+	return found
 }
 
 // startTrace returns what a start of an image is expected to read, and where that is known
-// from: the trace that this node has learnt, or else the one in the registry, the one that peers
-// have learnt, or a prediction. id is that of the mount, and sizes are the lengths of its layer
-// streams in bytes.
+// from: the files of the prefetch list; then the trace that this node has recorded, or else the one in the
+// registry, the one that peers have recorded, or a prediction. id is that of the mount, and sizes are the
+// lengths of its layer streams in bytes.
 func (n *Node) startTrace(id block.Digest, image *Image, sizes map[block.Digest]int64) (startup.Trace, TraceSource) {
-	if learnt := n.startupTraces.of(id, image.Digest).Clip(sizes); len(learnt) > 0 {
-		return learnt, TraceRecorded
+	found := n.foundTrace(image).clip(sizes)
+	n.startupTraces.setList(id, found.list.Blocks())
+	read, source := n.readTrace(id, image, sizes, found)
+	if len(found.list) == 0 {
+		return read, source
 	}
-	found, predicted := n.foundTrace(image)
-	found = found.Clip(sizes)
-	if len(found) > 0 && !predicted {
-		n.startupTraces.expect(id, found.Blocks())
-		return found, TraceRegistry
+	return startup.Listed(found.list, read), source.withList()
+}
+
+// readTrace is startTrace without the prefetch list.
+func (n *Node) readTrace(id block.Digest, image *Image, sizes map[block.Digest]int64, found foundTrace) (startup.Trace, TraceSource) {
+	if recorded := n.startupTraces.of(id, image.Digest).Clip(sizes); len(recorded) > 0 {
+		return recorded, TraceRecorded
+	}
+	if len(found.read) > 0 && !found.predicted {
+		n.startupTraces.expect(id, found.read.Blocks())
+		return found.read, TraceRegistry
 	}
 	if peers := n.peerTraces.of(image.Digest).Clip(sizes); len(peers) > 0 {
 		return peers, TracePeers
 	}
-	if len(found) > 0 {
-		return found, TracePredicted
+	if len(found.read) > 0 {
+		return found.read, TracePredicted
 	}
 	return nil, TraceNone
 }
 
-// expectTrace pins what the trace in the registry says a start of an image will read, unless it is
-// known already what starts read.
+// expectTrace pins the files of the prefetch list, and what the trace in the registry says a start of an
+// image will read, unless it is known already what starts read.
 func (n *Node) expectTrace(image *Image) {
-	id := image.id(image.Indexed())
-	if len(image.Traces) == 0 || n.startupTraces.knows(id) {
+	if len(image.Traces) == 0 {
 		return
 	}
-	if found, predicted := n.foundTrace(image); !predicted {
-		if found = found.Clip(image.streamSizes()); len(found) > 0 {
-			n.startupTraces.expect(id, found.Blocks())
-		}
+	id, found := image.id(image.Indexed()), n.foundTrace(image).clip(image.streamSizes())
+	n.startupTraces.setList(id, found.list.Blocks())
+	if len(found.read) > 0 && !found.predicted {
+		n.startupTraces.expect(id, found.read.Blocks())
 	}
 }
 
@@ -209,21 +252,29 @@ func (f *foundTraces) noteTrace(source TraceSource) {
 
 // startStatus tells of the start-up set of an image, nil if it is not known. It does not wait.
 func (n *Node) startStatus(image *Image) *StartStatus {
-	sizes, held := image.streamSizes(), n.startBlocks(image)
-	if status := n.startupTraces.status(image.id(image.Indexed()), sizes, held); status != nil {
-		return status
+	sizes, id := image.streamSizes(), image.id(image.Indexed())
+	found := n.foundTrace(image).clip(sizes)
+	set, source := n.startupTraces.recorded(id), TraceRecorded
+	if len(set) == 0 {
+		read := found.read
+		source = TraceNone
+		switch peers := n.peerTraces.known(image.Digest).Clip(sizes); {
+		case len(peers) > 0 && (found.predicted || len(read) == 0):
+			read, source = peers, TracePeers
+		case len(read) > 0 && found.predicted:
+			source = TracePredicted
+		case len(read) > 0:
+			source = TraceRegistry
+		}
+		set = read.Blocks()
 	}
-	found, predicted := n.foundTrace(image)
-	source := TraceRegistry
-	if peers := n.peerTraces.known(image.Digest); len(peers) > 0 && (predicted || len(found) == 0) {
-		found, source = peers, TracePeers
-	} else if predicted {
-		source = TracePredicted
+	if list := found.list.Blocks(); len(list) > 0 {
+		set, source = unionRanges(list, set), source.withList()
 	}
-	if found = found.Clip(sizes); len(found) == 0 {
+	if len(set) == 0 {
 		return nil
 	}
-	status := &StartStatus{Source: source, Pinned: n.startupTraces.pins(image.id(image.Indexed()))}
-	status.count(found.Blocks(), sizes, held)
+	status := &StartStatus{Source: source, Pinned: n.startupTraces.pins(id)}
+	status.count(set, sizes, n.startBlocks(image))
 	return status
 }

@@ -15,19 +15,62 @@ import (
 func (s *startupTraces) expect(id block.Digest, blocks []block.Range) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if known := s.images[id]; known != nil && (!known.expected || slices.Equal(known.blocks, blocks)) {
+	known := s.images[id]
+	if known != nil && (!known.expected || slices.Equal(known.blocks, blocks)) {
 		return
 	}
+	s.changeSetLocked(id, func(t *startupTrace) { t.blocks = blocks })
+}
+
+// setList pins the blocks of the prefetch list of an image, as long as that is on this machine.
+func (s *startupTraces) setList(id block.Digest, blocks []block.Range) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	known := s.images[id]
+	if known == nil && len(blocks) == 0 || known != nil && slices.Equal(known.list, blocks) {
+		return
+	}
+	s.changeSetLocked(id, func(t *startupTrace) { t.list = blocks })
+}
+
+// changeSetLocked changes the start-up set of an image, of which nothing may be known yet.
+func (s *startupTraces) changeSetLocked(id block.Digest, change func(*startupTrace)) {
+	t := s.images[id]
+	if t == nil {
+		t = &startupTrace{expected: true}
+		s.images[id] = t
+	}
+	if t.expected {
+		t.last = time.Now()
+	}
+	change(t)
+	t.set, t.pinned = unionRanges(t.list, t.blocks), false
 	s.disk.PinSet(setName(id))
-	s.images[id] = &startupTrace{blocks: blocks, last: time.Now(), expected: true}
 	s.updatePinsLocked()
 }
 
-// knows reports whether it is known what a start of an image reads, for its blocks to be pinned.
-func (s *startupTraces) knows(id block.Digest) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.images[id] != nil
+// unionRanges returns the blocks of both, each once, those of a first.
+func unionRanges(a, b []block.Range) []block.Range {
+	if len(a) == 0 {
+		return b
+	}
+	seen := make(map[block.Key]struct{})
+	var all []block.Range
+	for _, r := range slices.Concat(a, b) {
+		for i := range r.Count {
+			k := r.Key(i)
+			if _, again := seen[k]; again {
+				continue
+			}
+			seen[k] = struct{}{}
+			if last := len(all) - 1; last >= 0 && all[last].Layer == k.Layer && all[last].End() == k.Index {
+				all[last].Count++
+				continue
+			}
+			all = append(all, block.Range{Layer: k.Layer, First: k.Index, Count: 1})
+		}
+	}
+	return all
 }
 
 // pins reports whether the blocks of the start of an image are pinned.
@@ -82,7 +125,7 @@ func (s *startupTraces) updatePinsLocked() {
 		known := s.images[id]
 		size := int64(0)
 		more := make(map[block.Digest]struct{})
-		for _, r := range known.blocks {
+		for _, r := range known.set {
 			size += int64(r.Count)
 			if _, ok := layers[r.Layer]; !ok {
 				more[r.Layer] = struct{}{}
@@ -104,7 +147,7 @@ func (s *startupTraces) updatePinsLocked() {
 
 func (s *startupTraces) pinLocked(id block.Digest, known *startupTrace) {
 	if known.pinned {
-		s.disk.PinSet(setName(id), known.blocks...)
+		s.disk.PinSet(setName(id), known.set...)
 		return
 	}
 	s.disk.PinSet(setName(id))

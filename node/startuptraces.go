@@ -50,12 +50,14 @@ type startupTraces struct {
 type startupTrace struct {
 	hint    block.Digest  // see startupTraces.hints; zero if there is none
 	blocks  []block.Range // those of the trace
+	list    []block.Range // those of the prefetch list
+	set     []block.Range // both: the start-up set
 	size    int64         // of the file
 	last    time.Time
 	removed bool // the image is not on this machine
 	pinned  bool
-	// expected says that no start was recorded: the trace is one of the registry, and there is
-	// no file.
+	// expected says that no start was recorded: the trace is one of the registry, or there is only a
+	// prefetch list. There is no file.
 	expected bool
 }
 
@@ -115,6 +117,7 @@ func (s *startupTraces) setLocked(id, image block.Digest, read startup.Trace, si
 		s.images[id] = known
 	}
 	known.blocks, known.size, known.last, known.expected = read.Blocks(), size, last, false
+	known.set = unionRanges(known.list, known.blocks)
 	if !image.IsZero() {
 		known.hint = traceHint(image)
 		s.hints[known.hint] = id
@@ -294,17 +297,13 @@ func (s *StartStatus) count(blocks []block.Range, sizes map[block.Digest]int64, 
 	}
 }
 
-// status tells of the start-up set of an image whose layer streams have the given lengths, nil
-// if it is not learnt. Held says which blocks are there.
-func (s *startupTraces) status(id block.Digest, sizes map[block.Digest]int64, held func(block.Key) bool) *StartStatus {
+// recorded returns the blocks that starts of an image on this node have read, none if nothing is known of
+// them.
+func (s *startupTraces) recorded(id block.Digest) []block.Range {
 	s.mu.Lock()
-	known := s.learntLocked(id)
-	if known == nil {
-		s.mu.Unlock()
-		return nil
+	defer s.mu.Unlock()
+	if known := s.learntLocked(id); known != nil {
+		return known.blocks
 	}
-	read, status := known.blocks, &StartStatus{Pinned: known.pinned, Source: TraceRecorded}
-	s.mu.Unlock()
-	status.count(read, sizes, held)
-	return status
+	return nil
 }

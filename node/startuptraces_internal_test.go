@@ -39,7 +39,7 @@ func TestStartShare(t *testing.T) {
 		t.Helper()
 		var got []string
 		for _, name := range []string{"old", "mid", "new", "long", "wide"} {
-			if status := s.status(imageID(name), nil, disk.Has); status != nil && status.Pinned {
+			if s.pins(imageID(name)) {
 				got = append(got, name)
 			}
 		}
@@ -82,6 +82,20 @@ func TestStartShare(t *testing.T) {
 		t.Errorf("the trace of an image that was removed: %v", read)
 	}
 	check(s, "old", "new")
+	// A prefetch list is a part of the set, and is pinned or not with it.
+	list := block.Range{Layer: block.Sum([]byte{0}), First: 100, Count: 2}
+	s.setList(imageID("new"), []block.Range{list})
+	check(s, "old", "new")
+	s.setList(imageID("mid"), []block.Range{list})
+	s.retain(func(id block.Digest) bool { return id == imageID("mid") })
+	check(s, "mid")
+	if set := s.images[imageID("mid")].set; len(set) != 2 || set[0] != list {
+		t.Errorf("the set with a list: %v", set)
+	}
+	s.setList(imageID("mid"), []block.Range{{Layer: list.Layer, First: 100, Count: 9}}) // with which it has more than half of the cache
+	check(s)
+	s.setList(imageID("mid"), nil)
+	check(s, "mid")
 }
 
 // TestWhenAStartIsOver checks which reads belong to a start.

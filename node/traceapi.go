@@ -75,7 +75,7 @@ func (n *Node) traceResponse(ctx context.Context, req TraceRequest) (TraceRespon
 	if source == TraceNone {
 		return answer, nil
 	}
-	answer.File, err = startup.File{Trace: trace, Predicted: source == TracePredicted}.Encode()
+	answer.File, err = startup.File{Trace: trace, Predicted: source == TracePredicted || source == TracePredicted.withList(), List: source == TraceList}.Encode()
 	return answer, err
 }
 

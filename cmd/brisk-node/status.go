@@ -78,7 +78,7 @@ func printStatus(w io.Writer, status agent.Status) error {
 		return err
 	}
 	if len(status.Images) > 0 {
-		text.WriteString("\nTRACE says how it is known what a start reads: learnt here, or from the registry or peers, or predicted.\nBUNDLE, REGISTRY, PEERS, DISK and MEMORY say where content came from, uncompressed.\n")
+		text.WriteString("\nTRACE says how it is known what a start reads: learnt here, or from the registry or peers, or predicted; \"list\" is a prefetch list.\nBUNDLE, REGISTRY, PEERS, DISK and MEMORY say where content came from, uncompressed.\n")
 	}
 	_, err := io.WriteString(w, text.String())
 	return err

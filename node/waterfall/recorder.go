@@ -75,6 +75,8 @@ type start struct {
 	requests   []Request
 	blocks     map[block.Key]Source
 	dropped    int
+	trace      string
+	traceBytes int64
 	previous   *start // reported until this one has mounted the image
 }
 
@@ -176,6 +178,18 @@ func (r *Recorder) RecordPreparation(id ID, layers []block.Digest) {
 				r.byID[layer] = append(r.byID[layer], s)
 			}
 		}
+	}
+}
+
+// RecordTrace records the source and the bytes of the trace that is prefetched for a start.
+func (r *Recorder) RecordTrace(id ID, source string, bytes int64) {
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s := r.starts[id]; s != nil && !s.closed {
+		s.trace, s.traceBytes = source, bytes
 	}
 }
 
@@ -334,6 +348,7 @@ func (s *start) export() Start {
 	exported := Start{
 		Image: s.id.Name, Manifest: s.id.Manifest, Began: s.began, Layers: slices.Clone(s.layers), Phases: slices.Clone(s.phases),
 		Requests: slices.Clone(s.requests), Reads: make([]Read, len(s.reads)), Dropped: s.dropped,
+		Trace: s.trace, TraceBytes: s.traceBytes,
 	}
 	for i := range exported.Requests {
 		exported.Requests[i].At = exported.Requests[i].Began.Sub(s.began)

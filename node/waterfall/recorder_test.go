@@ -56,6 +56,8 @@ func TestStart(t *testing.T) {
 	r.RecordBlockSource(block.Key{Layer: layer("a"), Index: 0}, waterfall.Registry) // before the mount
 	mounting := c.now
 	r.RecordMount(id("app"), repository, mounting, []block.Digest{layer("a"), layer("b")})
+	r.RecordTrace(id("app"), "list+learnt", 8192)
+	r.RecordTrace(id("other"), "registry", 1)
 	r.RecordPhase(waterfall.ID{Name: "app"}, "metadata", mounting, c.after(time.Second))
 	r.RecordBlockSource(block.Key{Layer: layer("b"), Index: 1}, waterfall.Peers)
 	r.RecordRequest(waterfall.Request{Began: mounting, Path: "/v2/library/app/blobs/sha256:00", Range: "bytes=0-9", Status: 206, Bytes: 10})
@@ -68,7 +70,7 @@ func TestStart(t *testing.T) {
 	r.RecordRead(waterfall.FinishedRead{Layer: layer("of another image"), Length: 1})
 
 	s := only(t, r)
-	if s.Image != "app" || s.Manifest != id("app").Manifest || !s.Began.Equal(began) || len(s.Layers) != 2 {
+	if s.Image != "app" || s.Manifest != id("app").Manifest || !s.Began.Equal(began) || len(s.Layers) != 2 || s.Trace != "list+learnt" || s.TraceBytes != 8192 {
 		t.Errorf("start %+v", s)
 	}
 	if want := []waterfall.Phase{{"resolve", 0, time.Second}, {"metadata", time.Second, time.Second}}; fmt.Sprint(s.Phases) != fmt.Sprint(want) {
@@ -161,6 +163,7 @@ func TestNilRecorder(t *testing.T) {
 	r.RecordMount(id("app"), repository, time.Now(), nil)
 	r.RecordPreparation(id("app"), nil)
 	r.RecordPhase(id("app"), "phase", time.Now(), time.Now())
+	r.RecordTrace(id("app"), "list", 1)
 	r.RecordRead(waterfall.FinishedRead{})
 	r.RecordBlockSource(block.Key{}, waterfall.Registry)
 	r.RecordRequest(waterfall.Request{})

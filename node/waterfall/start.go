@@ -16,9 +16,13 @@ type Start struct {
 	Manifest block.Digest   `json:"manifest"`
 	Began    time.Time      `json:"began"`
 	Layers   []block.Digest `json:"layers"` // the layer streams, the bottom one first
-	Phases   []Phase        `json:"phases"`
-	Requests []Request      `json:"requests"`
-	Reads    []Read         `json:"reads"`
+	// Trace is the source of the trace that was prefetched, such as "list+learnt", and TraceBytes its
+	// length in bytes. Trace is empty if the start has not come that far.
+	Trace      string    `json:"trace,omitempty"`
+	TraceBytes int64     `json:"traceBytes,omitempty"`
+	Phases     []Phase   `json:"phases"`
+	Requests   []Request `json:"requests"`
+	Reads      []Read    `json:"reads"`
 	// Dropped is the number of events beyond [MaxEvents].
 	Dropped int `json:"dropped,omitempty"`
 }

@@ -28,6 +28,9 @@ func (s *Start) WriteText(w io.Writer, all bool) error {
 	var text strings.Builder
 	sum := s.Summarize()
 	fmt.Fprintf(&text, "image:     %s\nmanifest:  %s\nbegan:     %s\n", s.Image, s.Manifest, s.Began.Format(time.RFC3339))
+	if s.Trace != "" {
+		fmt.Fprintf(&text, "trace:     %s, %s prefetched\n", s.Trace, units.Size(s.TraceBytes))
+	}
 	fmt.Fprintf(&text, "reads:     %d, %d of them waited; for %s at least one was waiting\n", sum.Reads, sum.WaitedReads, seconds(sum.WaitTime))
 	var from []string
 	for _, source := range []Source{Registry, Peers, Bundle, Disk, Memory} {
