@@ -1,13 +1,14 @@
 package docs_test
 
 import (
-	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/brisk-project/brisk/test/docs"
 )
 
 // root is the directory of the repository.
@@ -25,31 +26,12 @@ var (
 func pages(t *testing.T) map[string]string {
 	t.Helper()
 	found := make(map[string]string)
-	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
-		switch {
-		case err != nil:
-			return err
-		case entry.IsDir() && (entry.Name() == ".git" || entry.Name() == "bin"):
-			return filepath.SkipDir
-		case entry.IsDir() || filepath.Ext(path) != ".md":
-			return nil
-		}
-		text, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		rel, err := filepath.Rel(root, path)
-		if err != nil {
-			return err
-		}
-		found[rel] = fence.ReplaceAllString(string(text), "")
-		return nil
-	})
+	all, err := docs.Pages(root)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(found) < 20 {
-		t.Fatalf("found %d pages in %s, want all of the documentation", len(found), root)
+	for page, text := range all {
+		found[page] = fence.ReplaceAllString(text, "")
 	}
 	return found
 }
