@@ -119,7 +119,11 @@ func (d *demo) prepare(ctx context.Context) (err error) {
 
 func (d *demo) image(ctx context.Context) (v1.Image, error) {
 	if d.cfg.Image != "" {
-		ref, err := name.ParseReference(d.cfg.Image)
+		var options []name.Option
+		if d.cfg.PlainHTTP {
+			options = append(options, name.Insecure)
+		}
+		ref, err := name.ParseReference(d.cfg.Image, options...)
 		if err != nil {
 			return nil, fmt.Errorf("image reference: %w", err)
 		}

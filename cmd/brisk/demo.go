@@ -23,6 +23,7 @@ type demoOptions struct {
 	dir   string
 	node  []string
 	check bool
+	serve string
 }
 
 func newDemoCommand(shared *globals) *cobra.Command {
@@ -33,7 +34,11 @@ func newDemoCommand(shared *globals) *cobra.Command {
 		Long: "Start one image four times over a link of limited rate, and measure the time from the\n" +
 			"request: first pulled and unpacked, then lazily on three nodes, one after the other.\n" +
 			"The image contains the Go toolchain of this machine, and builds and runs a program.\n" +
-			"--image uses another image, which is first copied to the registry of the demo.",
+			"--image uses another image, which is first copied to the registry of the demo.\n\n" +
+			"With --serve, measure nothing: serve the image from a registry on this machine until\n" +
+			"interrupted, to try other commands. This needs no root. What is pushed is lost at the end.",
+		Example: "  brisk demo\n" +
+			"  brisk demo --serve 127.0.0.1:5000 --size small",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return opts.run(cmd.Context(), cmd.OutOrStdout()) },
 	}
@@ -46,6 +51,10 @@ func newDemoCommand(shared *globals) *cobra.Command {
 	flags.StringVar(&opts.dir, "dir", "", "working directory, not on an overlay filesystem (default: a temporary directory)")
 	flags.StringArrayVar(&opts.node, "node-flag", nil, "flag for \"brisk mount\" of each node, such as --backend=tree")
 	flags.BoolVar(&opts.check, "check", false, "fail unless lazy is faster than plain and peers reduce registry traffic")
+	flags.StringVar(&opts.serve, "serve", "", "only serve the image from a registry on this address")
+	for _, other := range []string{"cmd", "rate", "nodes", "node-flag", "check"} {
+		cmd.MarkFlagsMutuallyExclusive("serve", other)
+	}
 	return cmd
 }
 
@@ -61,10 +70,14 @@ func (o *demoOptions) run(ctx context.Context, out io.Writer) (err error) {
 		return fmt.Errorf("making a directory to work in: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	report, err := bench.Demo(ctx, bench.DemoConfig{
+	cfg := bench.DemoConfig{
 		Image: o.image, Args: o.args, BitsPerSecond: int64(o.rate), Nodes: o.nodes, Small: o.size == "small",
 		NodeFlags: o.node, Dir: dir, Out: out, Programs: os.Stderr, PlainHTTP: o.plainHTTP, Log: o.logger(),
-	})
+	}
+	if o.serve != "" {
+		return bench.Serve(ctx, cfg, o.serve)
+	}
+	report, err := bench.Demo(ctx, cfg)
 	if err != nil || !o.check {
 		return err
 	}
