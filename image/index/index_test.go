@@ -140,6 +140,25 @@ func decode(l *index.Layer, first, count int, blob io.Reader) ([]byte, error) {
 	return got, err
 }
 
+// checkOpenStream reads a blob as full mode does, and one that breaks off if that can be noticed.
+func checkOpenStream(t *testing.T, blob, stream []byte, compressed bool) {
+	t.Helper()
+	read := func(stored []byte) ([]byte, error) {
+		r, err := index.OpenStream(bytes.NewReader(stored))
+		if err != nil {
+			return nil, err
+		}
+		defer r.Close()
+		return io.ReadAll(r)
+	}
+	if got, err := read(blob); err != nil || !bytes.Equal(got, stream) {
+		t.Errorf("OpenStream: %d of %d bytes, or wrong ones: %v", len(got), len(stream), err)
+	}
+	if got, err := read(blob[:len(blob)/2]); compressed && err == nil {
+		t.Errorf("OpenStream of half a blob: %d bytes and no error", len(got))
+	}
+}
+
 func TestEveryTypeInEveryCompression(t *testing.T) {
 	stream := sample(t)
 	want := wantSample()
@@ -148,6 +167,7 @@ func TestEveryTypeInEveryCompression(t *testing.T) {
 			blob := pack(t, packing, stream)
 			l, res := build(t, blob, index.BuildConfig{Spacing: 100_000})
 			checkStream(t, l, blob, stream)
+			checkOpenStream(t, blob, stream, packing != "plain")
 			got := entries(t, l)
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("entries (-want +got):\n%s", diff)
