@@ -7,7 +7,7 @@ BIN := bin
 TOOLS := $(BIN)/tools
 # What the tests and the demo use beyond Go: Debian package and, after the colon,
 # a program of it that shows whether it is there.
-DEPS := iproute2:ip busybox-static:busybox attr:setfattr acl:setfacl libcap2-bin:setcap rpm:rpm debootstrap:debootstrap
+DEPS := iproute2:ip busybox-static:busybox attr:setfattr acl:setfacl gcc:gcc libc6-dev:gencat libcap2-bin:setcap rpm:rpm debootstrap:debootstrap
 # Tests of figures and of large images, which run without the race detector.
 FIGURES := IndexShare|FullShare|DemoImage|BuildBudget|Scale|Throughput|WarmNodes|Shortlist
 # Packages whose tests have kube-apiserver in their process, which takes many minutes to
