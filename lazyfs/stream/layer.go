@@ -89,6 +89,7 @@ func (l *Layer) Fetch(ctx context.Context, p []byte, off int64) error {
 	}
 	r := l.reader
 	timeout := l.begin(off, len(p))
+	l.readAround(off, len(p))
 	defer r.starts.wait(block.Covering(l.id, off, int64(len(p))), len(p))()
 	start := time.Now()
 	r.waiting.begin()
@@ -245,6 +246,40 @@ func (l *Layer) advance(off int64, n int) {
 			run.ahead = want.End()
 		default:
 			return
+		}
+	}
+}
+
+// aroundBlocks is how many blocks come with a read of a start that waits, where the link carries them in the
+// time that it waits anyway. Files that are read one after the other lie together.
+const aroundBlocks = block.ExtentBlocks
+
+// aroundShare is which part of them the link has to carry in a round trip: the time that it needs for all of
+// them is measured together with what it takes to decode them.
+const aroundShare = 4
+
+// readAround asks for the neighbours of what a read waits for, if they do not come along.
+func (l *Layer) readAround(off int64, n int) {
+	r := l.reader
+	want := block.Covering(l.id, off, int64(n))
+	if r.cfg.ReadAhead < 0 || !r.starts.readsAround(l.id, aroundBlocks*block.Size/aroundShare) {
+		return
+	}
+	first := want.First - want.First%aroundBlocks
+	end := min(first+aroundBlocks, block.Count(l.size))
+	if r.cfg.Along != nil {
+		want = r.cfg.Along(want)
+	}
+	for _, near := range []block.Range{
+		{Layer: l.id, First: first, Count: max(first, want.First) - first},
+		{Layer: l.id, First: want.End(), Count: max(end, want.End()) - want.End()},
+	} {
+		if near.Count == 0 || !r.lacks(near) {
+			continue
+		}
+		select {
+		case r.ahead <- near:
+		default:
 		}
 	}
 }

@@ -3,6 +3,7 @@ package stream
 import (
 	"context"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -249,6 +250,19 @@ func (s *starts) allowanceLocked(now time.Time) int {
 		}
 	}
 	return least
+}
+
+// readsAround reports whether a layer belongs to a start without a trace, and the link carries n bytes of
+// blocks in the time of a round trip, as far as that is known.
+func (s *starts) readsAround(layer block.Digest, n int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	untraced := func(begun *start) bool { return begun.trace == nil }
+	if !slices.ContainsFunc(s.ofLocked(time.Now(), &layer), untraced) {
+		return false
+	}
+	delay, perByte := s.link.delays.early(), s.link.perByte.early()
+	return perByte == 0 || delay/perByte >= float64(n)
 }
 
 // acquire waits until the fill may send a request, and returns for how many bytes, at most n; zero
