@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/brisk-project/brisk/image/index"
+	"github.com/brisk-project/brisk/image/signature"
 	"github.com/brisk-project/brisk/internal/block"
 )
 
@@ -75,6 +76,8 @@ type Artifact struct {
 	// Startup is the start-up artifact of the image, set by [Client.FindArtifact]; nil if none
 	// was found.
 	Startup *Startup
+	// Signature is why the artifact is trusted, set by [Client.FindArtifact]; nil if it needs none.
+	Signature *signature.Signature
 }
 
 // Index returns the index of a layer blob.

@@ -14,6 +14,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/brisk-project/brisk/image/signature"
 	"github.com/brisk-project/brisk/internal/block"
 )
 
@@ -26,15 +27,16 @@ const (
 	maxUntyped = 256
 	// maxStartups is the most artifacts looked at for the traces of one image.
 	maxStartups = 4
-	// startupGrace is how much longer than the index the start-up artifact of an image may
-	// take: it is a hint, and what waits for it is a pull.
-	startupGrace = 100 * time.Millisecond
+	// defaultStartupGrace is that of [Config].StartupGrace.
+	defaultStartupGrace = 100 * time.Millisecond
 )
 
 // fetched is an artifact of one kind or the other; neither if it is something else or is gone.
 type fetched struct {
 	index   *Artifact
 	startup *Startup
+	// untrusted says why it is not used, nil if it may be.
+	untrusted error
 }
 
 // isArtifact reports whether an image index lists an artifact of ours.
@@ -56,7 +58,8 @@ func candidate(d v1.Descriptor, image *Image, artifactType string) bool {
 }
 
 // best returns the best index artifact of the image among those that one place lists, with the
-// newest start-up artifact; nil if there is no index.
+// newest start-up artifact; nil if there is no index. If there are only some that are not trusted
+// the error wraps [ErrUntrusted].
 func (c *Client) best(ctx context.Context, image *Image, listed []v1.Descriptor) (*Artifact, error) {
 	var indexes, startups []v1.Descriptor
 	for _, d := range listed {
@@ -82,9 +85,9 @@ func (c *Client) best(ctx context.Context, image *Image, listed []v1.Descriptor)
 	}
 	best := bestIndex(got, image)
 	if best == nil {
-		return nil, nil
+		return nil, untrustedIndex(got, image)
 	}
-	grace := time.NewTimer(startupGrace)
+	grace := time.NewTimer(c.cfg.StartupGrace)
 	defer grace.Stop()
 	var typed *Startup
 	select {
@@ -120,6 +123,17 @@ func (c *Client) indexes(ctx context.Context, image *Image, listed []v1.Descript
 		all, listed = append(all, got...), listed[n:]
 	}
 	return all, nil
+}
+
+// untrustedIndex says why the first index of the image that is not trusted is not, nil if there is
+// none.
+func untrustedIndex(got []fetched, image *Image) error {
+	for _, f := range got {
+		if f.index != nil && f.untrusted != nil && f.index.Subject == image.Digest {
+			return f.untrusted
+		}
+	}
+	return nil
 }
 
 func indexRank(d v1.Descriptor) int {
@@ -158,7 +172,7 @@ func bestIndex(got []fetched, image *Image) *Artifact {
 	}
 	var artifacts []*Artifact
 	for _, f := range got {
-		if f.index != nil && f.index.Subject == image.Digest {
+		if f.index != nil && f.untrusted == nil && f.index.Subject == image.Digest {
 			artifacts = append(artifacts, f.index)
 		}
 	}
@@ -181,7 +195,7 @@ func NewestStartup(startups []*Startup) *Startup {
 func newerStartup(got []fetched, image *Image) *Startup {
 	var startups []*Startup
 	for _, f := range got {
-		if f.startup != nil && f.startup.Subject == image.Digest {
+		if f.startup != nil && f.untrusted == nil && f.startup.Subject == image.Digest {
 			startups = append(startups, f.startup)
 		}
 	}
@@ -224,7 +238,7 @@ func (c *Client) artifacts(ctx context.Context, image *Image, listed []v1.Descri
 	for i, d := range listed {
 		group.Go(func() error {
 			var err error
-			got[i], err = c.artifact(groupCtx, image.Name.Context(), d)
+			got[i], err = c.trustedArtifact(groupCtx, image.Name.Context(), d)
 			if errors.Is(err, ErrInvalid) {
 				c.log.WarnContext(ctx, "skipping an artifact", "image", image.Name.String(), "digest", d.Digest.String(), "error", err)
 				return nil
@@ -233,6 +247,51 @@ func (c *Client) artifacts(ctx context.Context, image *Image, listed []v1.Descri
 		})
 	}
 	return got, group.Wait()
+}
+
+// trustedArtifact fetches a manifest and returns the artifact it is, and whether it may be used. The
+// signatures of what is listed as an artifact are fetched together with it.
+func (c *Client) trustedArtifact(ctx context.Context, repo name.Repository, d v1.Descriptor) (fetched, error) {
+	digest, err := block.ParseDigest(d.Digest.String())
+	if err != nil {
+		return fetched{}, nil //nolint:nilerr // no manifest that can be had
+	}
+	if !isArtifact(d) || !c.RequiresSignature(repo) {
+		f, err := c.artifact(ctx, repo, d)
+		if err != nil || f.index == nil && f.startup == nil {
+			return f, err
+		}
+		return f.trusted(c.trusted(ctx, repo, digest))
+	}
+	var f fetched
+	var signed *signature.Signature
+	var signedErr error
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.Go(func() (err error) { f, err = c.artifact(groupCtx, repo, d); return err })
+	group.Go(func() error { signed, signedErr = c.trusted(groupCtx, repo, digest); return nil })
+	if err := group.Wait(); err != nil {
+		return fetched{}, err
+	}
+	return f.trusted(signed, signedErr)
+}
+
+// trusted returns the artifact with the signature for which it is used, or why it is not. After any
+// other error there is none.
+func (f fetched) trusted(s *signature.Signature, err error) (fetched, error) {
+	if errors.Is(err, ErrUntrusted) {
+		f.untrusted = err
+		return f, nil
+	}
+	if err != nil {
+		return fetched{}, err
+	}
+	if f.index != nil {
+		f.index.Signature = s
+	}
+	if f.startup != nil {
+		f.startup.Signature = s
+	}
+	return f, nil
 }
 
 // artifact fetches a manifest and returns the artifact it is.

@@ -14,6 +14,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	lru "github.com/hashicorp/golang-lru/v2"
+
+	"github.com/brisk-project/brisk/image/signature"
+	"github.com/brisk-project/brisk/internal/block"
 )
 
 const (
@@ -68,6 +71,11 @@ type Config struct {
 	StallTimeout time.Duration
 	// LoginTimeout bounds the renewal of credentials. Default 30 s.
 	LoginTimeout time.Duration
+	// Trust says which artifacts [Client.FindArtifact] uses. nil uses all.
+	Trust Trust
+	// StartupGrace is how much longer than the index the start-up artifact of an image may take. It
+	// is a hint to a pull, which does not wait long for it. Default 100 ms.
+	StartupGrace time.Duration
 	// OnRequest is called when a request has ended and its answer has been read; nil if
 	// nobody wants to know. It must not wait.
 	OnRequest func(Exchange)
@@ -83,6 +91,8 @@ type Client struct {
 	transport http.RoundTripper
 	targets   *lru.Cache[blobName, string]    // where a redirect of a blob led
 	ranges    *lru.Cache[string, rangesKnown] // by repository
+	// signatures are those for which artifacts were trusted, by the digest of the artifact.
+	signatures *lru.Cache[block.Digest, signature.Signature]
 
 	mu       sync.Mutex
 	sessions map[sessionKey]*session
@@ -111,6 +121,9 @@ func NewClient(cfg Config) (*Client, error) {
 	if cfg.LoginTimeout == 0 {
 		cfg.LoginTimeout = defaultLoginTimeout
 	}
+	if cfg.StartupGrace == 0 {
+		cfg.StartupGrace = defaultStartupGrace
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -122,13 +135,18 @@ func NewClient(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("registry client: %w", err)
 	}
+	signatures, err := lru.New[block.Digest, signature.Signature](maxKnownSignatures)
+	if err != nil {
+		return nil, fmt.Errorf("registry client: %w", err)
+	}
 	return &Client{
-		cfg:       cfg,
-		log:       cfg.Logger,
-		transport: &userAgent{next: observe(cfg.Transport, cfg.OnRequest), value: cfg.UserAgent},
-		targets:   targets,
-		ranges:    ranges,
-		sessions:  make(map[sessionKey]*session),
+		cfg:        cfg,
+		log:        cfg.Logger,
+		transport:  &userAgent{next: observe(cfg.Transport, cfg.OnRequest), value: cfg.UserAgent},
+		targets:    targets,
+		ranges:     ranges,
+		signatures: signatures,
+		sessions:   make(map[sessionKey]*session),
 	}, nil
 }
 

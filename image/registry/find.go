@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -34,17 +35,28 @@ type outcome struct {
 // listed under the accelerated tag. When one of these places has several, the
 // one that covers most layers of the image is returned, of equals one with a
 // trace, and of these the one with the smallest digest. One that is not valid is skipped and logged.
+// Where [Config].Trust requires signatures, those without a valid one do not count.
 //
 // Some registries never answer when they are asked for referrers. So the tag is looked at while
 // they take their time, and if it has an artifact they are not waited for long.
 //
-// Errors wrap [ErrNoArtifact] when every place was looked at in vain, or else
-// what [Client.Resolve] returns.
+// Errors wrap [ErrNoArtifact] when every place was looked at in vain, [ErrUntrusted] when only
+// artifacts without a trusted signature were found, or else what [Client.Resolve] returns.
 func (c *Client) FindArtifact(ctx context.Context, image *Image) (*Artifact, error) {
 	best, err := c.best(ctx, image, image.artifacts)
-	if best != nil || err != nil {
+	if best != nil || (err != nil && !errors.Is(err, ErrUntrusted)) {
 		return best, err
 	}
+	elsewhere, elsewhereErr := c.findElsewhere(ctx, image)
+	if err != nil && errors.Is(elsewhereErr, ErrNoArtifact) {
+		return nil, err
+	}
+	return elsewhere, elsewhereErr
+}
+
+// findElsewhere looks for the index artifact of an image in the places that the image itself does
+// not name.
+func (c *Client) findElsewhere(ctx context.Context, image *Image) (*Artifact, error) {
 	var running sync.WaitGroup
 	defer running.Wait()
 	ctx, cancel := context.WithCancel(ctx)

@@ -11,6 +11,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
+	"github.com/brisk-project/brisk/image/signature"
 	"github.com/brisk-project/brisk/internal/block"
 )
 
@@ -84,6 +85,8 @@ type Startup struct {
 	Bundle *BundleBlob
 	// List is the prefetch list that one of the traces was made of, nil if there is none.
 	List *ListBlob
+	// Signature is why the artifact is trusted, set by [Client.FindArtifact]; nil if it needs none.
+	Signature *signature.Signature
 }
 
 // EncodeStartup returns the manifest of a start-up artifact for a subject. The same arguments
