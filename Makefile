@@ -102,6 +102,10 @@ test-kubernetes: $(TOOLS)/helm $(TOOLS)/kube-apiserver-1.36 ## Test scheduler, a
 	PATH="$(CURDIR)/$(TOOLS):$$PATH" BRISK_TEST_APISERVER=$(CURDIR)/$(TOOLS)/kube-apiserver-1.36 \
 	  $(GO) test -timeout 20m -count=1 $(TEST_FLAGS) ./test/controlplane ./test/scheduler ./test/integration/... ./test/chart/... ./cmd/kubectl-brisk
 
+.PHONY: test-cosign
+test-cosign: $(TOOLS)/cosign ## Sign indexes with Brisk and verify them with cosign, built here, and the other way round
+	BRISK_TEST_COSIGN=$(CURDIR)/$(TOOLS)/cosign $(GO) test -timeout 20m -count=1 $(TEST_FLAGS) -run '^TestCosign$$' ./cmd/brisk
+
 # A module of its own: Prometheus needs other versions of Kubernetes than Brisk has.
 .PHONY: test-alerts
 test-alerts: $(TOOLS)/helm $(TOOLS)/golangci-lint ## Test alerts, monitors and dashboard of the chart with Prometheus
@@ -110,6 +114,7 @@ test-alerts: $(TOOLS)/helm $(TOOLS)/golangci-lint ## Test alerts, monitors and d
 .PHONY: nightly
 nightly: ## What is slow and rarely fails: run it every night, not for every change (as root; 1 to 2 hours)
 	$(MAKE) test-kubernetes
+	$(MAKE) test-cosign
 	$(MAKE) test-images BRISK_IMAGES=1000
 	$(MAKE) test-packages
 	$(MAKE) test-push
@@ -182,6 +187,9 @@ $(PACKAGE_TOOLS): deploy/packages/go.mod deploy/packages/go.sum
 
 $(TOOLS)/crane: go.mod go.sum
 	$(GO) build -trimpath -o $@ github.com/google/go-containerregistry/cmd/crane
+
+$(TOOLS)/cosign: test/cosign/go.mod test/cosign/go.sum
+	cd test/cosign && $(GO) build -trimpath -o $(CURDIR)/$@ github.com/sigstore/cosign/v2/cmd/cosign
 
 $(TOOLS)/helm: deploy/tools/go.mod deploy/tools/go.sum
 	cd deploy/tools && $(GO) build -trimpath -o $(CURDIR)/$@ \

@@ -13,6 +13,7 @@ import (
 
 	"github.com/brisk-project/brisk/image/convert"
 	"github.com/brisk-project/brisk/image/registry"
+	"github.com/brisk-project/brisk/image/signing"
 	"github.com/brisk-project/brisk/image/startup/artifact"
 	"github.com/brisk-project/brisk/image/transfer"
 	"github.com/brisk-project/brisk/internal/cli"
@@ -33,6 +34,7 @@ type convertOptions struct {
 	predict  bool
 	output   string
 	startup  startupOptions
+	sign     signOptions
 }
 
 func newConvertCommand(shared *globals) *cobra.Command {
@@ -74,6 +76,7 @@ func newConvertCommand(shared *globals) *cobra.Command {
 	flags.BoolVar(&opts.reindex, "reindex", false, "read every layer, even if it has an index or was converted before")
 	flags.BoolVar(&opts.predict, "predict", true, "predict what a start reads from the content of the image, for nodes that know nothing better")
 	opts.startup.addTo(flags)
+	opts.sign.addTo(flags, "sign", "sign the index and the start-up artifact with this private key: a file such as cosign.key, or the URI of a key in a KMS; repeat for several keys")
 	cli.AddFormat(cmd, &opts.output)
 	return cmd
 }
@@ -96,9 +99,12 @@ func (o *convertOptions) run(ctx context.Context, out io.Writer, args []string) 
 // convert copies the image if there is a destination, and converts it there.
 func (o *convertOptions) convert(ctx context.Context, client *imageClient, args []string) (*conversionReport, error) {
 	report := &conversionReport{}
+	signers, err := o.sign.load(ctx)
+	if err != nil {
+		return nil, err
+	}
 	target := args[len(args)-1]
 	if len(args) > 1 {
-		var err error
 		report.Copied, err = client.copy(ctx, args[0], target, transfer.Config{Suffixes: []string{}, Logger: o.logger()})
 		if err != nil {
 			return nil, err
@@ -134,6 +140,9 @@ func (o *convertOptions) convert(ctx context.Context, client *imageClient, args 
 	if report.Startup, err = renew(ctx, report.Result); err != nil {
 		return nil, err
 	}
+	if report.Signed, err = o.signResult(ctx, client.Client, ref, report.Result, signers); err != nil {
+		return nil, err
+	}
 	report.Tag = client.files.Text(report.Tag)
 	return report, nil
 }
@@ -154,6 +163,8 @@ type conversionReport struct {
 
 	// Startup are the start-up artifacts that were pushed.
 	Startup []*artifact.Renewed `json:"startup,omitempty"`
+	// Signed are the artifacts that have a signature by each key, if any was given.
+	Signed []*signing.Artifact `json:"signed,omitempty"`
 	// Copied is what was copied to the destination before, nil without one.
 	Copied *transfer.Result `json:"copied,omitempty"`
 }
@@ -164,7 +175,7 @@ func (r *conversionReport) writeTable(out io.Writer) error {
 			return err
 		}
 	}
-	return errors.Join(writeConversion(out, r.Result), writeRenewed(out, r.Startup))
+	return errors.Join(writeConversion(out, r.Result), writeRenewed(out, r.Startup), writeSigned(out, r.Signed))
 }
 
 func (o *convertOptions) references(client *registry.Client) (known []name.Reference, tag *name.Tag, err error) {

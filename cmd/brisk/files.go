@@ -40,8 +40,8 @@ func (g *globals) imageClient(bytesPerSecond cli.ByteRate) (*imageClient, error)
 	files := layout.NewHost(transport)
 	client, err := registry.NewClient(registry.Config{
 		PlainHTTP: func(host string) bool { return g.plainHTTP || files.Serves(host) },
-		Transport: files,
-		Logger:    g.logger(),
+		Transport: files, StartupGrace: startupPatience,
+		Logger: g.logger(),
 	})
 	if err != nil {
 		return nil, err

@@ -173,7 +173,7 @@ func (o *mountOptions) serve(ctx context.Context, out io.Writer, dir string, req
 	if os.Geteuid() != 0 {
 		return errors.New("mounting needs root")
 	}
-	client, err := o.registryClient()
+	client, err := o.mountClient(nil)
 	if err != nil {
 		return err
 	}

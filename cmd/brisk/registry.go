@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -11,11 +12,21 @@ import (
 	"github.com/brisk-project/brisk/image/registry"
 )
 
-// registryClient makes the client that all commands find images with.
-func (g *globals) registryClient() (*registry.Client, error) { return g.observedClient(nil) }
+// startupPatience is how long a command waits for a start-up artifact that it works on.
+const startupPatience = 10 * time.Second
 
-// observedClient is registryClient with a function that is told of each request.
-func (g *globals) observedClient(onRequest func(registry.Exchange)) (*registry.Client, error) {
+// registryClient makes the client that commands find images with.
+func (g *globals) registryClient() (*registry.Client, error) {
+	return registry.NewClient(registry.Config{
+		PlainHTTP:    func(string) bool { return g.plainHTTP },
+		StartupGrace: startupPatience,
+		Logger:       g.logger(),
+	})
+}
+
+// mountClient makes the client of a mount, which waits no longer for hints than a node does. The
+// function is told of each request, if it is not nil.
+func (g *globals) mountClient(onRequest func(registry.Exchange)) (*registry.Client, error) {
 	return registry.NewClient(registry.Config{
 		PlainHTTP: func(string) bool { return g.plainHTTP },
 		OnRequest: onRequest,

@@ -64,6 +64,7 @@ func newRootCommand() *cobra.Command {
 		newCollectCommand(shared),
 		newInspectCommand(shared),
 		newVerifyCommand(shared),
+		newSignCommand(shared),
 		newMountCommand(shared),
 		newUmountCommand(),
 		newTraceCommand(shared),

@@ -169,6 +169,7 @@ type traceOptions struct {
 	*globals
 	dir, platform, output, command, draw string
 	bundle, all                          bool
+	sign                                 signOptions
 }
 
 func newTracePushCommand(shared *globals) *cobra.Command {
@@ -188,6 +189,7 @@ func newTracePushCommand(shared *globals) *cobra.Command {
 	opts.addCommand(cmd)
 	cmd.Flags().BoolVar(&opts.bundle, "bundle", false,
 		"also push a bundle: one blob with exactly the pages of the traces, which nodes load instead of blocks")
+	opts.sign.addTo(cmd.Flags(), "sign", "sign the start-up artifact with this private key: a file, or the URI of a key in a KMS; repeat for several keys")
 	return cmd
 }
 

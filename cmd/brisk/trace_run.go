@@ -72,7 +72,7 @@ func (o *recordOptions) run(ctx context.Context, out, report io.Writer, image st
 	if o.draw != "" {
 		cfg.Starts = waterfall.New(nil)
 	}
-	if cfg.Registry, err = o.observedClient(node.RecordExchange(cfg.Starts)); err != nil {
+	if cfg.Registry, err = o.mountClient(node.RecordExchange(cfg.Starts)); err != nil {
 		return err
 	}
 	defer cfg.Registry.Close()

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/brisk-project/brisk/image/registry"
+	"github.com/brisk-project/brisk/image/signing"
 	"github.com/brisk-project/brisk/image/startup"
 	"github.com/brisk-project/brisk/image/startup/artifact"
 	"github.com/brisk-project/brisk/image/startup/files"
@@ -22,6 +24,10 @@ import (
 )
 
 func (o *traceOptions) push(ctx context.Context, out io.Writer, notef func(string, ...any), image string, paths []string) error {
+	signers, err := o.sign.load(ctx)
+	if err != nil {
+		return err
+	}
 	found, err := o.openImage(ctx, image, o.platform)
 	if err != nil {
 		return err
@@ -63,8 +69,14 @@ func (o *traceOptions) push(ctx context.Context, out io.Writer, notef func(strin
 	if previous := found.artifact.Startup; previous != nil && previous.Bundle != nil && !o.bundle {
 		notef("nodes no longer use the bundle of the previous trace; to push a new one, use --bundle\n")
 	}
-	_, err = fmt.Fprintf(out, "%s  start-up artifact %s\n", found.image.Name, pushed.Digest)
-	return err
+	if _, err := fmt.Fprintf(out, "%s  start-up artifact %s\n", found.image.Name, pushed.Digest); err != nil {
+		return err
+	}
+	signed := []*signing.Artifact{{Kind: signing.Startup, Platform: registry.FormatPlatform(found.image.Platform()), Digest: pushed.Digest}}
+	if err := signing.Sign(ctx, client, found.image.Name.Context(), signed, signers); err != nil {
+		return err
+	}
+	return writeSigned(out, signed)
 }
 
 // shownTrace is what "brisk trace show" prints. Sizes are in bytes.

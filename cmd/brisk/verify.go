@@ -20,22 +20,29 @@ import (
 
 func newVerifyCommand(shared *globals) *cobra.Command {
 	var platform string
+	var keys []string
 	cmd := &cobra.Command{
 		Use:   "verify IMAGE",
 		Short: "Read an image through its index and check every digest",
 		Long: "Read every layer of an image through its index, frame by frame, as a node does, and\n" +
-			"check every block digest and the diffID of every layer.",
+			"check every block digest and the diffID of every layer. With --key, first check that index\n" +
+			"and start-up artifact are signed by one of the keys, as nodes do with index.trust signed.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return verify(cmd.Context(), shared, cmd.OutOrStdout(), args[0], platform)
+			return verify(cmd.Context(), shared, cmd.OutOrStdout(), args[0], platform, keys)
 		},
 	}
 	cmd.Flags().StringVar(&platform, "platform", "", "platform of a multi-platform image (default: this machine's)")
+	cmd.Flags().StringArrayVar(&keys, "key", nil, "file with public keys, such as cosign.pub; can be repeated")
 	return cmd
 }
 
-func verify(ctx context.Context, shared *globals, out io.Writer, image, platform string) error {
+func verify(ctx context.Context, shared *globals, out io.Writer, image, platform string, keyFiles []string) error {
 	chosen, err := parsePlatform(platform)
+	if err != nil {
+		return err
+	}
+	keys, err := readKeys(keyFiles)
 	if err != nil {
 		return err
 	}
@@ -47,6 +54,11 @@ func verify(ctx context.Context, shared *globals, out io.Writer, image, platform
 	found, err := openIndexed(ctx, client, image, chosen)
 	if err != nil {
 		return err
+	}
+	if len(keys) > 0 {
+		if err := verifySignatures(ctx, client, out, found, keys); err != nil {
+			return err
+		}
 	}
 	bars := cli.NewProgress(shared.progressTo(), "verifying")
 	var blocks int64
