@@ -13,6 +13,7 @@ import (
 
 	"github.com/brisk-project/brisk/image/index"
 	"github.com/brisk-project/brisk/image/registry"
+	"github.com/brisk-project/brisk/image/signature"
 	"github.com/brisk-project/brisk/internal/block"
 	"github.com/brisk-project/brisk/lazyfs"
 )
@@ -33,6 +34,18 @@ type Image struct {
 	Traces []ImageTrace `json:"traces,omitempty"`
 	// Bundle has the bytes of a trace, nil if the registry has none.
 	Bundle *ImageBundle `json:"bundle,omitempty"`
+	// Artifact is the index artifact, and Startup the start-up artifact that traces and bundle are
+	// from, nil if there is none. Local says that this node has written the indexes itself.
+	Artifact *ImageArtifact `json:"artifact,omitempty"`
+	Startup  *ImageArtifact `json:"startup,omitempty"`
+	Local    bool           `json:"local,omitempty"`
+}
+
+// ImageArtifact is an artifact that was found for an [Image].
+type ImageArtifact struct {
+	Digest block.Digest `json:"digest"`
+	// Signature is why it was trusted, nil if it needed none.
+	Signature *signature.Signature `json:"signature,omitempty"`
 }
 
 // ImageLayer is a layer of an [Image].
@@ -109,7 +122,13 @@ func (n *Node) Find(ctx context.Context, reference string, manifest block.Digest
 	if err != nil {
 		return nil, err
 	}
-	found := &Image{Name: reference, Digest: resolved.Digest, Traces: imageTraces(artifact), Bundle: imageBundle(artifact)}
+	found := &Image{
+		Name: reference, Digest: resolved.Digest, Traces: imageTraces(artifact), Bundle: imageBundle(artifact),
+		Artifact: &ImageArtifact{Digest: artifact.Digest, Signature: artifact.Signature},
+	}
+	if s := artifact.Startup; s != nil {
+		found.Startup = &ImageArtifact{Digest: s.Digest, Signature: s.Signature}
+	}
 	n.noteFound(found, ref.Context(), began, known)
 	for _, layer := range resolved.Layers {
 		entry := ImageLayer{

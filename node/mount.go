@@ -94,7 +94,7 @@ func (n *Node) Mount(ctx context.Context, req MountRequest) (*Mount, error) {
 // MountImage mounts the first layers of an image that was found before. Image and
 // Platform of the request are not used. It waits for Run.
 func (n *Node) MountImage(ctx context.Context, image *Image, layers int, req MountRequest) (*Mount, error) {
-	return n.mountImage(ctx, image, layers, req, traceFetch{})
+	return n.mountImage(ctx, n.withTrustedTraces(image), layers, req, traceFetch{})
 }
 
 // mountImage mounts the first layers of an image, whose traces may be on their way.

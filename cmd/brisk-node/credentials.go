@@ -18,6 +18,7 @@ import (
 	"github.com/brisk-project/brisk/node"
 	nodeconfig "github.com/brisk-project/brisk/node/config"
 	"github.com/brisk-project/brisk/node/criproxy"
+	"github.com/brisk-project/brisk/node/trust"
 	"github.com/brisk-project/brisk/node/waterfall"
 )
 
@@ -37,9 +38,12 @@ type registries struct {
 	proxy  *criproxy.Proxy // between kubelet and its runtime, nil for none
 	socket string          // of the proxy
 	log    *slog.Logger
+	// watchTrust calls its argument when the keys of index.trust have changed, nil if nothing has to
+	// be signed.
+	watchTrust func(ctx context.Context, changed func()) error
 }
 
-func newRegistries(cfg *nodeconfig.Config, log *slog.Logger, metrics prometheus.Registerer, starts *waterfall.Recorder) (*registries, error) {
+func newRegistries(ctx context.Context, cfg *nodeconfig.Config, log *slog.Logger, metrics prometheus.Registerer, starts *waterfall.Recorder) (*registries, error) {
 	sources := credentialSources(cfg.Credentials, log)
 	file, key := cfg.CredentialFiles()
 	store, err := credential.Open(credential.Config{
@@ -65,9 +69,15 @@ func newRegistries(cfg *nodeconfig.Config, log *slog.Logger, metrics prometheus.
 	for _, source := range sources {
 		r.names = append(r.names, source.Name())
 	}
-	r.client, err = registry.NewClient(registry.Config{
+	clientCfg := registry.Config{
 		Credentials: store, PlainHTTP: plainHTTP, Endpoints: r.hosts.Endpoints, OnRequest: node.RecordExchange(starts), Logger: log,
-	})
+	}
+	rules := cfg.Index.TrustRules()
+	if slices.ContainsFunc(rules, func(r trust.Rule) bool { return r.Signed }) {
+		policy := trust.New(ctx, trust.Config{Rules: rules, Logger: log})
+		clientCfg.Trust, r.watchTrust = policy, policy.Run
+	}
+	r.client, err = registry.NewClient(clientCfg)
 	return r, err
 }
 

@@ -107,6 +107,10 @@ func (o *options) addTo(cmd *cobra.Command) {
 		number(f, "number of `images` that stay mounted without a container, for the next one; 0 means none"))
 	field(o, "idle-time", func(c *config) *duration { return &c.Snapshotter.IdleTime },
 		text[duration](f, "`duration` that an image stays mounted without a container"))
+	field(o, "index-trust", func(c *config) *string { return &c.Index.Trust },
+		word(f, "which indexes are used: any, or signed by one of the keys"))
+	field(o, "index-key", func(c *config) *[]string { return &c.Index.Keys },
+		list(f, "file with public keys for --index-trust signed; can be repeated"))
 	field(o, "plain-http", func(c *config) *[]string { return &c.Registry.PlainHTTP },
 		list(f, "use http instead of https for this registry, given as host:port (always used on loopback)"))
 	o.addCredentialsTo(f)

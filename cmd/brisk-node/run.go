@@ -124,7 +124,7 @@ func run(ctx context.Context, cfg nodeconfig.Config, bundleReadAhead int, stderr
 		return err
 	}
 	starts := waterfall.New(nil)
-	known, err := newRegistries(&cfg, log, metrics, starts)
+	known, err := newRegistries(ctx, &cfg, log, metrics, starts)
 	if err != nil {
 		return err
 	}
@@ -143,6 +143,7 @@ func run(ctx context.Context, cfg nodeconfig.Config, bundleReadAhead int, stderr
 		FetchTimeout: time.Duration(cfg.Snapshotter.FetchTimeout), AsyncRemove: cfg.Snapshotter.AsyncRemove,
 		Idle: snapshotter.IdleMounts{Max: int(cfg.Snapshotter.IdleMounts), Timeout: time.Duration(cfg.Snapshotter.IdleTime)}, Pressure: pressure.Config{Logger: log}.Watch,
 		Containerd: cfg.Containerd.Address, MinFree: int64(cfg.Cache.MinFree),
+		WatchTrust:  known.watchTrust,
 		Credentials: known.names, Repositories: known.store.Status,
 	})
 	if err != nil {

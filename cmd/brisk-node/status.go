@@ -90,7 +90,7 @@ func imageRow(image agent.ImageStatus) []string {
 	switch {
 	case !image.Lazy:
 		lazy = "no: " + image.Reason
-	case image.Reason == string(snapshotter.ReasonFalseIndex):
+	case image.Reason == string(snapshotter.ReasonFalseIndex), image.Reason == string(snapshotter.ReasonUntrusted):
 		lazy = "quarantined: " + image.Reason
 	case image.Reason != "":
 		lazy = "in part: " + image.Reason

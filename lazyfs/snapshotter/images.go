@@ -88,13 +88,14 @@ const (
 	ReasonMismatch     Reason = "mismatch"      // the layer is not part of the image that was looked up
 	ReasonNoRanges     Reason = "no-ranges"     // the registry serves layers only whole
 	ReasonFalseIndex   Reason = "false-index"   // the index does not describe the layers
+	ReasonUntrusted    Reason = "untrusted"     // the index has no trusted signature
 	ReasonInternal     Reason = "internal"      // something on this node failed
 )
 
 func (r Reason) known() bool {
 	switch r {
 	case ReasonNoLabels, ReasonNoIndex, ReasonMode, ReasonPartialIndex, ReasonSlow, ReasonUnreachable, ReasonNotFound,
-		ReasonDenied, ReasonInvalid, ReasonMismatch, ReasonNoRanges, ReasonFalseIndex, ReasonInternal:
+		ReasonDenied, ReasonInvalid, ReasonMismatch, ReasonNoRanges, ReasonFalseIndex, ReasonUntrusted, ReasonInternal:
 		return true
 	}
 	return false

@@ -54,6 +54,9 @@ type Config struct {
 	Idle     snapshotter.IdleMounts
 	Now      func() time.Time
 	Pressure func(ctx context.Context, short func()) error
+	// WatchTrust, if set, calls its argument whenever other signatures are trusted than before, until
+	// ctx ends.
+	WatchTrust func(ctx context.Context, changed func()) error
 	// Containerd is the socket of containerd; empty leaves it out of what makes the
 	// agent ready. MinFree is how many bytes of the disk have to be free for that.
 	Containerd string
@@ -89,7 +92,7 @@ func New(ctx context.Context, cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	known := images{node: n, patience: cfg.LookupTimeout, mode: cfg.Mode, cacheBytes: cfg.Node.CacheBytes}
+	known := images{node: n, patience: cfg.LookupTimeout, mode: cfg.Mode, trust: cfg.WatchTrust != nil, cacheBytes: cfg.Node.CacheBytes}
 	onUnpacked := a.writeIndexes(ctx, cfg, n, &known)
 	snapshots, err := snapshotter.New(ctx, snapshotter.Config{
 		Root: filepath.Join(cfg.Node.Dir, "snapshotter"), Images: known, Restored: known.restored, Unpacked: onUnpacked, Check: known.check,
@@ -124,17 +127,17 @@ func (a *Agent) writeIndexes(ctx context.Context, cfg Config, n *node.Node, know
 // quarantine hides from pulls what may not be used any more.
 func (a *Agent) quarantine(ctx context.Context) {
 	if err := a.snapshots.Quarantine(ctx); err != nil && ctx.Err() == nil {
-		a.log.ErrorContext(ctx, "layers with a false index can be found by pulls", "error", err)
+		a.log.ErrorContext(ctx, "layers with a false or untrusted index can be found by pulls", "error", err)
 	}
 }
 
 func (a *Agent) lookAgain(manifest string) { a.snapshots.RetryLookup(manifest) }
 
-// lacksIndex reports whether a pull is plain because its image has no index.
+// lacksIndex reports whether a pull is plain because its image has no index that may be used.
 func (a *Agent) lacksIndex(pull snapshotter.Pull) bool {
 	for _, known := range a.snapshots.Pulls() {
 		if known.Image == pull.Image && known.Manifest == pull.Manifest {
-			return known.Reason == snapshotter.ReasonNoIndex
+			return known.Reason == snapshotter.ReasonNoIndex || known.Reason == snapshotter.ReasonUntrusted
 		}
 	}
 	return false
@@ -171,6 +174,9 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		}
 		if a.cfg.Pressure != nil && a.cfg.Idle.Max > 0 {
 			inner.Go(func() error { a.watchMemory(ctx); return nil })
+		}
+		if a.cfg.WatchTrust != nil {
+			inner.Go(func() error { return a.cfg.WatchTrust(ctx, func() { a.quarantine(ctx) }) })
 		}
 		inner.Go(func() error { defer cancel(); return a.serve(ctx, listener) })
 		return errors.Join(inner.Wait(), a.snapshots.Close())

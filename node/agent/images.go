@@ -34,6 +34,8 @@ type images struct {
 	// and its index fetched.
 	patience time.Duration
 	mode     Mode
+	// trust says that some images may need signatures.
+	trust bool
 	// cacheBytes bounds the cache; zero is no bound.
 	cacheBytes int64
 	// localIndexes are the images indexed here, nil where that is not done.
@@ -60,8 +62,12 @@ func (i images) Lookup(ctx context.Context, pull snapshotter.Pull) (snapshotter.
 	}
 	found, err := i.node.Find(ctx, pull.Image, manifest, v1.Platform{})
 	if err != nil {
-		if i.localIndexes != nil && errors.Is(err, registry.ErrNoArtifact) {
+		switch {
+		case i.localIndexes == nil:
+		case errors.Is(err, registry.ErrNoArtifact):
 			err = fmt.Errorf("no index; writing one: %w", err)
+		case errors.Is(err, registry.ErrUntrusted):
+			err = fmt.Errorf("no trusted index; writing one: %w", err)
 		}
 		return nil, reason(err)
 	}
@@ -79,6 +85,8 @@ func reason(err error) error {
 		why = snapshotter.ReasonSlow
 	case errors.Is(err, node.ErrFalseIndex):
 		why = snapshotter.ReasonFalseIndex
+	case errors.Is(err, registry.ErrUntrusted):
+		why = snapshotter.ReasonUntrusted
 	case errors.Is(err, registry.ErrNoArtifact):
 		why = snapshotter.ReasonNoIndex
 	case errors.Is(err, registry.ErrNoRanges):
@@ -188,12 +196,15 @@ func (a *Agent) cachedImages(ctx context.Context) ([]*node.Image, error) {
 
 // check implements [snapshotter.Config.Check].
 func (i images) check(id string, layers int) error {
-	if !i.node.HasFalseIndexes() {
+	if !i.node.HasFalseIndexes() && !i.trust {
 		return nil
 	}
 	opened, _, err := i.open(id)
 	if err != nil {
 		return nil //nolint:nilerr // mounting it says so
+	}
+	if err := i.node.CheckTrust(opened); err != nil {
+		return err
 	}
 	return i.node.CheckIndex(opened, layers)
 }

@@ -81,6 +81,9 @@ func (i *InventoryReader) Read(ctx context.Context) (Inventory, error) {
 		if _, found := i.agent.node.FalseIndex(opened, len(opened.Layers)); found {
 			continue // no pod can start with it here
 		}
+		if i.agent.node.CheckTrust(opened) != nil {
+			continue // the same
+		}
 		status := i.agent.node.ImageStatus(opened)
 		image := ImageInventory{Manifest: opened.Digest, Cached: status.CachedBytes}
 		image.StartMissing, image.Estimated = status.StartEstimate()

@@ -65,7 +65,7 @@ func (w *localIndexes) image(manifest string) (*node.Image, bool) {
 	defer w.mu.Unlock()
 	for _, image := range w.images {
 		if image.Digest.String() == manifest {
-			return &node.Image{Name: image.Name, Digest: image.Digest, Layers: slices.Clone(image.Layers)}, true
+			return &node.Image{Name: image.Name, Digest: image.Digest, Layers: slices.Clone(image.Layers), Local: true}, true
 		}
 	}
 	return nil, false

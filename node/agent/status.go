@@ -121,6 +121,9 @@ func (a *Agent) images(ctx context.Context, idle []snapshotter.IdleStatus) ([]Im
 		if err := a.node.CheckIndex(opened, len(opened.Layers)); err != nil {
 			status.Reason, status.Detail = string(snapshotter.ReasonFalseIndex), err.Error()
 		}
+		if err := a.node.CheckTrust(opened); err != nil {
+			status.Reason, status.Detail = string(snapshotter.ReasonUntrusted), err.Error()
+		}
 		all = append(all, status)
 	}
 	for _, pull := range pulls {

@@ -3,7 +3,10 @@ package config
 import (
 	"cmp"
 	"path/filepath"
+	"slices"
 	"time"
+
+	"github.com/brisk-project/brisk/node/trust"
 )
 
 // What a file says it is.
@@ -33,6 +36,7 @@ type Config struct {
 	Cache       Cache       `yaml:"cache"`
 	Mount       Mount       `yaml:"mount"`
 	Snapshotter Snapshotter `yaml:"snapshotter"`
+	Index       Index       `yaml:"index"`
 	Registry    Registry    `yaml:"registry"`
 	Credentials Credentials `yaml:"credentials"`
 	CRI         CRI         `yaml:"cri"`
@@ -95,6 +99,31 @@ type Snapshotter struct {
 	// each of them does.
 	IdleMounts int64    `yaml:"idleMounts"`
 	IdleTime   Duration `yaml:"idleTime"`
+}
+
+// The values of a trust field.
+const (
+	TrustAny    = "any"    // whoever may push to the registry
+	TrustSigned = "signed" // whoever has signed with one of the keys
+)
+
+// Index configures which indexes and start-up artifacts are used.
+type Index struct {
+	// Trust is any or signed, for repositories that no rule is for.
+	Trust string `yaml:"trust"`
+	// Keys are the public keys for it, one of which must have signed: paths of PEM files, or keys in
+	// PEM.
+	Keys []string `yaml:"keys"`
+	// Rules are for some repositories. The first one that matches counts.
+	Rules []TrustRule `yaml:"rules"`
+}
+
+// TrustRule says for some repositories which indexes and start-up artifacts are used.
+type TrustRule struct {
+	// Repositories are patterns: * within a part of the name, ** for any number of parts.
+	Repositories []string `yaml:"repositories"`
+	Trust        string   `yaml:"trust"`
+	Keys         []string `yaml:"keys"`
 }
 
 // Registry configures the access to registries.
@@ -185,6 +214,15 @@ type Process struct {
 	MemoryLimit Size `yaml:"memoryLimit"`
 }
 
+// TrustRules returns the rules with the one for all other repositories.
+func (i *Index) TrustRules() []trust.Rule {
+	var rules []trust.Rule
+	for _, rule := range append(slices.Clone(i.Rules), TrustRule{Repositories: []string{"**"}, Trust: i.Trust, Keys: i.Keys}) {
+		rules = append(rules, trust.Rule{Repositories: rule.Repositories, Signed: rule.Trust == TrustSigned, Keys: rule.Keys})
+	}
+	return rules
+}
+
 // CredentialFiles returns the file that keeps credentials, and that of its key.
 func (c *Config) CredentialFiles() (file, key string) {
 	file, key = c.Credentials.File, c.Credentials.KeyFile
@@ -215,6 +253,7 @@ func Default() Config {
 			LookupTimeout: Duration(time.Second), FetchTimeout: Duration(20 * time.Second),
 			IdleMounts: 16, IdleTime: Duration(time.Hour),
 		},
+		Index:      Index{Trust: TrustAny, Keys: []string{}, Rules: []TrustRule{}},
 		Registry:   Registry{PlainHTTP: []string{}, ConfigPath: DefaultConfigPath},
 		Peers:      Peers{Listen: []string{}, Members: []string{}},
 		Containerd: Containerd{Address: "/run/containerd/containerd.sock"},

@@ -57,7 +57,14 @@ func Parse(content []byte) (Config, error) {
 
 // fillLists makes lists that are there but null the empty ones that they are.
 func (c *Config) fillLists() {
-	for _, list := range []*[]string{&c.Registry.PlainHTTP, &c.Peers.Listen, &c.Peers.Members} {
+	lists := []*[]string{&c.Index.Keys, &c.Registry.PlainHTTP, &c.Peers.Listen, &c.Peers.Members}
+	for i := range c.Index.Rules {
+		lists = append(lists, &c.Index.Rules[i].Repositories, &c.Index.Rules[i].Keys)
+	}
+	if c.Index.Rules == nil {
+		c.Index.Rules = []TrustRule{}
+	}
+	for _, list := range lists {
 		if *list == nil {
 			*list = []string{}
 		}

@@ -9,6 +9,9 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/brisk-project/brisk/image/signature"
+	"github.com/brisk-project/brisk/node/trust"
 )
 
 const (
@@ -74,6 +77,7 @@ func (c *Config) Validate() error {
 	p.oneOf("log.format", c.Log.Format, "text", "json")
 	c.Cache.validate(&p)
 	c.Snapshotter.validate(&p)
+	c.Index.validate(&p)
 	if c.Mount.Backend != "" {
 		p.oneOf("mount.backend", c.Mount.Backend, "erofs", "loop", "tree")
 	}
@@ -117,6 +121,41 @@ func (s *Snapshotter) validate(p *problems) {
 	}
 	if s.IdleTime < 0 {
 		p.add("snapshotter.idleTime", "%s is less than 0", FormatDuration(s.IdleTime))
+	}
+}
+
+func (i *Index) validate(p *problems) {
+	p.trust("index", i.Trust, i.Keys)
+	for n, rule := range i.Rules {
+		field := fmt.Sprintf("index.rules[%d]", n)
+		p.trust(field, rule.Trust, rule.Keys)
+		if len(rule.Repositories) == 0 {
+			p.add(field+".repositories", "there is none")
+		}
+		for m, pattern := range rule.Repositories {
+			if err := trust.CheckPattern(pattern); err != nil {
+				p.add(fmt.Sprintf("%s.repositories[%d]", field, m), "%q: %v", pattern, err)
+			}
+		}
+	}
+}
+
+// trust checks a trust field and its keys.
+func (p *problems) trust(field, value string, keys []string) {
+	p.oneOf(field+".trust", value, TrustAny, TrustSigned)
+	if value == TrustSigned && len(keys) == 0 {
+		p.add(field+".keys", "with trust %s there must be at least one", TrustSigned)
+	}
+	if value == TrustAny && len(keys) > 0 {
+		p.add(field+".keys", "keys are only of use with trust %s", TrustSigned)
+	}
+	for n, key := range keys {
+		entry := fmt.Sprintf("%s.keys[%d]", field, n)
+		if !trust.IsKey(key) {
+			p.absolute(entry, key)
+		} else if _, err := signature.ParseKeys("it", []byte(key)); err != nil {
+			p.add(entry, "%v", err)
+		}
 	}
 }
 
