@@ -108,6 +108,7 @@ func (m *merger) apply(e *index.Entry) error {
 		return err
 	}
 	parentPath, base := split(e.Path)
+	base = strings.Clone(base) // what the tree keeps is not to hold the whole path in memory
 	parent, err := m.makeParent(parentPath)
 	if err != nil {
 		return err
