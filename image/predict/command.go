@@ -62,7 +62,7 @@ func (p *predictor) script(program place, line string, args []string, depth int)
 	if option = strings.TrimSpace(option); option != "" {
 		command = append(command, option)
 	}
-	if program.node.Size <= maxModule {
+	if program.node.size <= maxModule {
 		p.take(program.node)
 	}
 	p.start(append(append(command, program.path), args[1:]...), depth+1)
@@ -82,7 +82,7 @@ func (p *predictor) lookPath(name string) (place, bool) {
 		return p.file(p.absolute(name))
 	}
 	for _, dir := range splitPath(p.searchPath()) {
-		if found, ok := p.file(path.Join(p.absolute(dir), name)); ok && found.node.Mode&0o111 != 0 {
+		if found, ok := p.file(path.Join(p.absolute(dir), name)); ok && found.node.mode&0o111 != 0 {
 			return found, true
 		}
 	}
@@ -147,7 +147,7 @@ func (p *predictor) argument(rest []string, is func(...string) bool) {
 		return
 	}
 	for _, arg := range rest {
-		if f, ok := p.file(p.absolute(arg)); ok && !strings.HasPrefix(arg, "-") && f.node.Type == index.TypeReg {
+		if f, ok := p.file(p.absolute(arg)); ok && !strings.HasPrefix(arg, "-") && f.node.kind == index.TypeReg {
 			p.take(f.node)
 			return
 		}

@@ -32,7 +32,7 @@ func (p *predictor) java(program place, args []string) {
 	}
 	if i := slices.Index(args, "-jar"); i >= 0 && i+1 < len(args) {
 		if jar, ok := p.file(p.absolute(args[i+1])); ok {
-			end := max(0, jar.node.Size-readAhead)
+			end := max(0, jar.node.size-readAhead)
 			p.take(jar.node, extent{end, readAhead}, extent{0, min(end, usedArchive)})
 		}
 	}

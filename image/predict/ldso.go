@@ -120,9 +120,9 @@ func (r *rootfs) glob(pattern string) []string {
 		return nil
 	}
 	var found []string
-	for _, c := range dir.node.Children() {
-		if ok, err := path.Match(path.Base(pattern), c.Name); err == nil && ok && len(found) < maxConfigFiles {
-			found = append(found, path.Join(dir.path, c.Name))
+	for _, c := range dir.node.children() {
+		if ok, err := path.Match(path.Base(pattern), c.name); err == nil && ok && len(found) < maxConfigFiles {
+			found = append(found, path.Join(dir.path, c.name))
 		}
 	}
 	return found

@@ -3,8 +3,6 @@ package predict
 import (
 	"path"
 	"strings"
-
-	"github.com/brisk-project/brisk/image/erofs"
 )
 
 const (
@@ -74,8 +72,8 @@ func (p *predictor) execute(program place, f *elfFile) {
 }
 
 // programParts returns what is read of a program, in order.
-func (p *predictor) programParts(file *erofs.Node, f *elfFile) []extent {
-	if file.Size <= smallLibrary {
+func (p *predictor) programParts(file *node, f *elfFile) []extent {
+	if file.size <= smallLibrary {
 		return nil
 	}
 	parts := append([]extent{{0, firstRead}}, f.written...)
@@ -89,7 +87,7 @@ func (p *predictor) parse(file place) *elfFile {
 	}
 	var f *elfFile
 	if len(p.libraries) < maxLibraries {
-		parsed, err := parseELF(fileReader{p.rootfs, file.node}, file.node.Size)
+		parsed, err := parseELF(fileReader{p.rootfs, file.node}, file.node.size)
 		if err == nil {
 			f = parsed
 		} else {
@@ -103,7 +101,7 @@ func (p *predictor) parse(file place) *elfFile {
 // fileReader reads a file of an image.
 type fileReader struct {
 	root *rootfs
-	file *erofs.Node
+	file *node
 }
 
 // ReadAt implements [io.ReaderAt].
@@ -195,19 +193,19 @@ func (l *loader) open(file place) {
 }
 
 // libraryParts returns what is read of a library, in order.
-func (l *loader) libraryParts(file *erofs.Node, f *elfFile) []extent {
-	if file.Size <= smallLibrary {
+func (l *loader) libraryParts(file *node, f *elfFile) []extent {
+	if file.size <= smallLibrary {
 		return nil
 	}
-	if file.Size <= usedLibrary && file.Size <= l.text {
-		l.text -= file.Size
+	if file.size <= usedLibrary && file.size <= l.text {
+		l.text -= file.size
 		return nil
 	}
 	parts := []extent{{0, firstRead}}
 	for _, w := range f.written {
 		end := w.offset + w.length
-		if file.Size-end < readAhead {
-			end = file.Size // the headers of sections, which come with it
+		if file.size-end < readAhead {
+			end = file.size // the headers of sections, which come with it
 		}
 		parts = append(parts, extent{w.offset, end - w.offset})
 	}

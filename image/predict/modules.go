@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"slices"
 
-	"github.com/brisk-project/brisk/image/erofs"
 	"github.com/brisk-project/brisk/internal/block"
 )
 
@@ -19,9 +18,9 @@ const (
 // module is a source file of a program, and what it loads.
 type module struct {
 	source place
-	before []*erofs.Node // what is read to find it
-	stored *erofs.Node   // what is read instead of the source, nil for the source itself
-	native bool          // it is a shared library
+	before []*node // what is read to find it
+	stored *node   // what is read instead of the source, nil for the source itself
+	native bool    // it is a shared library
 	loads  []*module
 	taken  bool
 }
@@ -64,14 +63,14 @@ func (p *predictor) load(entries []*module, in language) {
 }
 
 // compare orders files by their position in the layers.
-func (p *predictor) compare(a, b *erofs.Node) int {
-	offset := func(f *erofs.Node) int64 {
-		if len(f.Segments) == 0 {
-			return 0
+func (p *predictor) compare(a, b *node) int {
+	offset := func(f *node) int64 {
+		if segments := f.segments(); len(segments) > 0 {
+			return segments[0].StreamOffset / block.Size
 		}
-		return f.Segments[0].StreamOffset / block.Size
+		return 0
 	}
-	return cmp.Or(cmp.Compare(a.Layer, b.Layer), cmp.Compare(offset(a), offset(b)))
+	return cmp.Or(cmp.Compare(a.layer, b.layer), cmp.Compare(offset(a), offset(b)))
 }
 
 // takeModules adds a module and what it loads, in the order in which they are read.

@@ -5,7 +5,6 @@ import (
 	"path"
 	"strings"
 
-	"github.com/brisk-project/brisk/image/erofs"
 	"github.com/brisk-project/brisk/image/index"
 )
 
@@ -14,7 +13,7 @@ const maxPackage = 256 << 10
 
 // nodeJS adds what Node.js loads with these arguments.
 func (p *predictor) nodeJS(args []string, depth int) {
-	js := &javaScript{predictor: p, modules: make(map[*erofs.Node]*module), packages: make(map[*erofs.Node]*nodePackage)}
+	js := &javaScript{predictor: p, modules: make(map[*node]*module), packages: make(map[*node]*nodePackage)}
 	var entries []*module
 	add := func(name string) {
 		if m := js.entry(name); m != nil {
@@ -88,8 +87,8 @@ func (p *predictor) npm(args []string, depth int) {
 type javaScript struct {
 	*predictor
 
-	modules  map[*erofs.Node]*module
-	packages map[*erofs.Node]*nodePackage // by package.json
+	modules  map[*node]*module
+	packages map[*node]*nodePackage // by package.json
 }
 
 // nodePackage is what is used of a package.json.
@@ -140,7 +139,7 @@ func (js *javaScript) resolveModule(specifier, from string) *module {
 	}
 	for dir := from; ; dir = path.Dir(dir) {
 		if path.Base(dir) != "node_modules" {
-			if found, ok := js.resolve(path.Join(dir, "node_modules", name)); ok && found.node.IsDir() {
+			if found, ok := js.resolve(path.Join(dir, "node_modules", name)); ok && found.node.isDir() {
 				return js.inPackage(found, below)
 			}
 		}
@@ -156,7 +155,7 @@ func (js *javaScript) inPackage(dir place, below string) *module {
 	if described == nil {
 		return js.fileOrDirectory(path.Join(dir.path, below), nil)
 	}
-	before := []*erofs.Node{file}
+	before := []*node{file}
 	if target := exported(described.Exports, below); target != "" {
 		if m := js.fileOrDirectory(path.Join(dir.path, target), before); m != nil {
 			return m
@@ -169,25 +168,25 @@ func (js *javaScript) inPackage(dir place, below string) *module {
 }
 
 // fileOrDirectory returns the module that a path names, with or without an extension.
-func (js *javaScript) fileOrDirectory(name string, before []*erofs.Node) *module {
+func (js *javaScript) fileOrDirectory(name string, before []*node) *module {
 	for _, extension := range []string{"", ".js", ".json", ".node", ".mjs", ".cjs"} {
-		if found, ok := js.resolve(name + extension); ok && found.node.Type == index.TypeReg {
+		if found, ok := js.resolve(name + extension); ok && found.node.kind == index.TypeReg {
 			return js.module(found, before)
 		}
 	}
-	if found, ok := js.resolve(name); ok && found.node.IsDir() {
+	if found, ok := js.resolve(name); ok && found.node.isDir() {
 		return js.directory(found, before)
 	}
 	return nil
 }
 
 // directory returns the main module of a directory.
-func (js *javaScript) directory(dir place, before []*erofs.Node) *module {
+func (js *javaScript) directory(dir place, before []*node) *module {
 	file, described := js.describe(dir)
 	if described != nil {
 		before = append(before, file)
 		if main := path.Join(dir.path, described.Main); described.Main != "" && main != dir.path {
-			if found, ok := js.resolve(main); !ok || !found.node.IsDir() {
+			if found, ok := js.resolve(main); !ok || !found.node.isDir() {
 				if m := js.fileOrDirectory(main, before); m != nil {
 					return m
 				}
@@ -204,7 +203,7 @@ func (js *javaScript) directory(dir place, before []*erofs.Node) *module {
 	return nil
 }
 
-func (js *javaScript) module(source place, before []*erofs.Node) *module {
+func (js *javaScript) module(source place, before []*node) *module {
 	if m := js.modules[source.node]; m != nil {
 		return m
 	}
@@ -223,7 +222,7 @@ func (js *javaScript) module(source place, before []*erofs.Node) *module {
 }
 
 // describe returns the package.json of a directory, nil if there is none that can be read.
-func (js *javaScript) describe(dir place) (*erofs.Node, *nodePackage) {
+func (js *javaScript) describe(dir place) (*node, *nodePackage) {
 	file, ok := js.file(path.Join(dir.path, "package.json"))
 	if !ok {
 		return nil, nil

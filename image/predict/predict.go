@@ -16,7 +16,7 @@ import (
 
 const (
 	// MaxEntries is the most entries of all layers of an image that is looked at. Their tree takes
-	// about 300 bytes for each.
+	// about 300 bytes for each while the layers are merged, and 80 after that.
 	MaxEntries = 1 << 19
 	// defaultMaxBytes is how much a prediction has at most where nobody says otherwise.
 	defaultMaxBytes = 192 << 20
@@ -73,8 +73,8 @@ func Run(ctx context.Context, cfg Config) (startup.File, error) {
 		cfg.MaxBytes = defaultMaxBytes
 	}
 	p := &predictor{
-		rootfs: &rootfs{ctx: ctx, tree: tree, layers: cfg.Layers, stream: cfg.Stream, failed: make(map[int]error)}, cfg: cfg,
-		env: environment(cfg.Image.Env), libraries: make(map[*erofs.Node]*elfFile), seen: make(map[*erofs.Node]bool),
+		rootfs: &rootfs{ctx: ctx, root: newTree(tree), layers: cfg.Layers, stream: cfg.Stream, failed: make(map[int32]error)}, cfg: cfg,
+		env: environment(cfg.Image.Env), libraries: make(map[*node]*elfFile), seen: make(map[*node]bool),
 	}
 	// Whoever makes a container looks up its user.
 	p.takeNamed("/etc/passwd", "/etc/group")
@@ -98,9 +98,9 @@ type predictor struct {
 	bytes     int64 // that the trace has, about
 	files     int
 	started   bool // a program was found
-	seen      map[*erofs.Node]bool
-	libraries map[*erofs.Node]*elfFile // those that were parsed; nil for one that is none
-	loader    *loader                  // made for the first program that has shared libraries
+	seen      map[*node]bool
+	libraries map[*node]*elfFile // those that were parsed; nil for one that is none
+	loader    *loader            // made for the first program that has shared libraries
 	notes     []string
 }
 
@@ -122,18 +122,18 @@ func (p *predictor) note(format string, args ...any) {
 type extent struct{ offset, length int64 }
 
 // take adds parts of a file to the prediction, once for each file; without parts all of it.
-func (p *predictor) take(f *erofs.Node, parts ...extent) {
-	if p.seen[f] || f.Size == 0 || p.files >= maxFiles {
+func (p *predictor) take(f *node, parts ...extent) {
+	if p.seen[f] || f.size == 0 || p.files >= maxFiles {
 		return
 	}
 	p.seen[f] = true
 	p.files++
 	if len(parts) == 0 {
-		parts = []extent{{0, f.Size}}
+		parts = []extent{{0, f.size}}
 	}
-	stream := p.layers[f.Layer].StreamID()
+	stream := p.layers[f.layer].StreamID()
 	for _, part := range parts {
-		for _, s := range f.Segments {
+		for _, s := range f.segments() {
 			from, to := max(part.offset, s.FileOffset), min(part.offset+part.length, s.FileOffset+s.Length)
 			to = min(to, from+p.cfg.MaxBytes-p.bytes)
 			if from < to {

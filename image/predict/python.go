@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/brisk-project/brisk/image/erofs"
 	"github.com/brisk-project/brisk/image/index"
 )
 
@@ -19,7 +18,7 @@ const (
 
 // python adds what Python loads with these arguments. name is how the program was called.
 func (p *predictor) python(name string, program place, args []string) {
-	py := &pythonLanguage{predictor: p, modules: make(map[*erofs.Node]*module)}
+	py := &pythonLanguage{predictor: p, modules: make(map[*node]*module)}
 	if !py.findInstallation(name, program) {
 		p.note("%s: no standard library was found", program.path)
 		return
@@ -54,7 +53,7 @@ type pythonLanguage struct {
 
 	version string   // such as 3.11
 	search  []string // directories
-	modules map[*erofs.Node]*module
+	modules map[*node]*module
 }
 
 // options returns the arguments after those that say nothing of modules.
@@ -78,8 +77,8 @@ func (py *pythonLanguage) findInstallation(name string, program place) bool {
 		if !ok {
 			return false
 		}
-		for _, c := range lib.node.Children() {
-			if version, ok := strings.CutPrefix(c.Name, "python3."); ok && c.Node.IsDir() {
+		for _, c := range lib.node.children() {
+			if version, ok := strings.CutPrefix(c.name, "python3."); ok && c.node.isDir() {
 				py.version = "3." + version
 			}
 		}
@@ -135,19 +134,19 @@ func (py *pythonLanguage) lookName(name string) (string, bool) {
 // addSite adds a directory of packages, with what its .pth files add.
 func (py *pythonLanguage) addSite(dir string) {
 	found, ok := py.resolve(dir)
-	if !ok || !found.node.IsDir() {
+	if !ok || !found.node.isDir() {
 		return
 	}
 	py.search = append(py.search, dir)
-	for _, c := range found.node.Children() {
-		if !strings.HasSuffix(c.Name, ".pth") || c.Node.Type != index.TypeReg || c.Node.Size > maxPathFile {
+	for _, c := range found.node.children() {
+		if !strings.HasSuffix(c.name, ".pth") || c.node.kind != index.TypeReg || c.node.size > maxPathFile {
 			continue
 		}
-		content, err := py.content(c.Node, maxPathFile)
+		content, err := py.content(c.node, maxPathFile)
 		if err != nil {
 			continue
 		}
-		py.take(c.Node)
+		py.take(c.node)
 		for line := range strings.Lines(string(content)) {
 			line = strings.TrimSpace(line)
 			if line != "" && !strings.HasPrefix(line, "#") && !strings.HasPrefix(line, "import") && len(py.search) < maxSearchPath {
@@ -187,7 +186,7 @@ func (py *pythonLanguage) frozen(name string) bool {
 
 // script returns the modules of a program: a source, or a directory with a __main__.
 func (py *pythonLanguage) script(script place) []*module {
-	if script.node.IsDir() {
+	if script.node.isDir() {
 		py.search = slices.Insert(py.search, 0, script.path)
 		return py.named("__main__")
 	}
@@ -303,7 +302,7 @@ func (py *pythonLanguage) component(dirs []string, name string) (*module, string
 			continue
 		}
 		below, isDir := py.resolve(path.Join(at.path, name))
-		isDir = isDir && below.node.IsDir()
+		isDir = isDir && below.node.isDir()
 		if isDir {
 			if initial, ok := py.file(path.Join(below.path, "__init__.py")); ok {
 				return py.module(initial), below.path
@@ -325,15 +324,15 @@ func (py *pythonLanguage) component(dirs []string, name string) (*module, string
 // extension returns the module that is a shared library in a directory.
 func (py *pythonLanguage) extension(dir place, name string) *module {
 	abi := "cpython-" + strings.ReplaceAll(py.version, ".", "")
-	children := dir.node.Children()
-	first, _ := slices.BinarySearchFunc(children, name+".", func(c erofs.Child, name string) int { return strings.Compare(c.Name, name) })
+	children := dir.node.children()
+	first, _ := slices.BinarySearchFunc(children, name+".", func(c child, name string) int { return strings.Compare(c.name, name) })
 	for _, c := range children[first:] {
-		suffix, ok := strings.CutPrefix(c.Name, name+".")
+		suffix, ok := strings.CutPrefix(c.name, name+".")
 		if !ok {
 			return nil
 		}
 		if strings.HasPrefix(suffix, abi+"-") && strings.HasSuffix(suffix, ".so") || suffix == "abi3.so" || suffix == "so" {
-			if file, ok := py.file(path.Join(dir.path, c.Name)); ok {
+			if file, ok := py.file(path.Join(dir.path, c.name)); ok {
 				m := py.module(file)
 				m.native = true
 				return m
