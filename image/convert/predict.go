@@ -107,6 +107,7 @@ type streamReader struct {
 	limit    int64 // of fetched
 	fetched  int64 // bytes
 	fetches  int
+	free     [][]byte // memory of blocks that were dropped
 }
 
 func newStreamReader(client *registry.Client, image *registry.Image, layers []*index.Layer) (*streamReader, error) {
@@ -114,11 +115,10 @@ func newStreamReader(client *registry.Client, image *registry.Image, layers []*i
 	if err != nil {
 		return nil, err
 	}
-	blocks, err := lru.New[block.Key, []byte](predictCache)
-	if err != nil {
-		return nil, fmt.Errorf("making a cache: %w", err)
+	r := &streamReader{from: src, sizes: make(index.Layout, len(layers)), limit: predictReads}
+	if err := r.open(); err != nil {
+		return nil, err
 	}
-	r := &streamReader{from: src, sizes: make(index.Layout, len(layers)), blocks: blocks, limit: predictReads}
 	for _, l := range layers {
 		src.Add(image.Name.Context(), l)
 		if r.sizes[l.StreamID()] == nil {
@@ -130,6 +130,15 @@ func newStreamReader(client *registry.Client, image *registry.Image, layers []*i
 	return r, nil
 }
 
+// open makes the cache of blocks.
+func (r *streamReader) open() (err error) {
+	r.blocks, err = lru.NewWithEvict(predictCache, func(_ block.Key, data []byte) { r.free = append(r.free, data[:0]) })
+	if err != nil {
+		return fmt.Errorf("making a cache: %w", err)
+	}
+	return nil
+}
+
 func (r *streamReader) close() { r.from.Close() }
 
 // ReadStream implements [predict.Reader].
@@ -137,40 +146,59 @@ func (r *streamReader) ReadStream(ctx context.Context, layer block.Digest, p []b
 	wanted := block.Covering(layer, off, int64(len(p)))
 	for i := range wanted.Count {
 		k := wanted.Key(i)
-		data, ok := r.blocks.Get(k)
-		if !ok {
-			var err error
-			if data, err = r.fetch(ctx, k); err != nil {
-				return err
+		from := max(off, k.Offset())
+		found := -1 // bytes of the block from there on
+		take := func(data []byte) {
+			if found = len(data) - int(from-k.Offset()); found >= 0 {
+				copy(p[from-off:], data[from-k.Offset():])
 			}
 		}
-		from := max(off, k.Offset())
-		if from-k.Offset() > int64(len(data)) {
+		if data, ok := r.blocks.Get(k); ok {
+			take(data)
+		} else if err := r.fetch(ctx, k, take); err != nil {
+			return err
+		}
+		if found < 0 {
 			return fmt.Errorf("byte %d of layer %s: %w", from, layer.Short(), block.ErrNotFound)
 		}
-		copy(p[from-off:], data[from-k.Offset():])
 	}
 	return nil
 }
 
-// fetch fetches a block, with those that come along.
-func (r *streamReader) fetch(ctx context.Context, k block.Key) (wanted []byte, err error) {
+// fetch fetches a block, which it passes to take, and keeps it with those that come along.
+func (r *streamReader) fetch(ctx context.Context, k block.Key, take func(data []byte)) error {
 	if r.fetched >= r.limit {
-		return nil, fmt.Errorf("%w: %d bytes", predict.ErrBudget, r.fetched)
+		return fmt.Errorf("%w: %d bytes", predict.ErrBudget, r.fetched)
 	}
 	r.fetches++
 	request := block.Request{Range: block.Range{Layer: k.Layer, First: k.Index, Count: 1}, Class: block.ClassTail}
-	err = r.verified.Fetch(ctx, request, func(arrived block.Key, data []byte) error {
+	err := r.verified.Fetch(ctx, request, func(arrived block.Key, data []byte) error {
 		r.fetched += int64(len(data))
-		kept := slices.Clone(data)
 		if arrived == k {
-			wanted = kept
+			take(data)
 		}
-		r.blocks.Add(arrived, kept)
+		r.keep(arrived, data)
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("reading layer %s: %w", k.Layer.Short(), err)
+		return fmt.Errorf("reading layer %s: %w", k.Layer.Short(), err)
 	}
-	return wanted, nil
+	return nil
+}
+
+// keep copies a block into the memory of one that is dropped for it.
+func (r *streamReader) keep(k block.Key, data []byte) {
+	if _, kept := r.blocks.Get(k); kept {
+		return
+	}
+	if r.blocks.Len() >= predictCache {
+		r.blocks.RemoveOldest()
+	}
+	var memory []byte
+	if n := len(r.free); n > 0 {
+		memory, r.free = r.free[n-1], r.free[:n-1]
+	} else {
+		memory = make([]byte, 0, block.Size)
+	}
+	r.blocks.Add(k, append(memory, data...))
 }
