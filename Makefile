@@ -9,7 +9,7 @@ TOOLS := $(BIN)/tools
 # a program of it that shows whether it is there.
 DEPS := iproute2:ip busybox-static:busybox attr:setfattr acl:setfacl gcc:gcc libc6-dev:gencat libcap2-bin:setcap rpm:rpm debootstrap:debootstrap
 # Tests of figures and of large images, which run without the race detector.
-FIGURES := IndexShare|FullShare|DemoImage|BuildBudget|Scale|Throughput|WarmNodes|Shortlist
+FIGURES := IndexShare|ConvertMemory|FullShare|DemoImage|BuildBudget|Scale|Throughput|WarmNodes|Shortlist
 # Packages whose tests have kube-apiserver in their process, which takes many minutes to
 # build with the race detector. What they test is tested with it in its own package.
 CLUSTERS := /(test/(scheduler|controlplane|integration|chart)|cmd/kubectl-brisk)(/|$$)

@@ -100,8 +100,8 @@ func push(tb testing.TB, kind string, build func(context.Context, string) (v1.Im
 	return ref
 }
 
-// converted is what a conversion of all layers of an image amounts to, in bytes.
-type converted struct{ stream, stored, full, indexes, heads int64 }
+// converted is what a conversion of an image amounts to, in bytes.
+type converted struct{ stream, stored, full, indexes, heads, predicted int64 }
 
 // convertImage runs brisk convert. The state of the ended process tells its CPU time.
 func convertImage(tb testing.TB, brisk, ref, mode string, flags ...string) (converted, *os.ProcessState) {
@@ -113,7 +113,8 @@ func convertImage(tb testing.TB, brisk, ref, mode string, flags ...string) (conv
 		tb.Fatalf("brisk convert: %v", err)
 	}
 	var result struct {
-		Layers []struct{ StreamSize, BlobSize, FullSize, IndexSize, HeadSize int64 }
+		Layers    []struct{ StreamSize, BlobSize, FullSize, IndexSize, HeadSize int64 }
+		Platforms []struct{ Predicted int64 }
 	}
 	if err := json.Unmarshal(out, &result); err != nil {
 		tb.Fatalf("reading what brisk convert printed: %v", err)
@@ -122,6 +123,9 @@ func convertImage(tb testing.TB, brisk, ref, mode string, flags ...string) (conv
 	for _, l := range result.Layers {
 		c.stream, c.stored, c.full = c.stream+l.StreamSize, c.stored+l.BlobSize, c.full+l.FullSize
 		c.indexes, c.heads = c.indexes+l.IndexSize, c.heads+l.HeadSize
+	}
+	for _, p := range result.Platforms {
+		c.predicted += p.Predicted
 	}
 	if c.stream == 0 || c.indexes == 0 {
 		tb.Fatalf("brisk convert tells of no layers: %s", out)

@@ -10,6 +10,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"syscall"
@@ -24,22 +25,27 @@ import (
 )
 
 const (
-	// scaleFiles and scaleBytes are what the image of TestConvertScale has, in scaleLayers layers.
-	scaleFiles  = 100_000
-	scaleBytes  = 4 << 30
+	// scaleLayers is how many layers an image of scaleImage has.
 	scaleLayers = 4
-	// maxIndexRSS and maxFullRSS are what a conversion of it may take of memory, in bytes.
-	maxIndexRSS = 200e6
-	maxFullRSS  = 500e6
+	// scaleModules is how many files of an image its program loads: so many that a prediction reads as much as it may.
+	scaleModules = 1000
 )
 
-// scaleImage makes an image of many files of words and noise, which gzip halves.
-func scaleImage(_ context.Context, scratch string) (v1.Image, error) {
+// scale is the size of an image, and what its conversion may take of memory.
+type scale struct {
+	files              int
+	bytes              int64
+	indexRSS, fullRSS  float64 // in bytes
+	leastPredictedSize int64
+}
+
+// image makes an image of many files of words and noise, which gzip halves, and of a program of Node.js that loads some of them.
+func (s *scale) image(_ context.Context, scratch string) (v1.Image, error) {
 	image := mutate.MediaType(empty.Image, types.OCIManifestSchema1)
 	image = mutate.ConfigMediaType(image, types.OCIConfigJSON)
 	for n := range scaleLayers {
 		path := filepath.Join(scratch, "layer"+strconv.Itoa(n)+".tar.gz")
-		if err := writeScaleLayer(path, n); err != nil {
+		if err := s.writeLayer(path, n); err != nil {
 			return nil, err
 		}
 		layer, err := tarball.LayerFromFile(path, tarball.WithMediaType(types.OCILayer))
@@ -50,10 +56,38 @@ func scaleImage(_ context.Context, scratch string) (v1.Image, error) {
 			return nil, err
 		}
 	}
-	return image, nil
+	return mutate.Config(image, v1.Config{Entrypoint: []string{"/usr/bin/node", "/main.js"}})
 }
 
-func writeScaleLayer(path string, n int) error {
+// fileName returns the name of file i of layer n.
+func fileName(n, i int) string { return fmt.Sprintf("layer%d/dir%d/file%d.js", n, i/100, i) }
+
+// writeProgram writes a program and a source that loads files of all layers.
+func (s *scale) writeProgram(w *tar.Writer) error {
+	program, err := exec.LookPath("true")
+	if err != nil {
+		return err
+	}
+	content, err := os.ReadFile(filepath.Clean(program))
+	if err != nil {
+		return err
+	}
+	var source bytes.Buffer
+	for i := range scaleModules {
+		fmt.Fprintf(&source, "require('/%s')\n", fileName(i%scaleLayers, i*(s.files/scaleLayers)/scaleModules))
+	}
+	for name, data := range map[string][]byte{"usr/bin/node": content, "main.js": source.Bytes()} {
+		if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o755, Size: int64(len(data))}); err != nil {
+			return err
+		}
+		if _, err := w.Write(data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *scale) writeLayer(path string, n int) error {
 	file, err := os.Create(path)
 	if err != nil {
 		return err
@@ -70,10 +104,14 @@ func writeScaleLayer(path string, n int) error {
 		unit = append(unit, ' ')
 	}
 	w := tar.NewWriter(packed)
-	const files, size = scaleFiles / scaleLayers, scaleBytes / scaleFiles
+	if n == 0 {
+		if err := s.writeProgram(w); err != nil {
+			return err
+		}
+	}
+	files, size := s.files/scaleLayers, int(s.bytes/int64(s.files))
 	for i := range files {
-		header := &tar.Header{Name: fmt.Sprintf("layer%d/dir%d/file%d", n, i/100, i), Mode: 0o644, Size: size}
-		if err := w.WriteHeader(header); err != nil {
+		if err := w.WriteHeader(&tar.Header{Name: fileName(n, i), Mode: 0o644, Size: int64(size)}); err != nil {
 			return err
 		}
 		off := rng.IntN(len(unit) - size)
@@ -90,22 +128,35 @@ func writeScaleLayer(path string, n int) error {
 	return file.Close()
 }
 
-// TestConvertScale converts an image of 4 GiB with 100,000 files: 200 MB of memory for its indexes, 500 MB in
-// full mode.
+// TestConvertScale converts an image of 4 GiB with 150,000 files: 200 MB of memory for its indexes, 500 MB in
+// full mode, predictions included.
 func TestConvertScale(t *testing.T) {
+	testMemory(t, &scale{files: 150_000, bytes: 4 << 30, indexRSS: 200e6, fullRSS: 500e6, leastPredictedSize: 25 << 20})
+}
+
+// TestConvertMemory is TestConvertScale with small files, for every change.
+func TestConvertMemory(t *testing.T) {
+	testMemory(t, &scale{files: 150_000, bytes: 150_000 * 600, indexRSS: 190e6, fullRSS: 200e6, leastPredictedSize: 2 << 20})
+}
+
+func testMemory(t *testing.T, s *scale) {
+	t.Helper()
 	brisk := program(t, "brisk")
-	ref := push(t, "scale", scaleImage)
-	for mode, limit := range map[string]float64{"index": maxIndexRSS, "full": maxFullRSS} {
+	ref := push(t, fmt.Sprintf("scale-%d-%d", s.files, s.bytes), s.image)
+	for mode, limit := range map[string]float64{"index": s.indexRSS, "full": s.fullRSS} {
 		c, state := convertImage(t, brisk, ref, mode)
 		usage, ok := state.SysUsage().(*syscall.Rusage)
 		if !ok {
 			t.Fatal("the resident set is not known")
 		}
 		rss := float64(usage.Maxrss) * 1024
-		t.Logf("%s: %.1f GB, %.0f MB of memory, %.1f s of CPU", mode, float64(c.stream)/1e9, rss/1e6,
-			(state.UserTime() + state.SystemTime()).Seconds())
+		t.Logf("%s: %.1f GB, %.0f MB of memory, %.1f s of CPU, %.1f MB predicted", mode, float64(c.stream)/1e9, rss/1e6,
+			(state.UserTime() + state.SystemTime()).Seconds(), float64(c.predicted)/1e6)
 		if rss > limit {
 			t.Errorf("%s takes %.0f MB of memory, want at most %.0f MB", mode, rss/1e6, limit/1e6)
+		}
+		if c.predicted < s.leastPredictedSize {
+			t.Errorf("%s predicts %d bytes, want at least %d", mode, c.predicted, s.leastPredictedSize)
 		}
 	}
 }

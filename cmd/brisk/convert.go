@@ -114,6 +114,7 @@ func (o *convertOptions) convert(ctx context.Context, client *imageClient, args 
 	if err != nil {
 		return nil, err
 	}
+	limitMemory(convert.Mode(o.mode))
 	transfers := o.transfers()
 	cfg := convert.Config{
 		Mode: convert.Mode(o.mode), Scratch: o.scratch, Parallel: o.parallel, Reindex: o.reindex, NoPrediction: !o.predict, Suffix: o.suffix,
