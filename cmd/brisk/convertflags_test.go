@@ -82,3 +82,16 @@ func TestConvertConcurrency(t *testing.T) {
 		}
 	}
 }
+
+// A layer that cannot be read in parts is named as such, in index mode only.
+func TestConvertNamesStreamedLayers(t *testing.T) {
+	reg := registrytest.New(t, registrytest.Config{})
+	long := registrytest.Layer{Tar: registrytest.Tar(t, registrytest.Files(1, 1, 9<<20)...), Compression: registrytest.Zstd}
+	reg.Push(t, "app:v1", registrytest.Image{Layers: []registrytest.Layer{long}})
+	image := reg.Addr() + "/app:v1"
+	const note = "can only be streamed, unless converted with --mode full"
+	requireOutput(t, run(t, "convert", image), note)
+	if out := run(t, "convert", "--mode", "full", image); strings.Contains(out, note) {
+		t.Errorf("in full mode: %s", out)
+	}
+}
