@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/spf13/cobra"
@@ -29,6 +30,7 @@ type convertOptions struct {
 	tag      string
 	suffix   string
 	parallel int
+	record   time.Duration
 	limit    cli.ByteRate
 	reindex  bool
 	predict  bool
@@ -72,6 +74,8 @@ func newConvertCommand(shared *globals) *cobra.Command {
 	flags.IntVar(&opts.parallel, "concurrency", 0, "number of layers to read in parallel (default: number of cores)")
 	flags.IntVar(&opts.parallel, "parallel", 0, "number of layers to read in parallel")
 	cobra.CheckErr(flags.MarkDeprecated("parallel", "use --concurrency")) // fails only for flags that do not exist
+	flags.DurationVar(&opts.record, "checkpoint", 10*time.Second,
+		"record finished layers in the registry after this time, and again each time it has doubled, so that the next conversion continues an interrupted one; negative: never")
 	addLimitRate(flags, &opts.limit)
 	flags.BoolVar(&opts.reindex, "reindex", false, "read every layer, even if it has an index or was converted before")
 	flags.BoolVar(&opts.predict, "predict", true, "predict what a start reads from the content of the image, for nodes that know nothing better")
@@ -117,7 +121,7 @@ func (o *convertOptions) convert(ctx context.Context, client *imageClient, args 
 	limitMemory(convert.Mode(o.mode))
 	transfers := o.transfers()
 	cfg := convert.Config{
-		Mode: convert.Mode(o.mode), Scratch: o.scratch, Parallel: o.parallel, Reindex: o.reindex, NoPrediction: !o.predict, Suffix: o.suffix,
+		Mode: convert.Mode(o.mode), Scratch: o.scratch, Parallel: o.parallel, Checkpoint: o.record, Reindex: o.reindex, NoPrediction: !o.predict, Suffix: o.suffix,
 		Logger: o.logger(), Progress: follow(transfers),
 	}
 	if cfg.Known, cfg.Tag, err = o.references(client.Client); err != nil {

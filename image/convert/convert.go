@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"runtime"
 	"slices"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -52,6 +53,9 @@ type Config struct {
 	// Reindex reads every layer, whether it has an index or not. In full mode it converts every
 	// layer, whether that was done before or not.
 	Reindex bool
+	// Checkpoint is after what time the first checkpoint is made, see [Convert]. Default 10 s, none
+	// below 0.
+	Checkpoint time.Duration
 	// Scratch is where a layer is kept that the registry does not take in chunks, in full mode.
 	// Default the directory of the system for temporary files.
 	Scratch string
@@ -107,9 +111,11 @@ type Platform struct {
 // faster to read, and its indexes.
 //
 // Errors wrap those of package registry, [ErrMismatch], what index.Build returns
-// for a layer that is not a tar, or the cause of ctx. Indexes pushed before an
-// error stay in the registry, where the next attempt finds them if they were
-// listed.
+// for a layer that is not a tar, or the cause of ctx.
+//
+// A conversion that takes long makes checkpoints: it lists the layers that are finished in an artifact of
+// the first platform manifest, which only conversions look for. The next attempt does not read these
+// layers again, whatever has ended this one. The last checkpoint is made when ctx ends.
 func Convert(ctx context.Context, client *registry.Client, ref name.Reference, cfg Config) (*Result, error) {
 	if cfg.Parallel <= 0 {
 		cfg.Parallel = runtime.GOMAXPROCS(0)
@@ -135,7 +141,7 @@ func Convert(ctx context.Context, client *registry.Client, ref name.Reference, c
 		reusable: make(map[block.Digest]found),
 		byDigest: make(map[block.Digest]*work),
 		inFull:   make(map[block.Digest]*registry.Artifact),
-		report:   &reporter{progress: cfg.Progress},
+		report:   &reporter{progress: cfg.Progress}, checkpoints: newCheckpoints(cfg.Checkpoint),
 	}
 	if tag, ok := c.tag(); ok {
 		if _, err := name.NewTag(tag.String()); err != nil {
@@ -156,6 +162,8 @@ type conversion struct {
 	listing *registry.Listing
 	images  []*registry.Image // those to convert
 	report  *reporter
+
+	checkpoints *checkpoints
 
 	skipped   []string               // why an image of images cannot be indexed, in their order
 	reusable  map[block.Digest]found // indexes that are there, by layer

@@ -110,7 +110,7 @@ func (c *conversion) lookUpFull(ctx context.Context) error {
 		clear(c.reusable)
 		return nil
 	}
-	for _, step := range []func(context.Context) error{c.lookUpKnown, c.lookUpNeighbours} {
+	for _, step := range []func(context.Context) error{c.lookUpCheckpoints, c.lookUpKnown, c.lookUpNeighbours} {
 		if c.missing() == 0 {
 			return nil
 		}
@@ -131,18 +131,7 @@ func (c *conversion) learnFull(image *registry.Image, a *registry.Artifact) {
 	if repo.String() == c.ref.Context().String() {
 		c.inFull[image.Digest] = a
 	}
-	byDiffID := make(map[block.Digest]found, len(image.Layers))
-	for _, layer := range image.Layers {
-		if b, ok := a.Index(layer.Digest); ok && b.DiffID == layer.DiffID {
-			byDiffID[layer.DiffID] = found{index: b, layer: layer, repo: repo}
-		}
-	}
-	for _, w := range c.works {
-		f, ok := byDiffID[w.layer.DiffID]
-		if _, known := c.reusable[w.layer.Digest]; ok && !known {
-			c.reusable[w.layer.Digest] = f
-		}
-	}
+	c.learnLayers(repo, image.Layers, a.Indexes)
 }
 
 // learnFullTag notes the layers of the images in full mode under a tag.

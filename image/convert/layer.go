@@ -44,6 +44,7 @@ type Layer struct {
 func (c *conversion) indexLayers(ctx context.Context) error {
 	bySize := slices.Clone(c.works)
 	slices.SortStableFunc(bySize, func(a, b *work) int { return cmp.Compare(b.layer.Size, a.layer.Size) })
+	parent := ctx
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(c.cfg.Parallel)
 	for _, w := range bySize {
@@ -57,7 +58,11 @@ func (c *conversion) indexLayers(ctx context.Context) error {
 			return nil
 		})
 	}
-	return group.Wait()
+	err := group.Wait()
+	if err != nil {
+		c.interrupted(parent)
+	}
+	return err
 }
 
 func (c *conversion) indexLayer(ctx context.Context, w *work) error {
@@ -85,6 +90,7 @@ func (c *conversion) indexLayer(ctx context.Context, w *work) error {
 	w.done.Entries, w.done.Frames, w.done.Streamed = built.Entries, built.Frames, !built.Seekable
 	w.converted()
 	w.done.Elapsed = time.Since(began)
+	c.finish(ctx, w)
 	c.report.event(Event{Kind: Indexed, Layer: w.layer.Digest, Read: w.layer.Size, Total: w.layer.Size})
 	return nil
 }

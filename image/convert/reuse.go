@@ -42,7 +42,7 @@ func (c *conversion) lookUp(ctx context.Context) error {
 		}
 		c.artifacts[i] = a
 		if c.compressor == nil {
-			c.learn(image.Name.Context(), a)
+			c.learn(image.Name.Context(), a.Indexes)
 		}
 	}
 	if c.compressor != nil {
@@ -52,7 +52,7 @@ func (c *conversion) lookUp(ctx context.Context) error {
 		clear(c.reusable)
 		return nil
 	}
-	for _, step := range []func(context.Context) error{c.lookUpTag, c.lookUpKnown, c.lookUpNeighbours} {
+	for _, step := range []func(context.Context) error{c.lookUpTag, c.lookUpCheckpoints, c.lookUpKnown, c.lookUpNeighbours} {
 		if c.missing() == 0 {
 			return nil
 		}
@@ -63,9 +63,9 @@ func (c *conversion) lookUp(ctx context.Context) error {
 	return nil
 }
 
-// learn notes the indexes that an artifact has of layers of the image.
-func (c *conversion) learn(repo name.Repository, a *registry.Artifact) {
-	for _, b := range a.Indexes {
+// learn notes the indexes of layers of the image.
+func (c *conversion) learn(repo name.Repository, indexes []registry.IndexBlob) {
+	for _, b := range indexes {
 		w := c.byDigest[b.Layer]
 		if w == nil || w.layer.DiffID != b.DiffID {
 			continue
@@ -96,7 +96,7 @@ func (c *conversion) learnTag(ctx context.Context, tag name.Tag) error {
 		return err
 	}
 	for _, a := range artifacts {
-		c.learn(tag.Context(), a)
+		c.learn(tag.Context(), a.Indexes)
 	}
 	return nil
 }
@@ -122,7 +122,7 @@ func (c *conversion) lookUpKnown(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			c.learn(ref.Context(), a)
+			c.learn(ref.Context(), a.Indexes)
 		}
 	}
 	return nil

@@ -103,22 +103,21 @@ func EncodeArtifact(subject v1.Descriptor, indexes []IndexBlob, traces ...TraceB
 			continue
 		}
 		seen[b.Layer] = true
-		annotations := map[string]string{AnnotationDiffID: b.DiffID.String(), AnnotationLayer: b.Layer.String()}
-		if b.Head.Size > 0 {
-			annotations[AnnotationHeadSize] = strconv.FormatInt(b.Head.Size, 10)
-			annotations[AnnotationHeadDigest] = b.Head.Digest.String()
-		}
-		manifest.Layers = append(manifest.Layers, v1.Descriptor{
-			MediaType:   LayerMediaType,
-			Size:        b.Size,
-			Digest:      hash(b.Digest),
-			Annotations: annotations,
-		})
+		manifest.Layers = append(manifest.Layers, indexDescriptor(b))
 	}
 	for _, t := range traces {
 		manifest.Layers = append(manifest.Layers, traceDescriptor(t))
 	}
 	return encodeManifest(manifest)
+}
+
+func indexDescriptor(b IndexBlob) v1.Descriptor {
+	annotations := map[string]string{AnnotationDiffID: b.DiffID.String(), AnnotationLayer: b.Layer.String()}
+	if b.Head.Size > 0 {
+		annotations[AnnotationHeadSize] = strconv.FormatInt(b.Head.Size, 10)
+		annotations[AnnotationHeadDigest] = b.Head.Digest.String()
+	}
+	return v1.Descriptor{MediaType: LayerMediaType, Size: b.Size, Digest: hash(b.Digest), Annotations: annotations}
 }
 
 // artifactManifest returns the manifest of an artifact for a subject, without blobs.
