@@ -11,6 +11,7 @@ import (
 	"github.com/brisk-project/brisk/image/registry"
 	"github.com/brisk-project/brisk/image/startup"
 	"github.com/brisk-project/brisk/image/startup/artifact"
+	"github.com/brisk-project/brisk/image/startup/prefetch"
 	"github.com/brisk-project/brisk/node"
 	"github.com/brisk-project/brisk/test/containerdtest"
 	"github.com/brisk-project/brisk/test/registrytest"
@@ -87,5 +88,72 @@ func pushLearnt(t *testing.T, s *site, ref string) {
 	}
 	if _, err := artifact.Push(t.Context(), client, image, nil, artifact.Config{Files: []startup.File{file}, Now: time.Now()}); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestListedFilesAreLocal pulls an image with a prefetch list on a machine that knows nothing of it. The
+// listed file is local soon, without having been read, and the rest is not: a container reads it without
+// the registry.
+func TestListedFilesAreLocal(t *testing.T) {
+	t.Parallel()
+	reg := registrytest.New(t, registrytest.Config{Referrers: true})
+	first := newSiteAt(t, reg, containerdtest.Config{}, "--mode", "lazy")
+	data, path, sum := files(t, 1, 1<<20)
+	unread, _, _ := files(t, 2, 8<<20)
+	ref := first.push("app:v1", true, shell(t), data, unread)
+	first.stop()
+	setList(t, ref, path+"\n/none\n")
+
+	second := newSiteAt(t, reg, containerdtest.Config{}, "--mode", "lazy")
+	second.layers.Store(digestOf(t, shell(t)).String(), nil)
+	second.layers.Store(digestOf(t, data).String(), nil)
+	image := second.Pull(ref)
+	containerdtest.Await(t, "the files of the list", containerdtest.Timeout, func() bool {
+		for _, i := range second.status().Images {
+			if i.ImageStatus != nil && i.Start != nil {
+				return strings.HasPrefix(string(i.Start.Source), "list") && i.Start.Pinned && i.Start.Bytes >= 1<<20 && i.Start.MissingBytes == 0 && i.CachedBytes < 8<<20
+			}
+		}
+		return false
+	})
+	c := second.Create("second", image, nil, "/bin/sleep", "1000")
+	c.Start()
+	c.Exec("warm", "/bin/sha256sum", "/bin/sleep") // what the shell needs is not in the list
+	release := second.holdBlocks()
+	if code, out := c.Exec("sum", "/bin/sha256sum", path); code != 0 || out != sum {
+		t.Errorf("code %d, %q instead of %q", code, out, sum)
+	}
+	release()
+	why, err := command(t, "why", ref, "--dir", second.dir)
+	if err != nil || !strings.Contains(why, "trace:     list") {
+		t.Errorf("%v, no list in\n%s", err, why)
+	}
+	c.Remove()
+	second.RemoveImage(ref)
+}
+
+// setList sets the prefetch list of an image.
+func setList(t *testing.T, ref, content string) {
+	t.Helper()
+	list, err := prefetch.Parse([]byte(content))
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := registry.NewClient(registry.Config{Keychain: pusher{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	parsed, err := client.ParseReference(ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, err := client.Resolve(t.Context(), parsed, v1.Platform{OS: "linux", Architecture: "amd64"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := artifact.Renew(t.Context(), client, image, artifact.RenewConfig{List: list, Now: time.Now()})
+	if err != nil || set.Prefetch.Files != 1 || len(set.Prefetch.Unmatched) != 1 {
+		t.Fatalf("%+v, %v", set, err)
 	}
 }
