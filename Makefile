@@ -49,7 +49,7 @@ demo: build ## Run the demo: one image, a plain pull beside three lazy nodes (ne
 	$(BIN)/brisk demo $(DEMO_FLAGS)
 
 .PHONY: push
-push: $(TOOLS)/crane ## Build the images that the chart runs, for each of ARCHS, and push them to REGISTRY
+push: $(TOOLS)/crane ## Build the images that the chart runs and that of brisk, for each of ARCHS, and push them to REGISTRY
 	@test -n "$(REGISTRY)" || { echo "usage: make push REGISTRY=registry.example.com/brisk"; exit 1; }
 	GO=$(GO) CRANE=$(TOOLS)/crane VERSION=$(VERSION) LDFLAGS='$(LDFLAGS)' deploy/packages/push.sh $(BIN)/programs $(REGISTRY) $(ARCHS)
 

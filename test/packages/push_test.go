@@ -34,7 +34,7 @@ func TestPush(t *testing.T) {
 			t.Fatalf("%q: %v\n%s", command, err, out)
 		}
 		digests := make(map[string]v1.Hash)
-		for _, program := range []string{"brisk-node", "brisk-scheduler"} {
+		for _, program := range []string{"brisk", "brisk-node", "brisk-scheduler"} {
 			tags, err := remote.List(registry.Repository(t, repository+"/"+program))
 			if err != nil {
 				t.Fatal(err)
@@ -48,7 +48,7 @@ func TestPush(t *testing.T) {
 		return digests
 	}
 	first, second := push("first"), push("second")
-	if len(first) != 2 {
+	if len(first) != 3 {
 		t.Fatalf("pushed are %v", first)
 	}
 	daemon := containerdtest.Start(t, containerdtest.Config{Plain: true})
