@@ -4,12 +4,19 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
+	"strings"
+	"time"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/spf13/cobra"
 
+	"github.com/brisk-project/brisk/image/convert"
 	"github.com/brisk-project/brisk/image/index"
 	"github.com/brisk-project/brisk/image/registry"
+	"github.com/brisk-project/brisk/image/upkeep"
+	"github.com/brisk-project/brisk/internal/block"
 	"github.com/brisk-project/brisk/internal/cli"
 	"github.com/brisk-project/brisk/internal/units"
 )
@@ -17,15 +24,45 @@ import (
 // inspection is the output of "brisk inspect". All sizes are in bytes: StoredSize
 // of the blobs in the registry, which are compressed, StreamSize of what is in them.
 type inspection struct {
-	Image        string            `json:"image"`
-	Digest       string            `json:"digest"`
-	Platform     string            `json:"platform"`
+	Image    string `json:"image"`
+	Digest   string `json:"digest"`
+	Platform string `json:"platform"`
+	// Mode is "full" for an image in full mode, Source the manifest that it was made from.
+	Mode         string            `json:"mode"`
+	Source       string            `json:"source,omitempty"`
 	Artifact     string            `json:"artifact"`
+	Predicted    []traceInspection `json:"predictedTraces"`
+	Startup      *startupInspect   `json:"startup,omitempty"`
+	Signatures   signatureCounts   `json:"signatures"`
 	StoredSize   int64             `json:"storedSize"`
 	StreamSize   int64             `json:"streamSize"`
 	IndexSize    int64             `json:"indexSize"`
 	IndexPercent float64           `json:"indexPercentOfStored"`
 	Layers       []layerInspection `json:"layers"`
+}
+
+// startupInspect is a start-up artifact. Bundle and PrefetchList are sizes, 0 for none.
+type startupInspect struct {
+	Artifact     string            `json:"artifact"`
+	Created      time.Time         `json:"created"`
+	Traces       []traceInspection `json:"traces"`
+	Bundle       int64             `json:"bundleSize"`
+	PrefetchList int64             `json:"prefetchListSize"`
+}
+
+// traceInspection is a trace. Kind is "list" for one of a prefetch list, "recorded" or "predicted".
+type traceInspection struct {
+	Digest  string `json:"digest"`
+	Size    int64  `json:"size"`
+	Kind    string `json:"kind"`
+	Command string `json:"command,omitempty"`
+}
+
+// signatureCounts are the signatures that exist, whether they are valid or not. Startup is 0 without a start-up artifact.
+type signatureCounts struct {
+	Image   int `json:"image"`
+	Index   int `json:"index"`
+	Startup int `json:"startup"`
 }
 
 type layerInspection struct {
@@ -46,8 +83,10 @@ func newInspectCommand(shared *globals) *cobra.Command {
 	var output, platform string
 	cmd := &cobra.Command{
 		Use:   "inspect IMAGE",
-		Short: "Show the index of an image: sizes, frames, layers",
-		Args:  cobra.ExactArgs(1),
+		Short: "Show the index of an image: sizes, layers, traces, signatures",
+		Long: "Show what an image has: its index, the mode of its conversion, layers and frames, traces,\n" +
+			"bundle and prefetch list, and signatures. Signatures are counted, not verified.\n\n" + imagesHelp,
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return inspect(cmd.Context(), shared, cmd.OutOrStdout(), args[0], platform, output)
 		},
@@ -65,17 +104,39 @@ func inspect(ctx context.Context, shared *globals, out io.Writer, image, platfor
 	if err != nil {
 		return err
 	}
-	client, err := shared.registryClient()
+	client, err := shared.imageClient(0)
 	if err != nil {
 		return err
 	}
-	defer client.Close()
-	found, err := openIndexed(ctx, client, image, chosen)
-	if err != nil {
+	report, err := client.inspect(ctx, image, chosen)
+	if err = client.end(ctx, err); err != nil {
 		return err
+	}
+	return cli.Print(out, output, report, report.writeTable)
+}
+
+func (c *imageClient) inspect(ctx context.Context, image string, platform v1.Platform) (*inspection, error) {
+	ref, err := c.parse(image, false)
+	if err != nil {
+		return nil, err
+	}
+	found, err := openReference(ctx, c.Client, ref, platform)
+	if err != nil {
+		return nil, err
 	}
 	report := describe(found)
-	return cli.Print(out, output, report, report.writeTable)
+	report.Image = c.files.Text(report.Image)
+	count := func(digest block.Digest, n *int) {
+		if err == nil {
+			*n, err = upkeep.Signatures(ctx, c.Client, ref.Context(), digest)
+		}
+	}
+	count(found.image.Digest, &report.Signatures.Image)
+	count(found.artifact.Digest, &report.Signatures.Index)
+	if s := found.artifact.Startup; s != nil {
+		count(s.Digest, &report.Signatures.Startup)
+	}
+	return report, err
 }
 
 func describe(found *indexed) *inspection {
@@ -83,8 +144,21 @@ func describe(found *indexed) *inspection {
 		Image:    found.image.Name.String(),
 		Digest:   found.image.Digest.String(),
 		Platform: registry.FormatPlatform(found.image.Platform()),
+		Mode:     string(convert.ModeIndex),
 		Artifact: found.artifact.Digest.String(),
-		Layers:   []layerInspection{},
+		Layers:   []layerInspection{}, Predicted: describeTraces(found.artifact.Traces),
+	}
+	if source, full := found.image.Source(); full {
+		report.Mode, report.Source = string(convert.ModeFull), source.String()
+	}
+	if s := found.artifact.Startup; s != nil {
+		report.Startup = &startupInspect{Artifact: s.Digest.String(), Created: s.Created, Traces: describeTraces(s.Traces)}
+		if s.Bundle != nil {
+			report.Startup.Bundle = s.Bundle.Size
+		}
+		if s.List != nil {
+			report.Startup.PrefetchList = s.List.Size
+		}
 	}
 	for i, layer := range found.layers {
 		size := int64(0)
@@ -111,6 +185,21 @@ func describe(found *indexed) *inspection {
 	return report
 }
 
+func describeTraces(blobs []registry.TraceBlob) []traceInspection {
+	traces := []traceInspection{}
+	for _, t := range blobs {
+		kind := "recorded"
+		switch {
+		case t.List:
+			kind = "list"
+		case t.Predicted:
+			kind = "predicted"
+		}
+		traces = append(traces, traceInspection{Digest: t.Digest.String(), Size: t.Size, Kind: kind, Command: t.Command})
+	}
+	return traces
+}
+
 func meanFrame(layer *index.Layer) int64 {
 	return layer.StreamSize() / int64(max(1, layer.FrameCount()))
 }
@@ -119,9 +208,28 @@ func percent(part, whole int64) float64 { return 100 * float64(part) / float64(m
 
 func (r *inspection) writeTable(out io.Writer) error {
 	about := cli.NewTable(out)
-	for _, row := range [][2]string{{"image", r.Image}, {"digest", r.Digest}, {"platform", r.Platform}, {"index", r.Artifact}} {
+	mode := r.Mode
+	if r.Source != "" {
+		mode += ", made from " + r.Source
+	}
+	for _, row := range [][2]string{{"image", r.Image}, {"digest", r.Digest}, {"platform", r.Platform}, {"mode", mode}, {"index", r.Artifact}} {
 		about.Row(row[0], row[1])
 	}
+	traces := r.Predicted
+	if s := r.Startup; s != nil {
+		about.Row("start-up", fmt.Sprintf("%s of %s", s.Artifact, s.Created.Format(time.RFC3339)))
+		traces = slices.Concat(s.Traces, traces)
+		if s.Bundle > 0 {
+			about.Row("bundle", units.Size(s.Bundle))
+		}
+		if s.PrefetchList > 0 {
+			about.Row("prefetch list", units.Size(s.PrefetchList))
+		}
+	}
+	for _, t := range traces {
+		about.Row("trace", strings.TrimSpace(fmt.Sprintf("%s, %s %s", t.Kind, units.Size(t.Size), t.Command)))
+	}
+	about.Row("signatures", fmt.Sprintf("%d of the image, %d of the index, %d of the start-up artifact", r.Signatures.Image, r.Signatures.Index, r.Signatures.Startup))
 	about.Row("size", fmt.Sprintf("%s compressed, %s uncompressed, index %s (%.2f %% of compressed)\n",
 		units.Size(r.StoredSize), units.Size(r.StreamSize), units.Size(r.IndexSize), r.IndexPercent))
 	if err := about.Flush(); err != nil {

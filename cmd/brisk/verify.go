@@ -8,11 +8,13 @@ import (
 	"io"
 
 	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/brisk-project/brisk/image/index"
 	"github.com/brisk-project/brisk/image/registry"
+	"github.com/brisk-project/brisk/image/signature"
 	"github.com/brisk-project/brisk/internal/block"
 	"github.com/brisk-project/brisk/internal/cli"
 	"github.com/brisk-project/brisk/internal/source"
@@ -26,7 +28,7 @@ func newVerifyCommand(shared *globals) *cobra.Command {
 		Short: "Read an image through its index and check every digest",
 		Long: "Read every layer of an image through its index, frame by frame, as a node does, and\n" +
 			"check every block digest and the diffID of every layer. With --key, first check that index\n" +
-			"and start-up artifact are signed by one of the keys, as nodes do with index.trust signed.",
+			"and start-up artifact are signed by one of the keys, as nodes do with index.trust signed.\n\n" + imagesHelp,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return verify(cmd.Context(), shared, cmd.OutOrStdout(), args[0], platform, keys)
@@ -46,21 +48,28 @@ func verify(ctx context.Context, shared *globals, out io.Writer, image, platform
 	if err != nil {
 		return err
 	}
-	client, err := shared.registryClient()
+	client, err := shared.imageClient(0)
 	if err != nil {
 		return err
 	}
-	defer client.Close()
-	found, err := openIndexed(ctx, client, image, chosen)
+	return client.end(ctx, client.verify(ctx, out, shared.progressTo(), image, chosen, keys))
+}
+
+func (c *imageClient) verify(ctx context.Context, out, progress io.Writer, image string, platform v1.Platform, keys []*signature.Key) error {
+	ref, err := c.parse(image, false)
+	if err != nil {
+		return err
+	}
+	found, err := openReference(ctx, c.Client, ref, platform)
 	if err != nil {
 		return err
 	}
 	if len(keys) > 0 {
-		if err := verifySignatures(ctx, client, out, found, keys); err != nil {
+		if err := verifySignatures(ctx, c.Client, out, found, keys); err != nil {
 			return err
 		}
 	}
-	bars := cli.NewProgress(shared.progressTo(), "verifying")
+	bars := cli.NewProgress(progress, "verifying")
 	var blocks int64
 	for _, layer := range found.layers {
 		bars.Grow(layer.StreamSize())
@@ -69,7 +78,7 @@ func verify(ctx context.Context, shared *globals, out io.Writer, image, platform
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(2) // each decodes on a core of its own
 	for _, layer := range found.layers {
-		group.Go(func() error { return verifyLayer(ctx, client, found.image.Name.Context(), layer, bars) })
+		group.Go(func() error { return verifyLayer(ctx, c.Client, found.image.Name.Context(), layer, bars) })
 	}
 	if err := errors.Join(group.Wait(), bars.Finish()); err != nil {
 		return fmt.Errorf("verifying %s: %w", image, err)
