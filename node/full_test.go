@@ -28,7 +28,7 @@ func convertFull(t *testing.T, reg *registrytest.Registry, image name.Reference)
 		t.Fatal(err)
 	}
 	for _, l := range result.Layers {
-		blobs = append(blobs, l.Full)
+		blobs = append(blobs, l.FullDigest)
 	}
 	reg.ResetRequests()
 	return to.String(), blobs

@@ -74,7 +74,7 @@ func (m *Mount) cachedParts(ctx context.Context) ([]cachedFile, error) {
 	for i, l := range m.layers {
 		layers[i] = l.Layer
 	}
-	named, err := files.Names(trace, layers)
+	named, err := files.FileReads(trace, layers)
 	if err != nil {
 		return nil, err
 	}

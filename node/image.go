@@ -193,8 +193,8 @@ func (n *Node) Fetch(ctx context.Context, image *Image, prepare func(*Image) boo
 	indexed <- err == nil
 	if err == nil {
 		n.expectTrace(image)
-		n.cfg.Starts.RecordPhase(startOf(image), "fetch layer indexes", began, fetched)
-		n.cfg.Starts.RecordPhase(startOf(image), "wait for the trace", fetched, time.Now())
+		n.cfg.StartRecorder.RecordPhase(startOf(image), "fetch layer indexes", began, fetched)
+		n.cfg.StartRecorder.RecordPhase(startOf(image), "wait for the trace", fetched, time.Now())
 		err = n.CheckIndex(image, image.Indexed()) // they may have been read only now
 	}
 	if err == nil && !n.local(image) {

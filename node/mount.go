@@ -144,14 +144,14 @@ func (n *Node) mountImage(ctx context.Context, image *Image, layers int, req Mou
 		mounted.Pages, cfg.Fill.First, cfg.Fill.Start, cfg.Fill.After = bundled, rest.Blocks(), trace.Blocks(), loaded
 		cfg.Fill.Guessed = source.isGuess()
 		n.foundTraces.noteTrace(source)
-		n.cfg.Starts.RecordTrace(startOf(image), string(source), trace.Bytes())
+		n.cfg.StartRecorder.RecordTrace(startOf(image), string(source), trace.Bytes())
 	}
 	if m.mount, err = n.fs.Mount(ctx, mounted, req.Target, cfg); err != nil {
 		return nil, err
 	}
 	streams, mountedAt := m.streams(), time.Now()
 	if !req.again {
-		n.cfg.Starts.RecordPhase(startOf(image), "mount", began, mountedAt)
+		n.cfg.StartRecorder.RecordPhase(startOf(image), "mount", began, mountedAt)
 		n.delays.begin(began, mountedAt, image, streams)
 	}
 	defer n.proveComplete(streams) // once the mount is known
@@ -160,7 +160,7 @@ func (n *Node) mountImage(ctx context.Context, image *Image, layers int, req Mou
 	n.mounts[m] = struct{}{}
 	if taken := n.replaceLocked(m); !taken && !req.again {
 		n.traceRecorders.begin(m, recordedStart{
-			id: mounted.ID, manifest: image.Digest, Sample: startup.Sample{Cold: m.mount.ColdLayers()},
+			id: mounted.ID, manifest: image.Digest, Sample: startup.Sample{ColdLayers: m.mount.ColdLayers()},
 		}, streams)
 	}
 	return m, nil

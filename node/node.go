@@ -71,9 +71,9 @@ type Config struct {
 	// OnFalseIndex, if set, is called when indexes have been found to be false. It must not
 	// call the node back and wait.
 	OnFalseIndex func(ctx context.Context)
-	// Starts, if set, records the starts of images. The registry client is to tell it of its
+	// StartRecorder, if set, records the starts of images. The registry client is to tell it of its
 	// requests.
-	Starts *waterfall.Recorder
+	StartRecorder *waterfall.Recorder
 	// ExtendAPI, if set, adds to what the node answers on the socket in its directory.
 	ExtendAPI func(mux *http.ServeMux)
 	// BundleReadAhead is PagesReadAhead of [lazyfs.Config].

@@ -68,7 +68,7 @@ func TestListComesBeforeAnyTrace(t *testing.T) {
 		}
 		pushList(t, image, append(listed(), startup.Span{Layer: block.Sum([]byte("of another image")), Length: 100 * block.Size}))
 		dir, metrics := filepath.Join(t.TempDir(), "node"), prometheus.NewRegistry()
-		n, stop := start(t, node.Config{Dir: dir, Metrics: metrics, Starts: waterfall.New(nil)})
+		n, stop := start(t, node.Config{Dir: dir, Metrics: metrics, StartRecorder: waterfall.New(nil)})
 		found := fetched(t, n, image, traceOnly)
 		requireListed(t, n, found, want, blocks)
 

@@ -62,7 +62,7 @@ func (n *Node) startPreparing(ctx context.Context, image *Image, bundled block.D
 		p.layers = append(p.layers, used)
 		ready.Layers = append(ready.Layers, used.Layer)
 	}
-	n.cfg.Starts.RecordPreparation(startOf(image), streamsOf(p.layers))
+	n.cfg.StartRecorder.RecordPreparation(startOf(image), streamsOf(p.layers))
 	if p.Preparation, err = n.fs.Prepare(ctx, ready, fill); err != nil {
 		return errors.Join(err, n.releasePrepared(ref.Context(), p))
 	}

@@ -89,7 +89,7 @@ func (n *Node) openFoundTraces() (err error) {
 // imageTraces returns the traces that count of those found for an image.
 func imageTraces(found *registry.Artifact) []ImageTrace {
 	var traces []ImageTrace
-	for _, t := range artifact.Choose(found) {
+	for _, t := range artifact.SelectTraces(found) {
 		traces = append(traces, ImageTrace{Digest: t.Digest, Size: t.Size, Predicted: t.Predicted, List: t.List})
 	}
 	return traces

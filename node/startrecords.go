@@ -27,23 +27,23 @@ func startOf(image *Image) waterfall.ID {
 // noteFound begins the record of a start when its image and the index have been found. Its name
 // was resolved from began to resolved.
 func (n *Node) noteFound(image *Image, repo name.Repository, began, resolved time.Time) {
-	n.cfg.Starts.BeginStart(startOf(image), repo.RepositoryStr(), began)
-	n.cfg.Starts.RecordPhase(startOf(image), "resolve the image", began, resolved)
-	n.cfg.Starts.RecordPhase(startOf(image), "find its index", resolved, time.Now())
+	n.cfg.StartRecorder.BeginStart(startOf(image), repo.RepositoryStr(), began)
+	n.cfg.StartRecorder.RecordPhase(startOf(image), "resolve the image", began, resolved)
+	n.cfg.StartRecorder.RecordPhase(startOf(image), "find its index", resolved, time.Now())
 }
 
 // noteMounting tells the record of the layers of an image that is about to be mounted.
 func (n *Node) noteMounting(image *Image, m *Mount, began time.Time) {
-	n.cfg.Starts.RecordMount(startOf(image), m.repo.RepositoryStr(), began, m.streams())
-	n.cfg.Starts.RecordPhase(startOf(image), "open layer indexes", began, time.Now())
+	n.cfg.StartRecorder.RecordMount(startOf(image), m.repo.RepositoryStr(), began, m.streams())
+	n.cfg.StartRecorder.RecordPhase(startOf(image), "open layer indexes", began, time.Now())
 }
 
 func (n *Node) noteMetadata(image lazyfs.Image, began time.Time) {
-	n.cfg.Starts.RecordPhase(waterfall.ID{Name: image.Name}, "build rootfs metadata", began, time.Now())
+	n.cfg.StartRecorder.RecordPhase(waterfall.ID{Name: image.Name}, "build rootfs metadata", began, time.Now())
 }
 
 func (n *Node) noteReadDone(r stream.ReadResult) {
-	n.cfg.Starts.RecordRead(waterfall.FinishedRead{Layer: r.Layer, Offset: r.Offset, Length: r.Length, Duration: r.Took, Waited: r.Waited, Failed: r.Failed, Pages: r.Pages})
+	n.cfg.StartRecorder.RecordRead(waterfall.FinishedRead{Layer: r.Layer, Offset: r.Offset, Length: r.Length, Duration: r.Took, Waited: r.Waited, Failed: r.Failed, Pages: r.Pages})
 }
 
 // RecordExchange returns a callback for a registry client that records its requests.
@@ -63,10 +63,10 @@ type recorded struct {
 }
 
 func (n *Node) recorded(src block.Source, from waterfall.Source) block.Source {
-	if n.cfg.Starts == nil {
+	if n.cfg.StartRecorder == nil {
 		return src
 	}
-	return recorded{src, n.cfg.Starts, from}
+	return recorded{src, n.cfg.StartRecorder, from}
 }
 
 // Fetch implements [block.Source].
@@ -80,7 +80,7 @@ func (r recorded) Fetch(ctx context.Context, req block.Request, sink block.Sink)
 // StartRecord returns the last start of an image, named by its reference or the digest of its manifest,
 // with the files that were read. The error wraps [block.ErrNotFound] if there is none.
 func (n *Node) StartRecord(ctx context.Context, image string) (waterfall.Start, error) {
-	for _, start := range n.cfg.Starts.Starts() {
+	for _, start := range n.cfg.StartRecorder.Starts() {
 		if start.Image == image || start.Manifest.String() == image {
 			start.ResolveFiles(func(layer block.Digest) *files.Index { return n.filesOf(ctx, layer) })
 			return start, nil
@@ -128,7 +128,7 @@ type StartSummary struct {
 
 func (n *Node) startList() []StartSummary {
 	list := []StartSummary{}
-	for _, start := range n.cfg.Starts.Starts() {
+	for _, start := range n.cfg.StartRecorder.Starts() {
 		sum := start.Summarize()
 		list = append(list, StartSummary{Image: start.Image, Manifest: start.Manifest, Began: start.Began, Reads: sum.Reads, Waited: sum.WaitTime})
 	}

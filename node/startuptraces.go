@@ -129,7 +129,7 @@ func (s *startupTraces) setLocked(id, image block.Digest, read startup.Trace, si
 func (s *startupTraces) readLocked(id block.Digest) (image block.Digest, read startup.Trace, encoded []byte, err error) {
 	content, err := s.contentLocked(id)
 	if err == nil {
-		image, encoded, err = startup.CutMerged(content)
+		image, encoded, err = startup.EncodedMergedTrace(content)
 	}
 	if err == nil {
 		read, err = startup.Parse(encoded)

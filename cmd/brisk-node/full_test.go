@@ -91,8 +91,8 @@ func TestFullMode(t *testing.T) {
 		}
 		lazy := s.Pull(result.Tag)
 		for _, l := range result.Layers {
-			if _, err := s.Client.ContentStore().Info(s.Context(), digest.Digest(l.Full.String())); !errdefs.IsNotFound(err) {
-				t.Errorf("%s: containerd has downloaded layer %s: %v", image.Name, l.Full, err)
+			if _, err := s.Client.ContentStore().Info(s.Context(), digest.Digest(l.FullDigest.String())); !errdefs.IsNotFound(err) {
+				t.Errorf("%s: containerd has downloaded layer %s: %v", image.Name, l.FullDigest, err)
 			}
 		}
 		for _, line := range fstree.Diff(want, treeOf(t, s.Daemon, lazy, containerdtest.Snapshotter)) {

@@ -136,7 +136,7 @@ func run(ctx context.Context, cfg nodeconfig.Config, bundleReadAhead int, stderr
 			CacheFiles: cfg.Cache.Inodes, CacheHighWater: share(cfg.Cache.HighWater), CacheLowWater: share(cfg.Cache.LowWater), CacheMinFree: spared(cfg.Cache.MinFree),
 			ScrubInterval: time.Duration(cfg.Cache.Scrub.Interval),
 			Backend:       lazyfs.Backend(cfg.Mount.Backend), ReadTimeout: time.Duration(cfg.Mount.ReadTimeout),
-			Registry: known.client, Listen: cfg.Peers.Listen, Members: list, Keeper: keeperStore(cfg.Keeper, log), Starts: starts, BundleReadAhead: bundleReadAhead, Log: log, Metrics: metrics,
+			Registry: known.client, Listen: cfg.Peers.Listen, Members: list, Keeper: keeperStore(cfg.Keeper, log), StartRecorder: starts, BundleReadAhead: bundleReadAhead, Log: log, Metrics: metrics,
 		},
 		Mode: agent.Mode(cfg.Snapshotter.Mode), WriteIndexes: cfg.Snapshotter.WriteIndexes,
 		Socket: cfg.Socket, LookupTimeout: time.Duration(cfg.Snapshotter.LookupTimeout),

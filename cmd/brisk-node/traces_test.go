@@ -152,7 +152,7 @@ func setList(t *testing.T, ref, content string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	set, err := artifact.Renew(t.Context(), client, image, artifact.RenewConfig{List: list, Now: time.Now()})
+	set, err := artifact.Update(t.Context(), client, image, artifact.UpdateConfig{List: list, Now: time.Now()})
 	if err != nil || set.Prefetch.Files != 1 || len(set.Prefetch.Unmatched) != 1 {
 		t.Fatalf("%+v, %v", set, err)
 	}

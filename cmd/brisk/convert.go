@@ -121,10 +121,10 @@ func (o *convertOptions) convert(ctx context.Context, client *imageClient, args 
 	limitMemory(convert.Mode(o.mode))
 	transfers := o.transfers()
 	cfg := convert.Config{
-		Mode: convert.Mode(o.mode), Scratch: o.scratch, Parallel: o.parallel, Checkpoint: o.record, Reindex: o.reindex, NoPrediction: !o.predict, Suffix: o.suffix,
+		Mode: convert.Mode(o.mode), TempDir: o.scratch, Parallel: o.parallel, Checkpoint: o.record, Reindex: o.reindex, NoPrediction: !o.predict, Suffix: o.suffix,
 		Logger: o.logger(), Progress: follow(transfers),
 	}
-	if cfg.Known, cfg.Tag, err = o.references(client.Client); err != nil {
+	if cfg.ReuseFrom, cfg.Tag, err = o.references(client.Client); err != nil {
 		return nil, err
 	}
 	for _, text := range o.platform {
@@ -167,7 +167,7 @@ type conversionReport struct {
 	*convert.Result
 
 	// Startup are the start-up artifacts that were pushed.
-	Startup []*artifact.Renewed `json:"startup,omitempty"`
+	Startup []*artifact.UpdateResult `json:"startup,omitempty"`
 	// Signed are the artifacts that have a signature by each key, if any was given.
 	Signed []*signing.Artifact `json:"signed,omitempty"`
 	// Copied is what was copied to the destination before, nil without one.
@@ -210,12 +210,12 @@ func follow(transfers *cli.Transfers) func(convert.Event) {
 	return func(e convert.Event) {
 		layer := e.Layer.Short()
 		switch e.Kind {
-		case convert.Planned:
-			transfers.Plan(layer, e.Total)
-		case convert.Reused:
+		case convert.LayerPlanned:
+			transfers.Plan(layer, e.TotalBytes)
+		case convert.LayerReused:
 			transfers.Skip(layer)
-		case convert.Reading, convert.Indexed:
-			transfers.Advance(layer, e.Read)
+		case convert.LayerReading, convert.LayerIndexed:
+			transfers.Advance(layer, e.ReadBytes)
 		}
 	}
 }
@@ -258,14 +258,14 @@ func writeConversion(out io.Writer, result *convert.Result) error {
 	}
 	for _, p := range result.Platforms {
 		what := "index " + p.Artifact.String()
-		if !p.Full.IsZero() {
-			what = "image " + p.Full.String() + ", " + what
+		if !p.FullManifest.IsZero() {
+			what = "image " + p.FullManifest.String() + ", " + what
 		}
 		if p.Skipped != "" {
 			what = "no index: " + p.Skipped
 		}
-		if p.Predicted > 0 {
-			what += ", a start is predicted to read " + units.Size(p.Predicted)
+		if p.PredictedBytes > 0 {
+			what += ", a start is predicted to read " + units.Size(p.PredictedBytes)
 		}
 		if _, err := fmt.Fprintf(out, "%s  %s\n", p.Platform, what); err != nil {
 			return fmt.Errorf("printing: %w", err)

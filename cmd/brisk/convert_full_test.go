@@ -140,7 +140,7 @@ func TestConvertFullTogether(t *testing.T) {
 		})
 	}
 	running.Wait()
-	if results[0].TagDigest != results[1].TagDigest || results[0].Platforms[0].Full != results[1].Platforms[0].Full {
+	if results[0].TagDigest != results[1].TagDigest || results[0].Platforms[0].FullManifest != results[1].Platforms[0].FullManifest {
 		t.Errorf("results differ: %+v, %+v", results[0], results[1])
 	}
 	if !requireComplete(t, reg, "app:v1_accelerated") {

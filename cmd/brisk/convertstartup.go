@@ -36,15 +36,15 @@ func (o *startupOptions) addTo(flags *pflag.FlagSet) {
 // prepare reads what is needed of the time before a conversion. The function that it returns renews
 // the start-up artifacts after the conversion.
 func (o *startupOptions) prepare(ctx context.Context, client *registry.Client, ref name.Reference, tag *name.Tag, log *slog.Logger) (
-	func(ctx context.Context, result *convert.Result) ([]*artifact.Renewed, error), error,
+	func(ctx context.Context, result *convert.Result) ([]*artifact.UpdateResult, error), error,
 ) {
-	cfg := artifact.RenewConfig{Bundle: o.bundle, Now: time.Now()}
+	cfg := artifact.UpdateConfig{Bundle: o.bundle, Now: time.Now()}
 	for _, path := range o.traces {
 		content, err := readTraceFile(path)
 		if err != nil {
 			return nil, err
 		}
-		cfg.Content = append(cfg.Content, content)
+		cfg.Inputs = append(cfg.Inputs, content)
 	}
 	if o.prefetch != "" {
 		var err error
@@ -65,7 +65,7 @@ func (o *startupOptions) prepare(ctx context.Context, client *registry.Client, r
 		}
 		cfg.Previous = slices.DeleteFunc(listed, func(d registry.Descriptor) bool { return !d.Startup })
 	}
-	return func(ctx context.Context, result *convert.Result) ([]*artifact.Renewed, error) {
+	return func(ctx context.Context, result *convert.Result) ([]*artifact.UpdateResult, error) {
 		target := ref
 		if result.Mode == convert.ModeFull && result.Tag != "" {
 			var err error
@@ -73,21 +73,21 @@ func (o *startupOptions) prepare(ctx context.Context, client *registry.Client, r
 				return nil, err
 			}
 		}
-		return renewStartups(ctx, client, renewal{ref: target, tag: tag, strict: o.strict, RenewConfig: cfg}, log)
+		return renewStartups(ctx, client, renewal{ref: target, tag: tag, strict: o.strict, UpdateConfig: cfg}, log)
 	}, nil
 }
 
 // renewal says for which images start-up artifacts are renewed.
 type renewal struct {
-	artifact.RenewConfig
+	artifact.UpdateConfig
 
 	ref    name.Reference
 	tag    *name.Tag // under which they are listed as well, nil for none
 	strict bool      // each line of the prefetch list must match a file on some platform
 }
 
-func renewStartups(ctx context.Context, client *registry.Client, r renewal, log *slog.Logger) ([]*artifact.Renewed, error) {
-	asked := len(r.Content) > 0 || r.Bundle || r.List != nil
+func renewStartups(ctx context.Context, client *registry.Client, r renewal, log *slog.Logger) ([]*artifact.UpdateResult, error) {
+	asked := len(r.Inputs) > 0 || r.Bundle || r.List != nil
 	if !asked && len(r.Previous) == 0 {
 		return nil, nil
 	}
@@ -100,7 +100,7 @@ func renewStartups(ctx context.Context, client *registry.Client, r renewal, log 
 			return nil, fmt.Errorf("converted %s, but: %w", r.ref, err)
 		}
 	}
-	var all []*artifact.Renewed
+	var all []*artifact.UpdateResult
 	for _, image := range listing.Images {
 		renewed, err := r.renew(ctx, client, image)
 		switch {
@@ -114,22 +114,22 @@ func renewStartups(ctx context.Context, client *registry.Client, r renewal, log 
 			all = append(all, renewed)
 		}
 	}
-	if len(r.Content) > 0 && len(all) == 0 {
+	if len(r.Inputs) > 0 && len(all) == 0 {
 		return nil, fmt.Errorf("converted %s, but the traces and lists of files have nothing of it", r.ref)
 	}
 	return all, nil
 }
 
 // renew renews the artifact of one image, and lists it under the other tag.
-func (r *renewal) renew(ctx context.Context, client *registry.Client, image *registry.Image) (*artifact.Renewed, error) {
-	renewed, err := artifact.Renew(ctx, client, image, r.RenewConfig)
+func (r *renewal) renew(ctx context.Context, client *registry.Client, image *registry.Image) (*artifact.UpdateResult, error) {
+	renewed, err := artifact.Update(ctx, client, image, r.UpdateConfig)
 	if err != nil || renewed == nil || r.tag == nil {
 		return renewed, err
 	}
 	return renewed, client.ListStartup(ctx, *r.tag, renewed.Descriptor)
 }
 
-func writeRenewed(w io.Writer, all []*artifact.Renewed) error {
+func writeRenewed(w io.Writer, all []*artifact.UpdateResult) error {
 	for _, r := range all {
 		line := fmt.Sprintf("%s  start-up artifact %s, which reads %s", r.Platform, r.Digest.Short(), units.Size(r.Trace))
 		if r.Unchanged {

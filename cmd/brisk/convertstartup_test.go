@@ -32,7 +32,7 @@ func startupOf(t *testing.T, image string) *registry.Startup {
 
 // convertAs converts an image with flags and returns the start-up artifact that it says it has pushed,
 // nil if there is none.
-func convertAs(t *testing.T, image string, flags ...string) *artifact.Renewed {
+func convertAs(t *testing.T, image string, flags ...string) *artifact.UpdateResult {
 	t.Helper()
 	var converted conversionReport
 	if err := json.Unmarshal([]byte(run(t, append([]string{"convert", "-o", "json", image}, flags...)...)), &converted); err != nil {

@@ -112,7 +112,7 @@ func TestInputs(t *testing.T) {
 			full := convertJSON(t, "--mode", "full", "--tag", refs["full"], refs["index"])
 			blobs := map[string]bool{}
 			for _, l := range full.Layers {
-				blobs[l.Digest.String()], blobs[l.Full.String()] = true, true
+				blobs[l.Digest.String()], blobs[l.FullDigest.String()] = true, true
 			}
 			var tars [][]byte
 			for _, l := range image.Layers {

@@ -60,7 +60,7 @@ func newPrefetchSetCommand(shared *globals) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return opts.renew(cmd.Context(), cmd.OutOrStdout(), args[0], artifact.RenewConfig{List: list, Bundle: opts.bundle, Now: time.Now()})
+			return opts.renew(cmd.Context(), cmd.OutOrStdout(), args[0], artifact.UpdateConfig{List: list, Bundle: opts.bundle, Now: time.Now()})
 		},
 	}
 	opts.addPlatforms(cmd)
@@ -78,7 +78,7 @@ func newPrefetchClearCommand(shared *globals) *cobra.Command {
 		Long:  "Remove the prefetch list of an image. Recorded traces stay.\n\n" + imagesHelp,
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return opts.renew(cmd.Context(), cmd.OutOrStdout(), args[0], artifact.RenewConfig{DropList: true, Now: time.Now()})
+			return opts.renew(cmd.Context(), cmd.OutOrStdout(), args[0], artifact.UpdateConfig{DropList: true, Now: time.Now()})
 		},
 	}
 	opts.addPlatforms(cmd)
@@ -122,7 +122,7 @@ func readPrefetchList(path string) (*prefetch.List, error) {
 }
 
 // renew changes the prefetch list of an image.
-func (o *prefetchOptions) renew(ctx context.Context, out io.Writer, text string, cfg artifact.RenewConfig) error {
+func (o *prefetchOptions) renew(ctx context.Context, out io.Writer, text string, cfg artifact.UpdateConfig) error {
 	if err := cli.CheckFormat(o.output); err != nil {
 		return err
 	}
@@ -137,7 +137,7 @@ func (o *prefetchOptions) renew(ctx context.Context, out io.Writer, text string,
 	return cli.Print(out, o.output, renewedLists{text, all}, renewedLists{text, all}.writeTable)
 }
 
-func (o *prefetchOptions) renewImages(ctx context.Context, client *imageClient, text string, cfg artifact.RenewConfig) ([]*artifact.Renewed, error) {
+func (o *prefetchOptions) renewImages(ctx context.Context, client *imageClient, text string, cfg artifact.UpdateConfig) ([]*artifact.UpdateResult, error) {
 	ref, err := client.parse(text, true)
 	if err != nil {
 		return nil, err
@@ -166,10 +166,10 @@ func (o *prefetchOptions) renewImages(ctx context.Context, client *imageClient, 
 			return nil, err
 		}
 	}
-	var all []*artifact.Renewed
+	var all []*artifact.UpdateResult
 	var without error // an index
 	for _, image := range images {
-		renewed, err := artifact.Renew(ctx, client.Client, image, cfg)
+		renewed, err := artifact.Update(ctx, client.Client, image, cfg)
 		switch {
 		case errors.Is(err, registry.ErrNoArtifact):
 			without = err
@@ -187,8 +187,8 @@ func (o *prefetchOptions) renewImages(ctx context.Context, client *imageClient, 
 
 // renewedLists is what "brisk prefetch set" and "brisk prefetch clear" print.
 type renewedLists struct {
-	Image   string              `json:"image"`
-	Startup []*artifact.Renewed `json:"startup"`
+	Image   string                   `json:"image"`
+	Startup []*artifact.UpdateResult `json:"startup"`
 }
 
 func (r renewedLists) writeTable(w io.Writer) error {
@@ -237,7 +237,7 @@ func requireMatches(ctx context.Context, client *registry.Client, images []*regi
 }
 
 // writePrefetched says what an image has of its prefetch list.
-func writePrefetched(w io.Writer, r *artifact.Renewed) error {
+func writePrefetched(w io.Writer, r *artifact.UpdateResult) error {
 	p := r.Prefetch
 	if p == nil {
 		return nil

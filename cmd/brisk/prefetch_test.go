@@ -22,7 +22,7 @@ func shownListOf(t *testing.T, args ...string) shownList {
 }
 
 // setList sets a list and returns the artifacts that the program says it has pushed.
-func setList(t *testing.T, args ...string) []*artifact.Renewed {
+func setList(t *testing.T, args ...string) []*artifact.UpdateResult {
 	t.Helper()
 	var set renewedLists
 	if err := json.Unmarshal([]byte(run(t, append([]string{"prefetch", "set", "-o", "json"}, args...)...)), &set); err != nil {

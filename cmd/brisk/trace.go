@@ -120,7 +120,7 @@ func (g *globals) registryTraces(ctx context.Context, found *indexed) ([]startup
 		return nil, err
 	}
 	defer client.Close()
-	chosen := artifact.Choose(found.artifact)
+	chosen := artifact.SelectTraces(found.artifact)
 	if len(chosen) == 0 {
 		return nil, fmt.Errorf("%s has no trace in the registry; push one with \"brisk trace push\"", found.image.Name)
 	}

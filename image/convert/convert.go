@@ -36,14 +36,14 @@ type Config struct {
 	// Parallel is how many layers are read at a time. Each needs about two cores
 	// and 10 MiB. Default GOMAXPROCS.
 	Parallel int
-	// Known are images whose indexes are used where they share layers with this
+	// ReuseFrom are images whose indexes are used where they share layers with this
 	// one, such as its base image. They may be in other repositories, and other
 	// registries.
-	Known []name.Reference
-	// Neighbours is how many accelerated tags of the same repository are looked at
+	ReuseFrom []name.Reference
+	// NeighbourTags is how many accelerated tags of the same repository are looked at
 	// for indexes of layers that are known from nowhere else; those that are
 	// spelled most like the tag of the image come first. Default 8, none below 0.
-	Neighbours int
+	NeighbourTags int
 	// Tag is where the accelerated image index goes. Default the tag of the image
 	// with Suffix; an image named by digest gets none.
 	Tag *name.Tag
@@ -56,9 +56,9 @@ type Config struct {
 	// Checkpoint is after what time the first checkpoint is made, see [Convert]. Default 10 s, none
 	// below 0.
 	Checkpoint time.Duration
-	// Scratch is where a layer is kept that the registry does not take in chunks, in full mode.
+	// TempDir is where a layer is kept that the registry does not take in chunks, in full mode.
 	// Default the directory of the system for temporary files.
-	Scratch string
+	TempDir string
 	// NoPrediction leaves out the prediction of what a start reads. One that an artifact has
 	// already stays.
 	NoPrediction bool
@@ -92,14 +92,14 @@ type Result struct {
 type Platform struct {
 	Platform string       `json:"platform"`
 	Manifest block.Digest `json:"manifest"`
-	// Full is the manifest of the image in full mode.
-	Full     block.Digest `json:"full,omitzero"`
-	Artifact block.Digest `json:"artifact"`
+	// FullManifest is the manifest of the image in full mode.
+	FullManifest block.Digest `json:"full,omitzero"`
+	Artifact     block.Digest `json:"artifact"`
 	// Pushed is false if the artifact was there already.
 	Pushed bool `json:"pushed"`
-	// Predicted is how much a start is predicted to read, in bytes; 0 without a prediction, or if
+	// PredictedBytes is how much a start is predicted to read, in bytes; 0 without a prediction, or if
 	// that was there already.
-	Predicted int64 `json:"predicted,omitempty"`
+	PredictedBytes int64 `json:"predicted,omitempty"`
 	// Skipped says why the platform has no artifact, "" if it has one.
 	Skipped string `json:"skipped,omitempty"`
 	// Layers are the digests of the layers, the lowest first.
@@ -120,8 +120,8 @@ func Convert(ctx context.Context, client *registry.Client, ref name.Reference, c
 	if cfg.Parallel <= 0 {
 		cfg.Parallel = runtime.GOMAXPROCS(0)
 	}
-	if cfg.Neighbours == 0 {
-		cfg.Neighbours = defaultNeighbours
+	if cfg.NeighbourTags == 0 {
+		cfg.NeighbourTags = defaultNeighbours
 	}
 	if cfg.Suffix == "" {
 		cfg.Suffix = registry.AcceleratedSuffix
@@ -221,7 +221,7 @@ func (c *conversion) collect() error {
 			w := &work{layer: layer, target: layer}
 			c.works = append(c.works, w)
 			c.byDigest[layer.Digest] = w
-			c.report.event(Event{Kind: Planned, Layer: layer.Digest, Total: layer.Size})
+			c.report.event(Event{Kind: LayerPlanned, Layer: layer.Digest, TotalBytes: layer.Size})
 		}
 	}
 	return nil
@@ -270,11 +270,11 @@ func (c *conversion) pushPlatform(ctx context.Context, i int) (platform Platform
 		return platform, d, nil
 	}
 	if target != image {
-		platform.Full = target.Digest
+		platform.FullManifest = target.Digest
 	}
 	traces, bytes := c.predictions(ctx, target, c.artifacts[i], indexes)
 	d, platform.Pushed, err = c.pushArtifact(ctx, target, c.artifacts[i], indexes, traces)
-	platform.Predicted, platform.Artifact = bytes, d.Digest
+	platform.PredictedBytes, platform.Artifact = bytes, d.Digest
 	return platform, d, err
 }
 

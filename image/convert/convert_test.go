@@ -299,7 +299,7 @@ func TestSharedLayers(t *testing.T) {
 
 	r.Push(t, "app:v1", registrytest.Image{Layers: content[:2]})
 	r.ResetRequests()
-	result := mustConvert(t, c, r.Ref(t, "app:v1"), convert.Config{Known: []name.Reference{r.Ref(t, "base:latest")}})
+	result := mustConvert(t, c, r.Ref(t, "app:v1"), convert.Config{ReuseFrom: []name.Reference{r.Ref(t, "base:latest")}})
 	if diff := cmp.Diff(map[string]int{block.Sum(content[1].Blob).String(): 1}, layerReads(r, content)); diff != "" {
 		t.Errorf("reads with a known base: %s", diff)
 	}
@@ -315,7 +315,7 @@ func TestSharedLayers(t *testing.T) {
 	// The same tag, rebuilt, has its own former layers.
 	r.Push(t, "app:v2", registrytest.Image{Layers: []registrytest.Layer{content[2], content[0]}})
 	r.ResetRequests()
-	mustConvert(t, c, r.Ref(t, "app:v2"), convert.Config{Neighbours: -1})
+	mustConvert(t, c, r.Ref(t, "app:v2"), convert.Config{NeighbourTags: -1})
 	if reads := layerReads(r, content); len(reads) != 0 {
 		t.Errorf("reads of a rebuilt tag: %v", reads)
 	}
@@ -370,7 +370,7 @@ func TestProgress(t *testing.T) {
 	r.Push(t, "app:v1", registrytest.Image{Layers: content})
 	last := map[block.Digest]convert.Event{}
 	cfg := convert.Config{Parallel: 3, Progress: func(e convert.Event) {
-		if before, ok := last[e.Layer]; ok && (e.Read < before.Read || e.Total != before.Total) {
+		if before, ok := last[e.Layer]; ok && (e.ReadBytes < before.ReadBytes || e.TotalBytes != before.TotalBytes) {
 			t.Errorf("%s after %s: %+v after %+v", e.Kind, before.Kind, e, before)
 		}
 		last[e.Layer] = e
@@ -380,7 +380,7 @@ func TestProgress(t *testing.T) {
 		t.Errorf("%d layers", len(last))
 	}
 	for digest, e := range last {
-		if e.Kind != convert.Indexed || e.Read != e.Total {
+		if e.Kind != convert.LayerIndexed || e.ReadBytes != e.TotalBytes {
 			t.Errorf("layer %s ends with %+v", digest, e)
 		}
 	}

@@ -14,7 +14,7 @@ import (
 // converted notes what a layer has become in full mode.
 func (w *work) converted() {
 	if w.target.Digest != w.layer.Digest {
-		w.done.Full, w.done.FullSize = w.target.Digest, w.target.Size
+		w.done.FullDigest, w.done.FullSize = w.target.Digest, w.target.Size
 	}
 }
 

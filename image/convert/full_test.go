@@ -29,10 +29,10 @@ func checkFull(t *testing.T, c *registry.Client, tag name.Reference, content []r
 		t.Fatal(err)
 	}
 	source, full := image.Source()
-	if !full || source != p.Manifest || image.Digest != p.Full || image.Descriptor.MediaType != types.OCIManifestSchema1 ||
+	if !full || source != p.Manifest || image.Digest != p.FullManifest || image.Descriptor.MediaType != types.OCIManifestSchema1 ||
 		image.ConfigBlob.MediaType != types.OCIConfigJSON {
 		t.Fatalf("%s is %s (%s, configuration %s) of %s, want %s of %s", tag, image.Digest, image.Descriptor.MediaType,
-			image.ConfigBlob.MediaType, source, p.Full, p.Manifest)
+			image.ConfigBlob.MediaType, source, p.FullManifest, p.Manifest)
 	}
 	checkFound(t, c, tag, content, p.Artifact)
 	for i, layer := range image.Layers {
@@ -74,11 +74,11 @@ func TestFull(t *testing.T) {
 					}
 				}
 				p := first.Platforms[0]
-				if first.Mode != convert.ModeFull || first.Tag != tag.String() || p.Manifest.String() != base.DigestStr() || p.Full == p.Manifest {
+				if first.Mode != convert.ModeFull || first.Tag != tag.String() || p.Manifest.String() != base.DigestStr() || p.FullManifest == p.Manifest {
 					t.Fatalf("result %+v", first)
 				}
 				for _, l := range first.Layers {
-					if l.Full.IsZero() || l.FullSize == 0 || l.Full == l.Digest {
+					if l.FullDigest.IsZero() || l.FullSize == 0 || l.FullDigest == l.Digest {
 						t.Errorf("layer %+v", l)
 					}
 				}
@@ -104,7 +104,7 @@ func TestFull(t *testing.T) {
 				// An index of the base is another thing, and replaces nothing but the tag.
 				index := mustConvert(t, c, ref, convert.Config{})
 				checkFound(t, c, ref, content, index.Platforms[0].Artifact)
-				if back := mustConvert(t, c, ref, fullMode()); back.Platforms[0].Full != p.Full || back.Platforms[0].Artifact != p.Artifact {
+				if back := mustConvert(t, c, ref, fullMode()); back.Platforms[0].FullManifest != p.FullManifest || back.Platforms[0].Artifact != p.Artifact {
 					t.Errorf("converted again after an index: %+v", back)
 				}
 			})
@@ -127,12 +127,12 @@ func TestFullSharesLayers(t *testing.T) {
 		r.Push(t, app+":v1", registrytest.Image{Layers: content[:2]})
 		r.ResetRequests()
 		cfg := fullMode()
-		cfg.Known = []name.Reference{r.Ref(t, known)}
+		cfg.ReuseFrom = []name.Reference{r.Ref(t, known)}
 		result := mustConvert(t, c, r.Ref(t, app+":v1"), cfg)
 		if diff := cmp.Diff(map[string]int{block.Sum(content[1].Blob).String(): 1}, layerReads(r, content)); diff != "" {
 			t.Errorf("reads with a known base: %s", diff)
 		}
-		if result.Layers[0].Full != base.Layers[0].Full || !result.Layers[0].Reused {
+		if result.Layers[0].FullDigest != base.Layers[0].FullDigest || !result.Layers[0].Reused {
 			t.Errorf("layer of the base: %+v", result.Layers[0])
 		}
 		checkFull(t, c, r.Ref(t, app+":v1_accelerated"), content[:2], result.Platforms[0])
@@ -159,7 +159,7 @@ func TestFullSharesLayers(t *testing.T) {
 	if reads := layerReads(r, content); len(reads) != 3 {
 		t.Errorf("reads when converting anew: %v", reads)
 	}
-	if again.Layers[0].Full != base.Layers[0].Full {
+	if again.Layers[0].FullDigest != base.Layers[0].FullDigest {
 		t.Error("converting anew made another blob")
 	}
 }
@@ -174,7 +174,7 @@ func TestFullPlatforms(t *testing.T) {
 	tag := r.Ref(t, "app:v1_accelerated")
 	checkFull(t, c, tag, content[:2], result.Platforms[0])
 	image, err := c.Resolve(t.Context(), tag, arm())
-	if err != nil || image.Digest != result.Platforms[1].Full || len(image.Layers) != 3 {
+	if err != nil || image.Digest != result.Platforms[1].FullManifest || len(image.Layers) != 3 {
 		t.Errorf("other platform: %v", err)
 	}
 }

@@ -32,8 +32,8 @@ func requireFull(t *testing.T, c *registry.Client, r *registrytest.Registry, tag
 	if err != nil {
 		t.Fatal(err)
 	}
-	if image.Digest != want.Full {
-		t.Errorf("%s for %s is %s, want %s in full mode", tag, registry.FormatPlatform(platform), image.Digest, want.Full)
+	if image.Digest != want.FullManifest {
+		t.Errorf("%s for %s is %s, want %s in full mode", tag, registry.FormatPlatform(platform), image.Digest, want.FullManifest)
 		return
 	}
 	if a, err := c.FindArtifact(t.Context(), image); err != nil || a.Digest != want.Artifact {

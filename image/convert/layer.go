@@ -24,9 +24,9 @@ type Layer struct {
 	IndexSize int64        `json:"indexSize"`
 	// HeadSize is the length in bytes of what a mount needs of the index, zero for all.
 	HeadSize int64 `json:"headSize,omitempty"`
-	// Full is the blob of the layer in full mode, of FullSize bytes.
-	Full     block.Digest `json:"full,omitzero"`
-	FullSize int64        `json:"fullSize,omitempty"`
+	// FullDigest is the blob of the layer in full mode, of FullSize bytes.
+	FullDigest block.Digest `json:"full,omitzero"`
+	FullSize   int64        `json:"fullSize,omitempty"`
 	// Reused is set when the index was there already. What follows is then not
 	// known.
 	Reused     bool  `json:"reused"`
@@ -91,7 +91,7 @@ func (c *conversion) indexLayer(ctx context.Context, w *work) error {
 	w.converted()
 	w.done.Elapsed = time.Since(began)
 	c.finish(ctx, w)
-	c.report.event(Event{Kind: Indexed, Layer: w.layer.Digest, Read: w.layer.Size, Total: w.layer.Size})
+	c.report.event(Event{Kind: LayerIndexed, Layer: w.layer.Digest, ReadBytes: w.layer.Size, TotalBytes: w.layer.Size})
 	return nil
 }
 
@@ -131,7 +131,7 @@ func (c *conversion) reuse(ctx context.Context, w *work, f found) error {
 	w.index = f.index
 	w.converted()
 	w.done.Reused, w.done.IndexSize, w.done.HeadSize = true, f.index.Size, f.index.Head.Size
-	c.report.event(Event{Kind: Reused, Layer: w.layer.Digest, Total: w.layer.Size})
+	c.report.event(Event{Kind: LayerReused, Layer: w.layer.Digest, TotalBytes: w.layer.Size})
 	return nil
 }
 
@@ -170,7 +170,7 @@ func (r *progressReader) Read(p []byte) (int, error) {
 	r.read += int64(n)
 	if r.read-r.reported >= reportStep || (r.reported == 0 && r.read > 0) {
 		r.reported = r.read
-		r.report.event(Event{Kind: Reading, Layer: r.layer.Digest, Read: r.read, Total: r.layer.Size})
+		r.report.event(Event{Kind: LayerReading, Layer: r.layer.Digest, ReadBytes: r.read, TotalBytes: r.layer.Size})
 	}
 	return n, err
 }

@@ -37,7 +37,7 @@ func TestAuto(t *testing.T) {
 		if result.Mode != tt.mode || result.Reason == "" {
 			t.Errorf("%s: mode %s because %s, want %s", name, result.Mode, result.Reason, tt.mode)
 		}
-		if full := !result.Platforms[0].Full.IsZero(); full != (tt.mode == convert.ModeFull) {
+		if full := !result.Platforms[0].FullManifest.IsZero(); full != (tt.mode == convert.ModeFull) {
 			t.Errorf("%s: platforms %+v", name, result.Platforms)
 		}
 	}

@@ -45,7 +45,7 @@ func predicted(t *testing.T, r *registrytest.Registry, cfg convert.Config) (*con
 	if err != nil {
 		t.Fatal(err)
 	}
-	chosen := artifact.Choose(found)
+	chosen := artifact.SelectTraces(found)
 	if len(chosen) == 0 {
 		return result, nil, log.String()
 	}
@@ -65,13 +65,13 @@ func TestPrediction(t *testing.T) {
 			t.Errorf("%s: predicted all the same: %v", name, got)
 		}
 		first, got, _ := predicted(t, r, convert.Config{})
-		if len(got) != 1 || !got[0].Predicted || got[0].Trace.Bytes() < 300_000 || first.Platforms[0].Predicted != got[0].Trace.Bytes() {
+		if len(got) != 1 || !got[0].Predicted || got[0].Trace.Bytes() < 300_000 || first.Platforms[0].PredictedBytes != got[0].Trace.Bytes() {
 			t.Fatalf("%s: predicted %v, %+v", name, got, first.Platforms)
 		}
 		for _, again := range []convert.Config{{}, {NoPrediction: true}} {
 			r.ResetRequests()
 			result, _, _ := predicted(t, r, again)
-			if result.Platforms[0].Artifact != first.Platforms[0].Artifact || result.Platforms[0].Pushed || result.Platforms[0].Predicted != 0 {
+			if result.Platforms[0].Artifact != first.Platforms[0].Artifact || result.Platforms[0].Pushed || result.Platforms[0].PredictedBytes != 0 {
 				t.Errorf("%s: with %+v once more: %+v", name, again, result.Platforms)
 			}
 			for _, request := range r.BlobRequests() {

@@ -10,28 +10,28 @@ import (
 // reportStep is how many bytes of a layer are read between two events.
 const reportStep = 1 << 20
 
-// Kind is what an event is about.
-type Kind uint8
+// EventKind is what an event is about.
+type EventKind uint8
 
-// The kinds of events. Every layer is Planned first, then Reused, or read and
-// Indexed.
+// The kinds of events. Every layer is LayerPlanned first, then LayerReused, or read and
+// LayerIndexed.
 const (
-	Planned Kind = iota
-	Reused
-	Reading
-	Indexed
+	LayerPlanned EventKind = iota
+	LayerReused
+	LayerReading
+	LayerIndexed
 )
 
 // String names the kind.
-func (k Kind) String() string {
+func (k EventKind) String() string {
 	switch k {
-	case Planned:
+	case LayerPlanned:
 		return "planned"
-	case Reused:
+	case LayerReused:
 		return "reused"
-	case Reading:
+	case LayerReading:
 		return "reading"
-	case Indexed:
+	case LayerIndexed:
 		return "indexed"
 	default:
 		return fmt.Sprintf("kind %d", uint8(k))
@@ -40,10 +40,10 @@ func (k Kind) String() string {
 
 // Event tells how far a conversion has come with one layer.
 type Event struct {
-	Kind  Kind
-	Layer block.Digest // digest of the stored blob
-	Read  int64        // bytes of the blob read so far
-	Total int64        // bytes of the blob
+	Kind       EventKind
+	Layer      block.Digest // digest of the stored blob
+	ReadBytes  int64        // bytes of the blob read so far
+	TotalBytes int64        // bytes of the blob
 }
 
 // reporter serialises the events.

@@ -21,7 +21,7 @@ var errOther = errors.New("the other side has failed")
 // recompress makes the blob of a layer in full mode and pushes it while it is made. What is pushed is decoded again at the same
 // time, for the index: so the blob is known to hold the stream of the diffID before its upload ends, which stores it.
 func (c *conversion) recompress(ctx context.Context, w *work) (built *index.Result, err error) {
-	upload := c.client.NewUpload(ctx, c.ref.Context(), c.cfg.Scratch)
+	upload := c.client.NewUpload(ctx, c.ref.Context(), c.cfg.TempDir)
 	defer func() {
 		if abortErr := upload.Abort(); err != nil && abortErr != nil {
 			err = errors.Join(err, abortErr)

@@ -102,7 +102,7 @@ func (c *conversion) learnTag(ctx context.Context, tag name.Tag) error {
 }
 
 func (c *conversion) lookUpKnown(ctx context.Context) error {
-	for _, ref := range c.cfg.Known {
+	for _, ref := range c.cfg.ReuseFrom {
 		listing, err := c.client.ResolveAll(ctx, ref)
 		if err != nil {
 			return err
@@ -131,7 +131,7 @@ func (c *conversion) lookUpKnown(ctx context.Context) error {
 // lookUpNeighbours looks at other accelerated tags of the repository. Registries
 // that do not list tags, or not to everybody, are no reason to fail.
 func (c *conversion) lookUpNeighbours(ctx context.Context) error {
-	if c.cfg.Neighbours < 0 {
+	if c.cfg.NeighbourTags < 0 {
 		return nil
 	}
 	own, ok := c.tag()
@@ -146,7 +146,7 @@ func (c *conversion) lookUpNeighbours(ctx context.Context) error {
 		c.cfg.Logger.InfoContext(ctx, "looking for indexes under other tags", "error", err)
 		return nil
 	}
-	for _, tag := range nearest(tags, own.TagStr(), c.cfg.Suffix, c.cfg.Neighbours) {
+	for _, tag := range nearest(tags, own.TagStr(), c.cfg.Suffix, c.cfg.NeighbourTags) {
 		if c.missing() == 0 {
 			return nil
 		}

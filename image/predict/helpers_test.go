@@ -97,7 +97,7 @@ func taken(tb testing.TB, config v1.Config, layers ...content) []string {
 	if !file.Predicted {
 		tb.Error("the trace is not marked as predicted")
 	}
-	named, err := files.Names(file.Trace, opened)
+	named, err := files.FileReads(file.Trace, opened)
 	if err != nil {
 		tb.Fatal(err)
 	}

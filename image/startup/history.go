@@ -30,11 +30,11 @@ func (h History) Encode() ([]byte, error) {
 	}
 	body = binary.AppendUvarint(body, uint64(len(h.Samples)))
 	for _, sample := range h.Samples {
-		if len(sample.Cold) > MaxLayers {
-			return nil, fmt.Errorf("encoding a history: a sample has %d cold layers, the limit is %d", len(sample.Cold), MaxLayers)
+		if len(sample.ColdLayers) > MaxLayers {
+			return nil, fmt.Errorf("encoding a history: a sample has %d cold layers, the limit is %d", len(sample.ColdLayers), MaxLayers)
 		}
-		body = binary.AppendUvarint(body, uint64(len(sample.Cold)))
-		for _, layer := range sample.Cold {
+		body = binary.AppendUvarint(body, uint64(len(sample.ColdLayers)))
+		for _, layer := range sample.ColdLayers {
 			body = append(body, layer[:]...)
 		}
 		if body, err = appendTrace(body, sample.Trace); err != nil {
@@ -63,9 +63,9 @@ func ParseHistory(encoded []byte) (History, error) {
 	return h, nil
 }
 
-// CutMerged returns of an encoded history the digest of the image and the encoded merged trace,
+// EncodedMergedTrace returns of an encoded history the digest of the image and the encoded merged trace,
 // which [Parse] reads. It does not look at the samples.
-func CutMerged(history []byte) (image block.Digest, merged []byte, err error) {
+func EncodedMergedTrace(history []byte) (image block.Digest, merged []byte, err error) {
 	if image, merged, _, err = cutMerged(history); err != nil {
 		return image, nil, fmt.Errorf("reading a history: %w", err)
 	}
@@ -126,7 +126,7 @@ func cutSample(body []byte) (s Sample, rest []byte, err error) {
 			return s, nil, errors.New("a sample is cut short")
 		}
 		body = body[copy(layer[:], body):]
-		s.Cold = append(s.Cold, layer)
+		s.ColdLayers = append(s.ColdLayers, layer)
 	}
 	encoded, rest, err := cutTrace(body)
 	if err != nil {

@@ -23,9 +23,9 @@ const (
 // Sample is what one start of an image has read.
 type Sample struct {
 	Trace Trace
-	// Cold are the layers of which the kernel had nothing in memory before the start, and of
+	// ColdLayers are the layers of which the kernel had nothing in memory before the start, and of
 	// which all reads were seen. Only of these is it known what the start did not read.
-	Cold []block.Digest
+	ColdLayers []block.Digest
 }
 
 // History is what the last starts of an image have read. Its methods do not change it.
@@ -48,9 +48,9 @@ func (h History) Add(next Sample, endedEarly bool) (History, bool) {
 	}
 	before := h.Trace()
 	if endedEarly && next.Trace.Bytes() < before.Bytes()/shortShare {
-		next.Cold = nil
+		next.ColdLayers = nil
 	}
-	if len(next.Cold) == 0 && before.Union(next.Trace).Bytes() == before.Bytes() {
+	if len(next.ColdLayers) == 0 && before.Union(next.Trace).Bytes() == before.Bytes() {
 		return h, false
 	}
 	samples := append(slices.Clone(h.Samples), next)
@@ -66,7 +66,7 @@ func dropOldest(samples []Sample) []Sample {
 	oldest, rest := samples[0], slices.Clone(samples[1:])
 	var kept Trace
 	for _, s := range oldest.Trace {
-		if !slices.ContainsFunc(rest, func(later Sample) bool { return slices.Contains(later.Cold, s.Layer) }) {
+		if !slices.ContainsFunc(rest, func(later Sample) bool { return slices.Contains(later.ColdLayers, s.Layer) }) {
 			kept = append(kept, s)
 		}
 	}
@@ -113,8 +113,8 @@ type votes struct {
 func newVotes(samples []Sample) votes {
 	v := votes{cold: make(map[block.Digest]int), readers: make(map[page]int), warm: make(map[page]int)}
 	for _, sample := range samples {
-		cold := make(map[block.Digest]struct{}, len(sample.Cold))
-		for _, layer := range sample.Cold {
+		cold := make(map[block.Digest]struct{}, len(sample.ColdLayers))
+		for _, layer := range sample.ColdLayers {
 			cold[layer] = struct{}{}
 			v.cold[layer]++
 		}

@@ -22,7 +22,7 @@ func layers(names ...string) (ids []block.Digest) {
 
 // cold is a start before which the kernel had nothing of layers a and b in memory.
 func cold(spans ...startup.Span) startup.Sample {
-	return startup.Sample{Trace: spans, Cold: layers("a", "b")}
+	return startup.Sample{Trace: spans, ColdLayers: layers("a", "b")}
 }
 
 // history returns a history of starts.
@@ -68,7 +68,7 @@ func TestWarmStartTakesNothingAway(t *testing.T) {
 		t.Error("a start that has read less from memory is a sample")
 	}
 	for range 3 * startup.MaxSamples { // layer b is that of another image, too, which runs
-		h, _ = h.Add(startup.Sample{Trace: startup.Trace{pages("a", 0, 100)}, Cold: layers("a")}, false)
+		h, _ = h.Add(startup.Sample{Trace: startup.Trace{pages("a", 0, 100)}, ColdLayers: layers("a")}, false)
 	}
 	requireTrace(t, h, full.Trace[1], full.Trace[0]) // b went on in later samples, in front
 	h, changed := h.Add(startup.Sample{Trace: startup.Trace{pages("b", 500, 1)}}, false)
@@ -89,7 +89,7 @@ func TestFailedStartTakesNothingAway(t *testing.T) {
 		h, _ = h.Add(cold(pages("a", 0, 60)), true)
 	}
 	requireTrace(t, h, pages("a", 0, 60))
-	if _, changed := h.Add(startup.Sample{Cold: layers("a")}, false); changed {
+	if _, changed := h.Add(startup.Sample{ColdLayers: layers("a")}, false); changed {
 		t.Error("a mount that nobody has read is a start")
 	}
 }
@@ -106,7 +106,7 @@ func TestHistoryKeepsWhatIsEncoded(t *testing.T) {
 	if diff := cmp.Diff(h, got); err != nil || diff != "" {
 		t.Errorf("error %v\n%s", err, diff)
 	}
-	image, merged, err := startup.CutMerged(encoded)
+	image, merged, err := startup.EncodedMergedTrace(encoded)
 	if err != nil || image != h.Image {
 		t.Errorf("image %s, error %v", image, err)
 	}
@@ -115,7 +115,7 @@ func TestHistoryKeepsWhatIsEncoded(t *testing.T) {
 	}
 	var most startup.History
 	for range startup.MaxSamples {
-		most.Samples = append(most.Samples, startup.Sample{Trace: longest(), Cold: slices.Repeat(layers("a"), startup.MaxLayers)})
+		most.Samples = append(most.Samples, startup.Sample{Trace: longest(), ColdLayers: slices.Repeat(layers("a"), startup.MaxLayers)})
 	}
 	if encoded, err = most.Encode(); err != nil || len(encoded) > startup.MaxHistory {
 		t.Errorf("the longest history has %d bytes, the limit is %d: %v", len(encoded), startup.MaxHistory, err)
@@ -161,7 +161,7 @@ func FuzzParseHistory(f *testing.F) {
 			if err != nil {
 				continue
 			}
-			if image, _, err := startup.CutMerged(encoded); err != nil || image != got.Image {
+			if image, _, err := startup.EncodedMergedTrace(encoded); err != nil || image != got.Image {
 				t.Errorf("the history is of image %s, not %s: %v", image, got.Image, err)
 			}
 			merged := got.Trace()

@@ -194,7 +194,7 @@ func TestCollectOfDeletedTags(t *testing.T) {
 				}
 				want := []block.Digest{second.Platforms[0].Artifact, second.Platforms[1].Artifact}
 				if mode == convert.ModeFull {
-					want = append(want, second.Platforms[0].Full, second.Platforms[1].Full, first.Platforms[0].Full, first.Platforms[1].Full,
+					want = append(want, second.Platforms[0].FullManifest, second.Platforms[1].FullManifest, first.Platforms[0].FullManifest, first.Platforms[1].FullManifest,
 						first.Platforms[0].Artifact, first.Platforms[1].Artifact)
 				}
 				requireRemoved(t, s, collect(t, s, upkeep.CollectConfig{DeletedTags: true}), want...)

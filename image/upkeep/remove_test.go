@@ -66,7 +66,7 @@ func TestRemove(t *testing.T) {
 					t.Errorf("planned %+v, removed %+v", plan, removal)
 				}
 				for _, gone := range []block.Digest{
-					first.Platforms[0].Artifact, result.Platforms[1].Artifact, result.Platforms[0].Full, result.TagDigest, signature,
+					first.Platforms[0].Artifact, result.Platforms[1].Artifact, result.Platforms[0].FullManifest, result.TagDigest, signature,
 				} {
 					if !gone.IsZero() && s.has(t, "app", gone) {
 						t.Errorf("%s is left", gone)

@@ -124,7 +124,7 @@ func (f fixture) requireTrace(t *testing.T, got *record.Recording, used int64, u
 	if err != nil {
 		t.Fatal(err)
 	}
-	read, err := files.Names(got.File.Trace, layers)
+	read, err := files.FileReads(got.File.Trace, layers)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -211,11 +211,11 @@ func usedOf(t *testing.T, f fixture, got *record.Recording) int64 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	read, err := files.Names(got.File.Trace, layers)
+	read, err := files.FileReads(got.File.Trace, layers)
 	if err != nil {
 		t.Fatal(err)
 	}
-	i := slices.IndexFunc(read, func(n files.Named) bool { return n.Path == "data/used" })
+	i := slices.IndexFunc(read, func(n files.FileRead) bool { return n.Path == "data/used" })
 	if i < 0 {
 		return 0
 	}

@@ -95,7 +95,7 @@ func Run(ctx context.Context, cfg Config) (_ *Recording, err error) {
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	n, err := node.New(node.Config{
 		Dir: filepath.Join(dir, "node"), CacheBytes: cacheBytes, MemoryBytes: memoryBytes, Backend: cfg.Backend,
-		ReadTimeout: readTimeout, Registry: cfg.Registry, StartDuration: 2 * maxTime, ExactReads: true, Starts: cfg.Starts, Log: cfg.Log,
+		ReadTimeout: readTimeout, Registry: cfg.Registry, StartDuration: 2 * maxTime, ExactReads: true, StartRecorder: cfg.Starts, Log: cfg.Log,
 	})
 	if err != nil {
 		return nil, err

@@ -33,11 +33,11 @@ type OrderedRead struct {
 }
 
 // NewOrderedReads returns the reads of a trace.
-func NewOrderedReads(reads []files.Read) []OrderedRead {
+func NewOrderedReads(reads []files.LayerRead) []OrderedRead {
 	ordered := make([]OrderedRead, len(reads))
 	for i, r := range reads {
-		path, position := r.Index.At(r.Offset, r.Length)
-		ordered[i] = OrderedRead{Layer: r.Number, Offset: r.Offset, Length: r.Length, File: path, FileOffset: position}
+		path, position := r.Index.Locate(r.Offset, r.Length)
+		ordered[i] = OrderedRead{Layer: r.LayerNumber, Offset: r.Offset, Length: r.Length, File: path, FileOffset: position}
 	}
 	return ordered
 }

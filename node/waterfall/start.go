@@ -79,7 +79,7 @@ func (s *Start) ResolveFiles(indexOf func(layer block.Digest) *files.Index) {
 		if _, ok := known[r.Layer]; !ok {
 			known[r.Layer] = indexOf(s.Layers[r.Layer])
 		}
-		r.File, r.FileOffset = known[r.Layer].At(r.Offset, r.Length)
+		r.File, r.FileOffset = known[r.Layer].Locate(r.Offset, r.Length)
 	}
 }
 

@@ -50,7 +50,7 @@ func TestPushAndFetch(t *testing.T) {
 			}
 			return found
 		}
-		if got := artifact.Choose(find()); got != nil {
+		if got := artifact.SelectTraces(find()); got != nil {
 			t.Errorf("before there are any: %v", got)
 		}
 		for _, step := range []struct {
@@ -73,7 +73,7 @@ func TestPushAndFetch(t *testing.T) {
 			if (found.Startup.Bundle != nil) != (step.bundle != nil) {
 				t.Errorf("after %q: bundle %v, pushed %v", step.push.Command, found.Startup.Bundle, step.bundle)
 			}
-			got, err := artifact.Fetch(t.Context(), c, ref.Context(), artifact.Choose(found))
+			got, err := artifact.Fetch(t.Context(), c, ref.Context(), artifact.SelectTraces(found))
 			var names []string
 			for _, f := range got {
 				names = append(names, f.Command)

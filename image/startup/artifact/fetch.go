@@ -23,10 +23,10 @@ type BlobReader interface {
 	ReadBlob(ctx context.Context, repo name.Repository, digest block.Digest, size, limit int64) ([]byte, error)
 }
 
-// Choose returns the traces that count of those found for an image: those of prefetch lists; then all
+// SelectTraces returns the traces that count of those found for an image: those of prefetch lists; then all
 // that were recorded, or, if there are none, those that were predicted, of the start-up artifact before
 // those of the index.
-func Choose(found *registry.Artifact) []registry.TraceBlob {
+func SelectTraces(found *registry.Artifact) []registry.TraceBlob {
 	if found.Startup == nil {
 		return found.Traces
 	}

@@ -58,8 +58,8 @@ func TestNames(t *testing.T) {
 		{Layer: foreign, Offset: 0, Length: page},
 		{Layer: base.StreamID(), Offset: 0, Length: page},
 	}
-	got, err := files.Names(read, []*index.Layer{base, top})
-	want := []files.Named{
+	got, err := files.FileReads(read, []*index.Layer{base, top})
+	want := []files.FileRead{
 		{Layer: 1, Bytes: top.StreamSize() - 10, Size: 0, Order: 1},
 		{Path: "app", Layer: 1, Bytes: 10, Size: 10, Order: 2},
 		{Path: "bin/sh", Layer: 0, Bytes: 2*page - 512, Size: 3*page - 512, Order: 3},
@@ -102,7 +102,7 @@ func TestTraceOfFiles(t *testing.T) {
 	if diff := cmp.Diff([]string{"/old", "/loop", "/etc", "/none/x"}, missing); diff != "" {
 		t.Errorf("missing:\n%s", diff)
 	}
-	named, err := files.Names(got, []*index.Layer{base, top})
+	named, err := files.FileReads(got, []*index.Layer{base, top})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -76,9 +76,9 @@ func (x *Index) Parts(offset, length int64) iter.Seq[Part] {
 	}
 }
 
-// At returns the path of the file that has most of a range of the stream, and where in it that
+// Locate returns the path of the file that has most of a range of the stream, and where in it that
 // begins; no path if there is none.
-func (x *Index) At(offset, length int64) (path string, position int64) {
+func (x *Index) Locate(offset, length int64) (path string, position int64) {
 	most := int64(0)
 	for p := range x.Parts(offset, length) {
 		if p.Length > most {

@@ -27,13 +27,13 @@ func TestIndex(t *testing.T) {
 		{8200, 10, "sparse 50008"},
 		{9000, 10, " 0"},
 	} {
-		path, position := x.At(test.offset, test.length)
+		path, position := x.Locate(test.offset, test.length)
 		if got := fmt.Sprint(path, " ", position); got != test.want {
 			t.Errorf("%d bytes at %d: %q, want %q", test.length, test.offset, got, test.want)
 		}
 	}
 	var none *files.Index
-	if path, _ := none.At(0, 1); path != "" {
+	if path, _ := none.Locate(0, 1); path != "" {
 		t.Errorf("nobody knows of %q", path)
 	}
 }

@@ -70,7 +70,7 @@ func image(tb testing.TB) []*index.Layer {
 // read returns the files that a trace reads, in their order.
 func read(t *testing.T, trace startup.Trace, layers []*index.Layer) []string {
 	t.Helper()
-	named, err := files.Names(trace, layers)
+	named, err := files.FileReads(trace, layers)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -262,7 +262,7 @@ func FuzzList(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	layers := image(f)
-	sizes := files.Sizes(layers)
+	sizes := files.StreamSizes(layers)
 	f.Fuzz(func(t *testing.T, content []byte) {
 		list, err := prefetch.Parse(content)
 		if err != nil {

@@ -23,10 +23,10 @@ const (
 	keptShare = 2
 )
 
-// RenewConfig configures [Renew].
-type RenewConfig struct {
-	// Content are traces or lists of files for the image, the most important one first.
-	Content [][]byte
+// UpdateConfig configures [Update].
+type UpdateConfig struct {
+	// Inputs are traces or lists of files for the image, the most important one first.
+	Inputs [][]byte
 	// Previous are the start-up artifacts in its repository of what the tag named before.
 	Previous []registry.Descriptor
 	// List is the prefetch list, nil for the one that there is, or that a previous artifact has.
@@ -39,8 +39,8 @@ type RenewConfig struct {
 	Now time.Time
 }
 
-// Renewed is a start-up artifact that [Renew] has pushed. Sizes are in bytes.
-type Renewed struct {
+// UpdateResult is a start-up artifact that [Update] has pushed. Sizes are in bytes.
+type UpdateResult struct {
 	Platform string       `json:"platform"`
 	Digest   block.Digest `json:"digest"`
 	// Trace is what the traces read, Bundle the size of the bundle, 0 if there is none.
@@ -66,11 +66,11 @@ type Prefetched struct {
 	Cut bool `json:"cut,omitempty"`
 }
 
-// Renew gives an image that was converted the start-up artifact that it can have: of the content
+// Update gives an image that was converted the start-up artifact that it can have: of the content
 // that is given; or else, if nothing was recorded of it, of what was recorded of a previous one as
 // far as both have the same layer streams. A prefetch list is resolved anew for each image. It
 // returns nil if there is nothing to push.
-func Renew(ctx context.Context, client *registry.Client, image *registry.Image, cfg RenewConfig) (*Renewed, error) {
+func Update(ctx context.Context, client *registry.Client, image *registry.Image, cfg UpdateConfig) (*UpdateResult, error) {
 	doing := fmt.Sprintf("renewing the traces of %s (%s)", image.Name, image.Platform())
 	found, err := client.FindArtifact(ctx, image)
 	if err != nil {
@@ -97,7 +97,7 @@ func Renew(ctx context.Context, client *registry.Client, image *registry.Image, 
 type renewal struct {
 	client   *registry.Client
 	image    *registry.Image
-	cfg      RenewConfig
+	cfg      UpdateConfig
 	own      registry.Startup  // the artifact there is, empty if there is none
 	replaces *registry.Startup // nil if there is none
 	layers   []*index.Layer
@@ -115,7 +115,7 @@ type renewal struct {
 func (r *renewal) mayChange() bool {
 	recorded, listed := slices.ContainsFunc(r.own.Traces, isRecorded), r.own.List != nil
 	switch {
-	case len(r.cfg.Content) > 0 || r.cfg.List != nil:
+	case len(r.cfg.Inputs) > 0 || r.cfg.List != nil:
 		return true
 	case r.cfg.DropList:
 		return listed || slices.ContainsFunc(r.own.Traces, isList)
@@ -131,8 +131,8 @@ func (r *renewal) collect(ctx context.Context) error {
 	var err error
 	recorded, list := traces(r.own.Traces, isRecorded), r.cfg.List
 	switch {
-	case len(r.cfg.Content) > 0:
-		r.files, err = ofContent(r.cfg.Content, r.layers)
+	case len(r.cfg.Inputs) > 0:
+		r.files, err = ofContent(r.cfg.Inputs, r.layers)
 		r.build = r.own.Bundle != nil
 	case len(recorded) > 0:
 		r.files, err = Fetch(ctx, r.client, r.image.Name.Context(), recorded)
@@ -141,7 +141,7 @@ func (r *renewal) collect(ctx context.Context) error {
 		return err
 	}
 	wantList := list == nil && !r.cfg.DropList && r.own.List == nil
-	if wantTraces := len(r.cfg.Content) == 0 && len(recorded) == 0; wantTraces || wantList {
+	if wantTraces := len(r.cfg.Inputs) == 0 && len(recorded) == 0; wantTraces || wantList {
 		taken, err := r.takeOver(ctx, wantTraces, wantList)
 		if err != nil {
 			return err
@@ -179,13 +179,13 @@ func (r *renewal) setList(ctx context.Context, list *prefetch.List) error {
 }
 
 // push pushes the artifact, and its bundle if it is to have one.
-func (r *renewal) push(ctx context.Context) (*Renewed, error) {
+func (r *renewal) push(ctx context.Context) (*UpdateResult, error) {
 	joined, err := r.joined(ctx)
 	if err != nil {
 		return nil, err
 	}
-	renewed := &Renewed{Platform: r.image.Platform().String(), Trace: joined.Bytes(), Prefetch: r.prefetched, From: r.from}
-	changed := r.listChanged || len(r.files) > 0 && (len(r.cfg.Content) > 0 || r.from != nil) ||
+	renewed := &UpdateResult{Platform: r.image.Platform().String(), Trace: joined.Bytes(), Prefetch: r.prefetched, From: r.from}
+	changed := r.listChanged || len(r.files) > 0 && (len(r.cfg.Inputs) > 0 || r.from != nil) ||
 		len(joined) > 0 && r.cfg.Bundle && r.own.Bundle == nil
 	if !changed && r.prefetched == nil {
 		return nil, nil
@@ -295,7 +295,7 @@ func (r *renewal) takeTraces(ctx context.Context, old *registry.Startup) error {
 	if err != nil {
 		return err
 	}
-	sizes, whole := files.Sizes(r.layers), true
+	sizes, whole := files.StreamSizes(r.layers), true
 	for _, f := range read {
 		before := f.Trace.Bytes()
 		f.Trace = f.Trace.Clip(sizes)

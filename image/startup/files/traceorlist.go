@@ -33,7 +33,7 @@ func Load(content []byte, layers []*index.Layer) (f startup.File, unknown int64,
 	if f, err = startup.ParseFile(content); err != nil {
 		return f, 0, nil, err
 	}
-	inImage := f.Trace.Clip(Sizes(layers))
+	inImage := f.Trace.Clip(StreamSizes(layers))
 	// A trace is of whole pages: it may end up to a page after each layer.
 	unknown = f.Trace.Bytes() - startup.Trace(nil).Union(inImage).Bytes()
 	if len(inImage) == 0 {

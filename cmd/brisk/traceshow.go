@@ -81,15 +81,15 @@ func (o *traceOptions) push(ctx context.Context, out io.Writer, notef func(strin
 
 // shownTrace is what "brisk trace show" prints. Sizes are in bytes.
 type shownTrace struct {
-	Image     string        `json:"image,omitempty"`
-	Digest    string        `json:"digest,omitempty"`
-	Command   string        `json:"command,omitempty"`
-	Predicted bool          `json:"predicted"`
-	Listed    bool          `json:"listed"` // it begins with the files of a prefetch list
-	Bytes     int64         `json:"bytes"`
-	Spans     int           `json:"spans"`
-	Blocks    uint32        `json:"blocks"`
-	Files     []files.Named `json:"files,omitempty"`
+	Image     string           `json:"image,omitempty"`
+	Digest    string           `json:"digest,omitempty"`
+	Command   string           `json:"command,omitempty"`
+	Predicted bool             `json:"predicted"`
+	Listed    bool             `json:"listed"` // it begins with the files of a prefetch list
+	Bytes     int64            `json:"bytes"`
+	Spans     int              `json:"spans"`
+	Blocks    uint32           `json:"blocks"`
+	Files     []files.FileRead `json:"files,omitempty"`
 	// Reads are all spans in their order, if that was asked for.
 	Reads []waterfall.OrderedRead `json:"reads,omitempty"`
 	// Layers are those of a trace that is shown without its image, in the order of the first read.
@@ -127,11 +127,11 @@ func (o *traceOptions) show(ctx context.Context, out io.Writer, notef func(strin
 		return err
 	}
 	f := startup.Join(all)
-	named, err := files.Names(f.Trace, found.layers)
+	named, err := files.FileReads(f.Trace, found.layers)
 	if err != nil {
 		return err
 	}
-	reads, err := files.Reads(f.Trace, found.layers)
+	reads, err := files.LayerReads(f.Trace, found.layers)
 	if err != nil {
 		return err
 	}
