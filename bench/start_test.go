@@ -109,11 +109,11 @@ func startPlan(b *testing.B) coldstart.Plan {
 				b.Fatalf("%s: %q is not a number of rounds", roundsEnv, value)
 			}
 		}
-		return coldstart.Everything(n)
+		return coldstart.UniformPlan(n)
 	case testing.Short():
-		return coldstart.Short()
+		return coldstart.ShortPlan()
 	default:
-		return coldstart.Full()
+		return coldstart.FullPlan()
 	}
 }
 

@@ -40,7 +40,7 @@ func startArms() []startArm {
 		{arm: coldstart.Auto, snapshotter: containerdtest.Snapshotter, repository: "indexed", prepare: (*startBench).convert},
 		{arm: coldstart.Lazy, snapshotter: containerdtest.Snapshotter, repository: "indexed", prepare: (*startBench).convert, flags: []string{"--mode=lazy"}},
 		{arm: coldstart.Predicted, snapshotter: containerdtest.Snapshotter, repository: "predicted", prepare: (*startBench).predict},
-		{arm: coldstart.Learnt, snapshotter: containerdtest.Snapshotter, repository: "indexed", prepare: (*startBench).convert, learnt: true},
+		{arm: coldstart.LocalTrace, snapshotter: containerdtest.Snapshotter, repository: "indexed", prepare: (*startBench).convert, learnt: true},
 		{arm: coldstart.Trace, snapshotter: containerdtest.Snapshotter, repository: "traced", prepare: (*startBench).pushTrace},
 		{arm: coldstart.Bundle, snapshotter: containerdtest.Snapshotter, repository: "bundled", prepare: (*startBench).pushBundle},
 		{arm: coldstart.FullMode, snapshotter: containerdtest.Snapshotter, repository: "full", prepare: (*startBench).convertFull},

@@ -73,9 +73,9 @@ type Config struct {
 	// ReadAhead is the maximum number of bytes fetched ahead of a sequential reader; zero
 	// means 16 MiB, a negative value none.
 	ReadAhead int64
-	// Along returns the range of all blocks in the frames of a range, which arrive at no
+	// ExpandToFrames returns the range of all blocks in the frames of a range, which arrive at no
 	// extra cost; nil means the range itself.
-	Along func(block.Range) block.Range
+	ExpandToFrames func(block.Range) block.Range
 	// ExactReads limits the read-ahead of the kernel to that of a local filesystem, so that
 	// OnRead shows what programs read. It makes reads of incomplete layers slower.
 	ExactReads bool
@@ -139,8 +139,8 @@ type Image struct {
 	ID block.Digest
 	// Layers are the layers of the image, the bottom one first.
 	Layers []*index.Layer
-	// Pages names what [Config.Pages] has of the image, zero for nothing.
-	Pages block.Digest
+	// PagesID names what [Config.Pages] has of the image, zero for nothing.
+	PagesID block.Digest
 }
 
 // Overlay puts a writable layer on top of a mount. Both directories must exist, on
@@ -158,7 +158,7 @@ type MountConfig struct {
 	NoFill bool
 	// Fill configures the background fill.
 	Fill stream.FillConfig
-	// Note is returned by [Mount.Note], also in later processes: JSON of at most [MaxNote]
+	// CallerData is returned by [Mount.CallerData], also in later processes: JSON of at most [MaxCallerData]
 	// bytes, or nil.
-	Note json.RawMessage
+	CallerData json.RawMessage
 }

@@ -88,7 +88,7 @@ func New(cfg Config) (*FS, error) {
 	}
 	reader, err := stream.New(stream.Config{
 		Source: cfg.Source, Local: cfg.Local, Timeout: cfg.ReadTimeout, ReadAhead: cfg.ReadAhead,
-		Along: cfg.Along, OnRead: cfg.OnRead, OnReadDone: cfg.OnReadDone, Streaming: cfg.Streaming, Logger: cfg.Logger, Registerer: cfg.Registerer,
+		ExpandToFrames: cfg.ExpandToFrames, OnRead: cfg.OnRead, OnReadDone: cfg.OnReadDone, Streaming: cfg.Streaming, Logger: cfg.Logger, Registerer: cfg.Registerer,
 	})
 	if err != nil {
 		return nil, err
@@ -351,7 +351,7 @@ func (fs *FS) claim(image block.Digest, target string, cfg MountConfig) *Mount {
 func (fs *FS) DropPages(layer block.Digest) error { return fs.flat.dropPages(layer) }
 
 // hasPages reports whether there are parts of the image's layers beside blocks.
-func (fs *FS) hasPages(image Image) bool { return fs.pagesOf(image.Pages) != nil }
+func (fs *FS) hasPages(image Image) bool { return fs.pagesOf(image.PagesID) != nil }
 
 func (fs *FS) pagesOf(id block.Digest) stream.Pages {
 	if fs.cfg.Pages == nil || id.IsZero() {

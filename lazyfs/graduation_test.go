@@ -37,9 +37,9 @@ func openCache(t *testing.T, dir string, fx *blocktest.Fixture, upstream block.S
 	})
 	verified := source.Verify(upstream, fx, source.VerifyConfig{})
 	// How long anything takes here says nothing about a link: patience has no end.
-	shared := source.NewSingleFlight(source.Fill(disk, verified, source.FillConfig{}),
-		source.SingleFlightConfig{Patience: time.Minute})
-	return disk, source.Chain(source.Link{Name: "disk", Source: disk}, source.Link{Name: "upstream", Source: shared})
+	shared := source.NewSingleFlight(source.ReadThrough(disk, verified, source.ReadThroughConfig{}),
+		source.SingleFlightConfig{HedgeDelay: time.Minute})
+	return disk, source.Chain(source.Tier{Name: "disk", Source: disk}, source.Tier{Name: "upstream", Source: shared})
 }
 
 // TestGraduation reads an image through a real cache while it arrives, and mounts it

@@ -98,7 +98,7 @@ func (fs *FS) Mount(ctx context.Context, image Image, target string, cfg MountCo
 		return m, nil
 	}
 	m := &Mount{
-		fs: fs, name: image.Name, id: image.ID, target: target, backend: fs.Backend(), note: cfg.Note,
+		fs: fs, name: image.Name, id: image.ID, target: target, backend: fs.Backend(), note: cfg.CallerData,
 		filled: make(chan struct{}),
 	}
 	err := m.build(ctx, image, cfg)
@@ -121,8 +121,8 @@ func (m *Mount) build(ctx context.Context, image Image, cfg MountConfig) error {
 	if image.ID.IsZero() {
 		return errors.New("the image has no ID")
 	}
-	if len(cfg.Note) > MaxNote {
-		return fmt.Errorf("the note has %d bytes, more than %d", len(cfg.Note), MaxNote)
+	if len(cfg.CallerData) > MaxCallerData {
+		return fmt.Errorf("the note has %d bytes, more than %d", len(cfg.CallerData), MaxCallerData)
 	}
 	m.openLayers(image)
 	lower := m.target
@@ -151,7 +151,7 @@ func (m *Mount) record(root string, image Image, cfg MountConfig) error {
 	r := &mountRecord{
 		envelope: m.fs.records.envelope(), Name: m.name, ID: m.id, Backend: m.backend, Target: m.target, Root: root,
 		Merge:   erofs.MergeVersion,
-		Session: m.session, NoFill: cfg.NoFill, Fill: cfg.Fill, Note: m.note, Pages: image.Pages,
+		Session: m.session, NoFill: cfg.NoFill, Fill: cfg.Fill, CallerData: m.note, PagesID: image.PagesID,
 	}
 	for _, l := range m.layers {
 		r.Layers = append(r.Layers, layerRecord{Stream: l.stream.ID(), Size: l.stream.Size(), Plain: l.plain})
@@ -170,7 +170,7 @@ func (m *Mount) undoRecord(name string) {
 func (m *Mount) openLayers(image Image) {
 	pinner, pins := m.fs.cfg.Local.(Pinner)
 	for _, l := range image.Layers {
-		key := layerKey{l.StreamID(), image.Pages}
+		key := layerKey{l.StreamID(), image.PagesID}
 		opened := mountedLayer{key: key, stream: m.openStream(key, l.StreamSize())}
 		// A file that ends within a block of the metadata would give a short read.
 		if pins && m.backend != Tree && l.StreamSize() > 0 && l.StreamSize()%metadataBlock == 0 {
@@ -246,7 +246,7 @@ func (m *Mount) startFill(ctx context.Context, none bool, cfg stream.FillConfig,
 	} else {
 		m.filler = m.fs.reader.NewFiller(layers, cfg)
 	}
-	if none && len(cfg.First) == 0 {
+	if none && len(cfg.Trace) == 0 {
 		close(m.filled)
 		return nil
 	}
@@ -283,8 +283,8 @@ func (m *Mount) Name() string { return m.name }
 // ID returns the name of the chain of layer indexes.
 func (m *Mount) ID() block.Digest { return m.id }
 
-// Note returns the note of the [MountConfig] that the mount was made with.
-func (m *Mount) Note() json.RawMessage { return m.note }
+// CallerData returns the note of the [MountConfig] that the mount was made with.
+func (m *Mount) CallerData() json.RawMessage { return m.note }
 
 // Target returns where the image is mounted.
 func (m *Mount) Target() string { return m.target }

@@ -24,8 +24,8 @@ const (
 	firstMerge = 0
 	// maxRecord is the size of the largest record, in bytes: a few thousand layers.
 	maxRecord = 1 << 20
-	// MaxNote is the size of the largest note of a mount, in bytes.
-	MaxNote = 256 << 10
+	// MaxCallerData is the size of the largest note of a mount, in bytes.
+	MaxCallerData = 256 << 10
 
 	mountSuffix   = ".mount.json"
 	sessionSuffix = ".session.json"
@@ -44,18 +44,18 @@ type envelope struct {
 type mountRecord struct {
 	envelope
 
-	Name    string            `json:"name"`
-	ID      block.Digest      `json:"id"`
-	Backend Backend           `json:"backend"`
-	Target  string            `json:"target"`
-	Root    string            `json:"root"` // where the root is mounted; not Target if there is an overlay
-	Session string            `json:"session,omitempty"`
-	Merge   int               `json:"merge,omitempty"` // the version of the merge that the root is of
-	Layers  []layerRecord     `json:"layers"`
-	NoFill  bool              `json:"noFill,omitempty"`
-	Fill    stream.FillConfig `json:"fill"`
-	Note    json.RawMessage   `json:"note,omitempty"`
-	Pages   block.Digest      `json:"pages,omitzero"`
+	Name       string            `json:"name"`
+	ID         block.Digest      `json:"id"`
+	Backend    Backend           `json:"backend"`
+	Target     string            `json:"target"`
+	Root       string            `json:"root"` // where the root is mounted; not Target if there is an overlay
+	Session    string            `json:"session,omitempty"`
+	Merge      int               `json:"merge,omitempty"` // the version of the merge that the root is of
+	Layers     []layerRecord     `json:"layers"`
+	NoFill     bool              `json:"noFill,omitempty"`
+	Fill       stream.FillConfig `json:"fill"`
+	CallerData json.RawMessage   `json:"note,omitempty"`
+	PagesID    block.Digest      `json:"pages,omitzero"`
 }
 
 // layerRecord is one layer of a mount.

@@ -31,7 +31,7 @@ func (fs *FS) Prepare(ctx context.Context, image Image, cfg stream.FillConfig) (
 	var layers []*stream.Layer
 	var keys []layerKey
 	for _, l := range image.Layers {
-		key := layerKey{l.StreamID(), image.Pages}
+		key := layerKey{l.StreamID(), image.PagesID}
 		keys = append(keys, key)
 		layers = append(layers, fs.acquire(key, l.StreamSize()))
 	}

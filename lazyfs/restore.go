@@ -229,7 +229,7 @@ func (r *restorer) revive(ctx context.Context, file string) (*revival, error) {
 	}
 	m.Mount = &Mount{
 		fs: r.fs, name: m.record.Name, id: m.record.ID, target: m.record.Target, root: m.record.Root, backend: m.record.Backend,
-		note: m.record.Note, session: m.record.Session, filled: make(chan struct{}),
+		note: m.record.CallerData, session: m.record.Session, filled: make(chan struct{}),
 		inherited: !m.record.overlaid(),
 	}
 	layers, err := r.reopen(ctx, m)
@@ -246,7 +246,7 @@ func (r *restorer) revive(ctx context.Context, file string) (*revival, error) {
 func (r *restorer) resume(ctx context.Context, m *revival, layers []*index.Layer) error {
 	// In the order in which mounts are made, for the sake of what undoes it.
 	for _, l := range m.record.Layers {
-		key := layerKey{l.Stream, m.record.Pages}
+		key := layerKey{l.Stream, m.record.PagesID}
 		opened := mountedLayer{key: key, stream: m.openStream(key, l.Size), plain: l.Plain}
 		if l.Plain != "" {
 			m.repin(ctx, l.Stream)

@@ -94,7 +94,7 @@ func (nothing) Locate(_ block.Digest, _, n int64) (int64, stream.PageState) {
 func mountPages(t *testing.T, vfs *lazyfs.FS, id block.Digest, layer []byte) *lazyfs.Mount {
 	t.Helper()
 	img := image(t, "image with pages", layer)
-	img.Pages = id
+	img.PagesID = id
 	m, err := vfs.Mount(t.Context(), img, t.TempDir(), lazyfs.MountConfig{NoFill: true})
 	if err != nil {
 		t.Fatal(err)

@@ -213,11 +213,11 @@ func playWorker(ctx context.Context, s setup, role string, log *slog.Logger) (er
 		return err
 	}
 	defer func() { err = errors.Join(err, disk.Close()) }()
-	upstream := source.NewSingleFlight(source.Fill(disk, source.Verify(lib, lib, source.VerifyConfig{}), source.FillConfig{}),
-		source.SingleFlightConfig{Patience: time.Minute})
+	upstream := source.NewSingleFlight(source.ReadThrough(disk, source.Verify(lib, lib, source.VerifyConfig{}), source.ReadThroughConfig{}),
+		source.SingleFlightConfig{HedgeDelay: time.Minute})
 	cfg := lazyfs.Config{
 		StateDir: s.state(), Backend: s.Backend, Local: disk, Logger: log, ReadTimeout: s.Timeout,
-		Source: source.Chain(source.Link{Name: "disk", Source: disk}, source.Link{Name: "upstream", Source: upstream}),
+		Source: source.Chain(source.Tier{Name: "disk", Source: disk}, source.Tier{Name: "upstream", Source: upstream}),
 		Reopen: func(ctx context.Context, m *lazyfs.Mount) ([]*index.Layer, error) {
 			if m.Name() == s.Refuse {
 				return nil, errors.New("refused by the test")
@@ -282,7 +282,7 @@ func obey(ctx context.Context, s setup, fs *lazyfs.FS, lib *library) error {
 func state(fs *lazyfs.FS) answer {
 	a := answer{Mounts: make(map[string]string), Direct: make(map[string]bool)}
 	for _, m := range fs.Mounts() {
-		a.Mounts[m.Target()], a.Direct[m.Target()] = m.Name()+string(m.Note()), m.Stats().Direct
+		a.Mounts[m.Target()], a.Direct[m.Target()] = m.Name()+string(m.CallerData()), m.Stats().Direct
 	}
 	return a
 }
@@ -295,7 +295,7 @@ func do(ctx context.Context, s setup, fs *lazyfs.FS, lib *library, c command) er
 		if err != nil {
 			return err
 		}
-		cfg := lazyfs.MountConfig{NoFill: c.NoFill, Note: json.RawMessage(`"` + c.Image + `"`)}
+		cfg := lazyfs.MountConfig{NoFill: c.NoFill, CallerData: json.RawMessage(`"` + c.Image + `"`)}
 		if c.Overlay {
 			cfg.Overlay = &lazyfs.Overlay{Upper: c.Target + ".upper", Work: c.Target + ".work"}
 		}

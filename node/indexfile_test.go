@@ -18,7 +18,7 @@ import (
 
 // readable is an image with a gzip layer whose index is mostly windows.
 var readable = sync.OnceValue(func() content {
-	c := content{files: map[string][]byte{"prose": registrytest.Prose(3, 24<<20)}}
+	c := content{files: map[string][]byte{"prose": registrytest.RandomText(3, 24<<20)}}
 	l := registrytest.Layer{Level: 6, Tar: registrytest.Tar(&never{}, registrytest.File{Name: "prose", Data: c.files["prose"]})}
 	l.Blob = registrytest.Compress(&never{}, l)
 	c.layers = append(c.layers, l)

@@ -134,15 +134,15 @@ func (n *Node) mountImage(ctx context.Context, image *Image, layers int, req Mou
 	if !req.again {
 		n.noteMounting(image, m, began)
 	}
-	if cfg.Note, err = m.note(); err != nil {
+	if cfg.CallerData, err = m.note(); err != nil {
 		return nil, err
 	}
 	if !req.again {
 		traces.wait()
 		trace, source := n.startTrace(mounted.ID, image, m.sizes())
 		bundled, rest, loaded := n.bundleOf(ctx, image, trace)
-		mounted.Pages, cfg.Fill.First, cfg.Fill.Start, cfg.Fill.After = bundled, rest.Blocks(), trace.Blocks(), loaded
-		cfg.Fill.Guessed = source.isGuess()
+		mounted.PagesID, cfg.Fill.Trace, cfg.Fill.StartReads, cfg.Fill.WaitFor = bundled, rest.Blocks(), trace.Blocks(), loaded
+		cfg.Fill.Predicted = source.isGuess()
 		n.foundTraces.noteTrace(source)
 		n.cfg.StartRecorder.RecordTrace(startOf(image), string(source), trace.Bytes())
 	}

@@ -173,7 +173,7 @@ func New(cfg Config) (_ *Node, err error) {
 	if err != nil {
 		return nil, err
 	}
-	held := source.Chain(source.Link{Name: "memory", Source: memory}, source.Link{Name: "disk", Source: &lentDisk{node: n, open: make(map[block.Digest]struct{})}})
+	held := source.Chain(source.Tier{Name: "memory", Source: memory}, source.Tier{Name: "disk", Source: &lentDisk{node: n, open: make(map[block.Digest]struct{})}})
 	if err := n.joinPeers(held); err != nil {
 		return nil, err
 	}
@@ -192,12 +192,12 @@ func New(cfg Config) (_ *Node, err error) {
 	}
 	// What peers are given is not counted: it is read for them.
 	blocks := source.Chain(
-		source.Link{Name: "memory", Source: n.trafficCounters.count(memory, fromMemory)},
-		source.Link{Name: "disk", Source: n.trafficCounters.count(n.disk, fromDisk)},
-		source.Link{Name: "upstream", Source: upstream})
+		source.Tier{Name: "memory", Source: n.trafficCounters.count(memory, fromMemory)},
+		source.Tier{Name: "disk", Source: n.trafficCounters.count(n.disk, fromDisk)},
+		source.Tier{Name: "upstream", Source: upstream})
 	n.fs, err = lazyfs.New(lazyfs.Config{
 		StateDir: filepath.Join(cfg.Dir, stateName), Source: timed{blocks, n.trafficCounters, &n.delays}, Local: countedDisk{n.disk, n.trafficCounters}, Backend: cfg.Backend,
-		Pages: n.pages, PagesReadAhead: cfg.BundleReadAhead, Along: n.along, OnRead: n.traceRecorders.note, Streaming: n.registry.Streaming,
+		Pages: n.pages, PagesReadAhead: cfg.BundleReadAhead, ExpandToFrames: n.along, OnRead: n.traceRecorders.note, Streaming: n.registry.Streaming,
 		OnReadDone: n.noteReadDone, OnMetadata: n.noteMetadata,
 		ReadTimeout: cfg.ReadTimeout, ExactReads: cfg.ExactReads, Logger: cfg.Log, Registerer: cfg.Metrics,
 		Keeper: cfg.Keeper, Reopen: n.reopen,
@@ -246,15 +246,15 @@ func (n *Node) upstream(memory block.Store) block.Source {
 		source.RetryConfig{Name: "registry", Registerer: cfg.Metrics})
 	far = source.NewSingleFlight(far, source.SingleFlightConfig{
 		Name: "registry", Registerer: cfg.Metrics,
-		Along: n.along,
+		ExpandToFrames: n.along,
 	})
 	if n.peers != nil {
 		far = source.Chain(
-			source.Link{Name: "peer", Source: n.peerRate.measure(n.trafficCounters.count(n.recorded(n.peers.Source(), waterfall.Peers), fromPeers)), ReadTimeout: peerReadTimeout},
-			source.Link{Name: "registry", Source: far})
+			source.Tier{Name: "peer", Source: n.peerRate.measure(n.trafficCounters.count(n.recorded(n.peers.Source(), waterfall.Peers), fromPeers)), ReadTimeout: peerReadTimeout},
+			source.Tier{Name: "registry", Source: far})
 	}
 	// What is on the disk is in the page cache as well: the memory cache is for what the disk does not take.
-	kept := source.Fill(n.disk, compared{far, n}, source.FillConfig{Name: "disk", Else: memory, Logger: cfg.Log, Registerer: cfg.Metrics})
+	kept := source.ReadThrough(n.disk, compared{far, n}, source.ReadThroughConfig{Name: "disk", FallbackStore: memory, Logger: cfg.Log, Registerer: cfg.Metrics})
 	return source.NewSingleFlight(kept, source.SingleFlightConfig{Name: "node", Registerer: cfg.Metrics})
 }
 

@@ -27,9 +27,9 @@ func (n *Node) prepare(ctx context.Context, image *Image, all bool) {
 	trace, source := n.startTrace(image.id(image.Indexed()), image, image.streamSizes())
 	bundled, rest, loaded := n.bundleOf(ctx, image, trace)
 	fill := stream.FillConfig{
-		First: rest.Blocks(), Start: trace.Blocks(), Guessed: source.isGuess(), After: loaded, OnlyTrace: !all,
+		Trace: rest.Blocks(), StartReads: trace.Blocks(), Predicted: source.isGuess(), WaitFor: loaded, OnlyTrace: !all,
 	}
-	if !all && len(fill.First) == 0 {
+	if !all && len(fill.Trace) == 0 {
 		return
 	}
 	if err := n.startPreparing(ctx, image, bundled, fill); err != nil {
@@ -51,7 +51,7 @@ func (n *Node) startPreparing(ctx context.Context, image *Image, bundled block.D
 		return err
 	}
 	p := &preparation{image: image, gone: make(chan struct{})}
-	ready := lazyfs.Image{Name: image.Name, ID: image.id(image.Indexed()), Pages: bundled}
+	ready := lazyfs.Image{Name: image.Name, ID: image.id(image.Indexed()), PagesID: bundled}
 	for _, layer := range image.Layers[:image.Indexed()] {
 		used, err := n.openIndex(ctx, ref.Context(), layer)
 		if err != nil {

@@ -116,7 +116,7 @@ func TestExpiringCredentials(t *testing.T) {
 	image := push(t, reg, "app:v1", mixed().layers)
 	n, _ := start(t, node.Config{})
 	root := mount(t, n, image).Status().Target
-	tokens, redirects := reg.TokensGiven(), reg.RedirectsGiven()
+	tokens, redirects := reg.TokensIssued(), reg.RedirectsIssued()
 	for name, want := range mixed().files {
 		f, err := os.Open(filepath.Join(root, name))
 		if err != nil {
@@ -134,7 +134,7 @@ func TestExpiringCredentials(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	tokens, redirects = reg.TokensGiven()-tokens, reg.RedirectsGiven()-redirects
+	tokens, redirects = reg.TokensIssued()-tokens, reg.RedirectsIssued()-redirects
 	t.Logf("%d tokens and %d signed URLs were renewed while reading", tokens, redirects)
 	if tokens == 0 || redirects == 0 {
 		t.Error("nothing expired")

@@ -30,7 +30,7 @@ func TestMountThroughOddRegistries(t *testing.T) {
 	require.FUSE(t)
 	reg := registrytest.New(t, registrytest.Config{})
 	image := push(t, reg, "app:v1", mixed().layers)
-	for _, odd := range registrytest.Oddities() {
+	for _, odd := range registrytest.Quirks() {
 		t.Run(odd.Name, func(t *testing.T) {
 			t.Parallel()
 			p := registrytest.NewProxy(t, reg, odd.Fault)
@@ -138,7 +138,7 @@ func TestFetchChecksRanges(t *testing.T) {
 	// Small enough to be compressed anew well within the time that the look may take.
 	small := makeContent(1<<20, registrytest.Layer{Compression: registrytest.None})
 	image := push(t, reg, "app:v1", small.layers)
-	for _, odd := range registrytest.Oddities() {
+	for _, odd := range registrytest.Quirks() {
 		t.Run(odd.Name, func(t *testing.T) {
 			p := registrytest.NewProxy(t, reg, odd.Fault)
 			n, _ := start(t, node.Config{})

@@ -47,7 +47,7 @@ func parseNote(content []byte) (note, error) {
 // reopen tells all parts of the layers of a mount that a process before this one has
 // made. Everything comes from the object store; nothing is asked of anybody.
 func (n *Node) reopen(_ context.Context, mount *lazyfs.Mount) (_ []*index.Layer, err error) {
-	noted, err := parseNote(mount.Note())
+	noted, err := parseNote(mount.CallerData())
 	if err != nil {
 		return nil, err
 	}

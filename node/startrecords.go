@@ -43,7 +43,7 @@ func (n *Node) noteMetadata(image lazyfs.Image, began time.Time) {
 }
 
 func (n *Node) noteReadDone(r stream.ReadResult) {
-	n.cfg.StartRecorder.RecordRead(waterfall.FinishedRead{Layer: r.Layer, Offset: r.Offset, Length: r.Length, Duration: r.Took, Waited: r.Waited, Failed: r.Failed, Pages: r.Pages})
+	n.cfg.StartRecorder.RecordRead(waterfall.FinishedRead{Layer: r.Layer, Offset: r.Offset, Length: r.Length, Duration: r.Duration, Waited: r.Waited, Failed: r.Failed, Pages: r.Pages})
 }
 
 // RecordExchange returns a callback for a registry client that records its requests.

@@ -93,8 +93,8 @@ func TestTable(t *testing.T) {
 }
 
 func TestPlansNameKnownCells(t *testing.T) {
-	everything := coldstart.Everything(1)
-	for name, plan := range map[string]coldstart.Plan{"full": coldstart.Full(), "short": coldstart.Short()} {
+	everything := coldstart.UniformPlan(1)
+	for name, plan := range map[string]coldstart.Plan{"full": coldstart.FullPlan(), "short": coldstart.ShortPlan()} {
 		for workload, links := range plan {
 			for link, arms := range links {
 				for arm := range arms {

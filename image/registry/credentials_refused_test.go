@@ -24,7 +24,7 @@ func TestTokensEverySecond(t *testing.T) {
 	dir := t.TempDir()
 	secretFile(t, dir, r, registrytest.Password)
 	d := newReader(t, r, st, credential.Config{Sources: []credential.Source{credential.NewDirectory(dir, nil)}})
-	before := r.TokensGiven()
+	before := r.TokensIssued()
 	const lasts = 3 * time.Second
 	ctx, cancel := context.WithTimeout(t.Context(), lasts)
 	defer cancel()
@@ -44,7 +44,7 @@ func TestTokensEverySecond(t *testing.T) {
 		})
 	}
 	group.Wait()
-	given := r.TokensGiven() - before
+	given := r.TokensIssued() - before
 	if given < 3 || given > 14 {
 		t.Errorf("%d tokens in %s", given, lasts)
 	}

@@ -336,7 +336,7 @@ func TestNothingNeededForWhatIsThere(t *testing.T) {
 	d := newReader(t, r, st, cfg)
 	kept := &memory{blocks: map[block.Key][]byte{}}
 	all := st.request(0, block.Count(st.layer.StreamSize()), block.ClassRead)
-	if _, err := fetch(t.Context(), t, source.Fill(kept, d.src, source.FillConfig{}), st, all); err != nil {
+	if _, err := fetch(t.Context(), t, source.ReadThrough(kept, d.src, source.ReadThroughConfig{}), st, all); err != nil {
 		t.Fatal(err)
 	}
 	if err := errors.Join(d.store.Save(), r.Pause()); err != nil {
@@ -346,7 +346,7 @@ func TestNothingNeededForWhatIsThere(t *testing.T) {
 	<-time.After(1100 * time.Millisecond)
 	r.ResetRequests()
 	for what, d := range map[string]*reader{"running": d, "restarted": newReader(t, r, st, cfg)} {
-		src := source.Fill(kept, d.src, source.FillConfig{})
+		src := source.ReadThrough(kept, d.src, source.ReadThroughConfig{})
 		if got, err := fetch(t.Context(), t, src, st, all); err != nil || len(got) != int(all.Count) {
 			t.Errorf("%s: %d of %d blocks, %v", what, len(got), all.Count, err)
 		}

@@ -24,7 +24,7 @@ type headed struct {
 
 func pushHeaded(t *testing.T, r *registrytest.Registry) headed {
 	t.Helper()
-	tar := registrytest.Tar(t, registrytest.File{Name: "prose", Data: registrytest.Prose(7, 24<<20)})
+	tar := registrytest.Tar(t, registrytest.File{Name: "prose", Data: registrytest.RandomText(7, 24<<20)})
 	h := headed{stored: store(t, r, registrytest.Layer{Tar: tar})}
 	built, err := index.Build(t.Context(), bytes.NewReader(h.blob), index.BuildConfig{})
 	if err != nil {

@@ -70,7 +70,7 @@ func reading(t *testing.T, client *registry.Client, repo name.Repository, st sto
 	src.Add(repo, st.layer)
 	retried := source.Retry(source.Verify(src, layout{st}, source.VerifyConfig{}),
 		source.RetryConfig{MinDelay: time.Millisecond, MaxDelay: 2 * time.Millisecond})
-	return source.Fill(cache, retried, source.FillConfig{}), src, cache
+	return source.ReadThrough(cache, retried, source.ReadThroughConfig{}), src, cache
 }
 
 // readAll reads every block, in an order that is not that of the layer, and several at a time.
@@ -123,7 +123,7 @@ func TestOddRegistries(t *testing.T) {
 		kind.Tar = megabytes(t, 6)
 		r := registrytest.New(t, registrytest.Config{})
 		st := store(t, r, kind)
-		for _, odd := range registrytest.Oddities() {
+		for _, odd := range registrytest.Quirks() {
 			t.Run(fmt.Sprintf("%d %s", kind.Compression, odd.Name), func(t *testing.T) {
 				t.Parallel()
 				var whole counter
@@ -150,7 +150,7 @@ func TestOddRegistries(t *testing.T) {
 }
 
 // patience is short where something has to stall.
-func patience(odd registrytest.Oddity) time.Duration {
+func patience(odd registrytest.Quirk) time.Duration {
 	if strings.HasPrefix(odd.Name, "hanging") {
 		return time.Second
 	}
@@ -183,7 +183,7 @@ func (c *counter) count(fault registrytest.Fault) registrytest.Fault {
 // The same behind a redirect: the registry wants a token, and the storage that it redirects to
 // ignores ranges.
 func TestOddStorage(t *testing.T) {
-	for _, odd := range registrytest.Oddities() {
+	for _, odd := range registrytest.Quirks() {
 		t.Run(odd.Name, func(t *testing.T) {
 			t.Parallel()
 			r := registrytest.New(t, registrytest.Config{Auth: registrytest.AuthToken, Redirect: true})
@@ -321,7 +321,7 @@ func TestCheckRanges(t *testing.T) {
 	check := func(client *registry.Client, p *registrytest.Proxy) error {
 		return client.CheckRanges(withTimeout(t, 10*time.Second), through(t, p), st.layer.BlobDigest(), st.layer.BlobSize())
 	}
-	for _, odd := range registrytest.Oddities() {
+	for _, odd := range registrytest.Quirks() {
 		p := registrytest.NewProxy(t, r, odd.Fault)
 		client := newClient(t, registry.Config{StallTimeout: 2 * time.Second})
 		if err := check(client, p); errors.Is(err, registry.ErrNoRanges) != odd.Shown {

@@ -18,8 +18,8 @@ import (
 func TestOpenRangesReadsThroughEverything(t *testing.T) {
 	r := registrytest.New(t, registrytest.Config{})
 	st := store(t, r, registrytest.Layer{Tar: megabytes(t, 2), Compression: registrytest.None})
-	odd := append(registrytest.Oddities(), registrytest.Oddity{Name: "none"}, registrytest.Oddity{Name: "capped", Fault: registrytest.OnRanges(registrytest.CapRange(100_000))},
-		registrytest.Oddity{Name: "cut", Fault: registrytest.OnRanges(registrytest.Cut(300_000))})
+	odd := append(registrytest.Quirks(), registrytest.Quirk{Name: "none"}, registrytest.Quirk{Name: "capped", Fault: registrytest.OnRanges(registrytest.CapRange(100_000))},
+		registrytest.Quirk{Name: "cut", Fault: registrytest.OnRanges(registrytest.Cut(300_000))})
 	for _, odd := range odd {
 		if odd.Name == "from the start" {
 			continue // the answers look right: only a digest tells

@@ -278,21 +278,21 @@ func TestTokens(t *testing.T) {
 	st := store(t, r, registrytest.Layer{Tar: megabytes(t, 10)})
 	src := newSource(t, newClient(t, registry.Config{}), registry.SourceConfig{})
 	src.Add(st.repo, st.layer)
-	before := r.TokensGiven()
+	before := r.TokensIssued()
 	total := block.Count(st.layer.StreamSize())
 	for range 3 {
 		if _, err := fetch(t.Context(), t, src, st, st.request(0, total, block.ClassFill)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if n := r.TokensGiven() - before; n != 1 {
+	if n := r.TokensIssued() - before; n != 1 {
 		t.Errorf("%d tokens for reading three times", n)
 	}
 	r.RevokeTokens()
 	if _, err := fetch(t.Context(), t, src, st, st.request(0, total, block.ClassFill)); err != nil {
 		t.Fatal(err)
 	}
-	if n := r.TokensGiven() - before; n != 2 {
+	if n := r.TokensIssued() - before; n != 2 {
 		t.Errorf("%d tokens after the first was revoked, want 2", n)
 	}
 }

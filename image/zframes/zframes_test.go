@@ -80,7 +80,7 @@ func check(tb testing.TB, blob, stream []byte, frameSize int) {
 	}
 }
 
-func prose(size int) []byte { return registrytest.Prose(7, size) }
+func prose(size int) []byte { return registrytest.RandomText(7, size) }
 
 // Every decoder reads the blob, and every frame of it alone; neither how the stream is written nor
 // how many processors there are changes a byte.

@@ -10,8 +10,8 @@ import (
 	"github.com/brisk-project/brisk/internal/block"
 )
 
-// Link is one source of a [Chain].
-type Link struct {
+// Tier is one source of a [Chain].
+type Tier struct {
 	// Name says in errors which source it is: memory, disk, peer, registry, shared.
 	Name   string
 	Source block.Source
@@ -23,7 +23,7 @@ type Link struct {
 	Timeout time.Duration
 }
 
-type chain []Link
+type chain []Tier
 
 // Chain returns a source that asks each source in turn for the blocks that have
 // not been delivered yet, whatever the error of the one before.
@@ -31,7 +31,7 @@ type chain []Link
 // When blocks are still missing after the last one, the error wraps those of all
 // sources that failed. It wraps [block.ErrNotFound] only if no source failed in
 // another way: then nobody holds the blocks.
-func Chain(links ...Link) block.Source { return chain(links) }
+func Chain(links ...Tier) block.Source { return chain(links) }
 
 // Fetch implements [block.Source].
 func (c chain) Fetch(ctx context.Context, req block.Request, sink block.Sink) error {
@@ -63,7 +63,7 @@ func (c chain) Fetch(ctx context.Context, req block.Request, sink block.Sink) er
 	return failed
 }
 
-func (l *Link) fetch(ctx context.Context, runs []block.Range, class block.Class, d *delivery) error {
+func (l *Tier) fetch(ctx context.Context, runs []block.Range, class block.Class, d *delivery) error {
 	timeout := l.Timeout
 	if class == block.ClassRead {
 		timeout = l.ReadTimeout

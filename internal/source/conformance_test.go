@@ -72,8 +72,8 @@ func node(fx *blocktest.Fixture, upstream block.Source) block.Source {
 	disk := newStore()
 	verified := source.Verify(upstream, fx, source.VerifyConfig{Name: "registry"})
 	fetch := source.Retry(source.NewPriority(verified, source.PriorityConfig{}), source.RetryConfig{})
-	shared := source.NewSingleFlight(source.Fill(disk, fetch, source.FillConfig{}), source.SingleFlightConfig{})
-	return source.Chain(source.Link{Name: "disk", Source: disk}, source.Link{Name: "upstream", Source: shared})
+	shared := source.NewSingleFlight(source.ReadThrough(disk, fetch, source.ReadThroughConfig{}), source.SingleFlightConfig{})
+	return source.Chain(source.Tier{Name: "disk", Source: disk}, source.Tier{Name: "upstream", Source: shared})
 }
 
 func TestConformance(t *testing.T) {
@@ -88,10 +88,10 @@ func TestConformance(t *testing.T) {
 			return source.Retry(src, source.RetryConfig{})
 		}},
 		{"Chain", func(_ *blocktest.Fixture, src block.Source) block.Source {
-			return source.Chain(source.Link{Name: "empty", Source: newStore()}, source.Link{Name: "full", Source: src})
+			return source.Chain(source.Tier{Name: "empty", Source: newStore()}, source.Tier{Name: "full", Source: src})
 		}},
 		{"Fill", func(_ *blocktest.Fixture, src block.Source) block.Source {
-			return source.Fill(newStore(), src, source.FillConfig{})
+			return source.ReadThrough(newStore(), src, source.ReadThroughConfig{})
 		}},
 		{"Priority", func(_ *blocktest.Fixture, src block.Source) block.Source {
 			return source.NewPriority(src, source.PriorityConfig{})

@@ -260,9 +260,9 @@ func TestChain(t *testing.T) {
 		peer.Drop(r.Key(7))
 		peer.Flip(r.Key(9)) // ends the second run of the peer in the middle
 		c := source.Chain(
-			source.Link{Name: "disk", Source: disk},
-			source.Link{Name: "peer", Source: source.Verify(peer, fx, source.VerifyConfig{})},
-			source.Link{Name: "registry", Source: registry},
+			source.Tier{Name: "disk", Source: disk},
+			source.Tier{Name: "peer", Source: source.Verify(peer, fx, source.VerifyConfig{})},
+			source.Tier{Name: "registry", Source: registry},
 		)
 		mustFetch(t, fx, c, r)
 		if diff := cmp.Diff([]block.Range{part(r, 2, 13)}, ranges(peer.Requests())); diff != "" {
@@ -277,18 +277,18 @@ func TestChain(t *testing.T) {
 		empty, down := newStore(), blocktest.NewSource(fx)
 		for _, test := range []struct {
 			name        string
-			links       []source.Link
+			links       []source.Tier
 			notFound    bool
 			unavailable bool
 			text        []string
 		}{
 			{name: "no source", notFound: true, text: []string{"there is no source"}},
 			{
-				name: "nobody holds it", links: []source.Link{{Name: "one", Source: empty}, {Name: "two", Source: empty}},
+				name: "nobody holds it", links: []source.Tier{{Name: "one", Source: empty}, {Name: "two", Source: empty}},
 				notFound: true, text: []string{"one: ", "; two: "},
 			},
 			{
-				name: "may be had another time", links: []source.Link{{Name: "one", Source: empty}, {Name: "two", Source: down}},
+				name: "may be had another time", links: []source.Tier{{Name: "one", Source: empty}, {Name: "two", Source: down}},
 				unavailable: true, text: []string{"one: ", "block not found", "two: ", "source unavailable"},
 			},
 		} {
@@ -311,15 +311,15 @@ func TestChain(t *testing.T) {
 				peer := blocktest.NewSource(fx)
 				defer peer.Stall()()
 				c := source.Chain(
-					source.Link{Name: "peer", Source: peer, ReadTimeout: time.Second, Timeout: time.Minute},
-					source.Link{Name: "registry", Source: blocktest.NewSource(fx)},
+					source.Tier{Name: "peer", Source: peer, ReadTimeout: time.Second, Timeout: time.Minute},
+					source.Tier{Name: "registry", Source: blocktest.NewSource(fx)},
 				)
 				start := time.Now()
 				err := c.Fetch(t.Context(), block.Request{Range: r, Class: class}, func(block.Key, []byte) error { return nil })
 				if d := time.Since(start); err != nil || d != want {
 					t.Errorf("class %s: took %s, error %v; want %s", class, d, err, want)
 				}
-				alone := source.Chain(source.Link{Name: "peer", Source: peer, ReadTimeout: time.Second})
+				alone := source.Chain(source.Tier{Name: "peer", Source: peer, ReadTimeout: time.Second})
 				if _, err := blocktest.Fetch(t.Context(), t, fx, alone, r); !errors.Is(err, block.ErrUnavailable) {
 					t.Errorf("error of a peer that hangs is %v, want ErrUnavailable", err)
 				}

@@ -5,7 +5,7 @@
 //   - [Retry] asks again, a bounded number of times, for what did not come.
 //   - [Chain] asks several sources in turn, each for what the ones before it did
 //     not deliver.
-//   - [Fill] puts a store in front of a source and keeps in it what the source
+//   - [ReadThrough] puts a store in front of a source and keeps in it what the source
 //     delivers.
 //   - [NewSingleFlight] fetches a block once however many ask for it at a time.
 //   - [NewPriority] bounds how much runs at a time and lets urgent requests go

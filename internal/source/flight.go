@@ -28,7 +28,7 @@ type flight struct {
 
 // nearLocked reports whether the flight is about to deliver a block.
 func (f *flight) nearLocked(s *SingleFlight, k block.Key) bool {
-	return k.Index >= f.next && k.Index-f.next < s.cfg.Near && time.Since(f.moved) < s.cfg.Patience
+	return k.Index >= f.next && k.Index-f.next < s.cfg.JoinDistance && time.Since(f.moved) < s.cfg.HedgeDelay
 }
 
 // slot is a block in flight. Every waiter of a slot is counted as a waiter of each
@@ -50,7 +50,7 @@ func (sl *slot) nearLocked(s *SingleFlight, k block.Key) bool {
 
 // keeperLocked returns the request that takes what comes along, nil for none.
 func (f *flight) keeperLocked(s *SingleFlight) *waiter {
-	if s.cfg.Along != nil && !f.owner.gone {
+	if s.cfg.ExpandToFrames != nil && !f.owner.gone {
 		return f.owner
 	}
 	for w := range f.waiters {
@@ -116,7 +116,7 @@ func (w *waiter) fetch(ctx context.Context, window block.Range) error {
 	w.retried = nil
 	w.err = nil
 	w.claim(ctx, w.unseen(window))
-	patience := time.NewTimer(w.s.cfg.Patience)
+	patience := time.NewTimer(w.s.cfg.HedgeDelay)
 	defer patience.Stop()
 	for {
 		items, again, waiting := w.dequeue()
@@ -125,7 +125,7 @@ func (w *waiter) fetch(ctx context.Context, window block.Range) error {
 		}
 		if len(again) > 0 {
 			w.claim(ctx, again)
-			patience.Reset(w.s.cfg.Patience)
+			patience.Reset(w.s.cfg.HedgeDelay)
 			continue
 		}
 		if !waiting {
@@ -135,7 +135,7 @@ func (w *waiter) fetch(ctx context.Context, window block.Range) error {
 		case <-w.wake:
 		case <-patience.C:
 			if w.overtake(ctx) {
-				patience.Reset(w.s.cfg.Patience)
+				patience.Reset(w.s.cfg.HedgeDelay)
 			}
 		case <-ctx.Done():
 			return &block.Error{Source: "shared fetch", Op: "waiting for", Range: window, Err: context.Cause(ctx)}
@@ -212,7 +212,7 @@ func (w *waiter) overtake(ctx context.Context) (left bool) {
 // startLocked starts a flight for the blocks of run, whose slots there are.
 func (w *waiter) startLocked(ctx context.Context, run block.Range) {
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	if w.s.cfg.Along != nil {
+	if w.s.cfg.ExpandToFrames != nil {
 		w.owned++
 	}
 	f := &flight{
@@ -236,10 +236,10 @@ func (w *waiter) startLocked(ctx context.Context, run block.Range) {
 // alongLocked returns run with the neighbours that come along with it, as far as
 // nobody fetches them, and makes their slots.
 func (w *waiter) alongLocked(run block.Range) block.Range {
-	if w.s.cfg.Along == nil {
+	if w.s.cfg.ExpandToFrames == nil {
 		return run
 	}
-	all := w.s.cfg.Along(run)
+	all := w.s.cfg.ExpandToFrames(run)
 	if all.Layer != run.Layer || all.First > run.First || all.End() < run.End() || all.Count > w.s.cfg.Window {
 		return run
 	}

@@ -17,9 +17,9 @@ type PriorityConfig struct {
 	Permits int
 	// FillPermits is the maximum number of concurrent fetches of [block.ClassFill]. Default 4.
 	FillPermits int
-	// Pause is the maximum pause of a fill after each block that it delivers while
+	// MaxFillPause is the maximum pause of a fill after each block that it delivers while
 	// reads run. Default 500 ms.
-	Pause time.Duration
+	MaxFillPause time.Duration
 }
 
 // pauseStep is how often a fill that pauses looks whether a read waits for it now.
@@ -59,8 +59,8 @@ func NewPriority(src block.Source, cfg PriorityConfig) *Priority {
 	if cfg.FillPermits <= 0 {
 		cfg.FillPermits = 4
 	}
-	if cfg.Pause <= 0 {
-		cfg.Pause = 500 * time.Millisecond
+	if cfg.MaxFillPause <= 0 {
+		cfg.MaxFillPause = 500 * time.Millisecond
 	}
 	return &Priority{src: src, cfg: cfg, running: make(map[block.Class]int)}
 }
@@ -83,9 +83,9 @@ func (p *Priority) Fetch(ctx context.Context, req block.Request, sink block.Sink
 	})
 }
 
-// Idle waits until no read runs or waits. It returns the cause of the context
+// WaitIdle waits until no read runs or waits. It returns the cause of the context
 // when that ends first. Background work calls it before each step.
-func (p *Priority) Idle(ctx context.Context) error {
+func (p *Priority) WaitIdle(ctx context.Context) error {
 	for {
 		p.mu.Lock()
 		quiet := p.quiet
@@ -114,7 +114,7 @@ func (p *Priority) pace(ctx context.Context, class block.Class, n int) {
 			p.due = earliest
 		}
 		p.due = p.due.Add(time.Duration(float64(n) / share * float64(time.Second)))
-		rest = min(p.due.Sub(now), p.cfg.Pause)
+		rest = min(p.due.Sub(now), p.cfg.MaxFillPause)
 	}
 	p.mu.Unlock()
 	if rest > 0 {

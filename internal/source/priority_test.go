@@ -117,7 +117,7 @@ func TestPriorityIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := &gate{tokens: make(chan struct{})}
 		p := source.NewPriority(g, source.PriorityConfig{})
-		if err := p.Idle(t.Context()); err != nil {
+		if err := p.WaitIdle(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		var wg sync.WaitGroup
@@ -129,11 +129,11 @@ func TestPriorityIdle(t *testing.T) {
 		synctest.Wait()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		defer cancel()
-		if err := p.Idle(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		if err := p.WaitIdle(ctx); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("idle while a read runs: %v", err)
 		}
 		g.tokens <- struct{}{}
-		if err := p.Idle(t.Context()); err != nil {
+		if err := p.WaitIdle(t.Context()); err != nil {
 			t.Error(err)
 		}
 		wg.Wait()
@@ -217,7 +217,7 @@ func TestPriorityServesWhatReadsWaitFor(t *testing.T) {
 				<-time.After(10 * time.Millisecond)
 				return sink(k, data)
 			})
-		}), source.PriorityConfig{Pause: time.Minute})
+		}), source.PriorityConfig{MaxFillPause: time.Minute})
 		// Two of them, as on a node: the outer one is where reads come in.
 		shared := source.NewSingleFlight(source.NewSingleFlight(p, source.SingleFlightConfig{}), source.SingleFlightConfig{})
 		var background sync.WaitGroup

@@ -17,44 +17,44 @@ import (
 // not be stored: a full disk refuses thousands per second.
 const putLogInterval = 10 * time.Second
 
-// FillConfig configures [Fill].
-type FillConfig struct {
+// ReadThroughConfig configures [ReadThrough].
+type ReadThroughConfig struct {
 	// Name is the name of the store in logs and metrics: memory, disk. Required if
 	// Registerer is set.
 	Name string
-	// Else, if not nil, stores the blocks that the store does not accept, except those of
+	// FallbackStore, if not nil, stores the blocks that the store does not accept, except those of
 	// the background fill, which would only displace others.
-	Else block.Store
+	FallbackStore block.Store
 	// Logger logs blocks that could not be stored; nil means none.
 	Logger *slog.Logger
 	// Registerer takes the metrics, nil for none.
 	Registerer prometheus.Registerer
 }
 
-type filler struct {
+type readThrough struct {
 	store    block.Store
 	upstream block.Source
-	cfg      FillConfig
+	cfg      ReadThroughConfig
 	lastLog  atomic.Int64 // Unix nanoseconds
 	hits     prometheus.Counter
 	misses   prometheus.Counter
 	refused  prometheus.Counter
 }
 
-// Fill returns a source that delivers the blocks in store and fetches all others from
+// ReadThrough returns a source that delivers the blocks in store and fetches all others from
 // upstream, whose blocks must be verified. Every block that upstream delivers,
 // requested or not, is stored before it is delivered.
 //
 // A store that fails never fails the fetch: blocks that it cannot read are fetched
 // from upstream, and blocks that it does not accept, such as when the disk is full,
 // are delivered nevertheless.
-func Fill(store block.Store, upstream block.Source, cfg FillConfig) block.Source {
+func ReadThrough(store block.Store, upstream block.Source, cfg ReadThroughConfig) block.Source {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	labels := prometheus.Labels{"store": cfg.Name}
 	metrics := promauto.With(cfg.Registerer)
-	return &filler{
+	return &readThrough{
 		store: store, upstream: upstream, cfg: cfg,
 		hits: metrics.NewCounter(prometheus.CounterOpts{
 			Name: "brisk_source_store_hits_total", ConstLabels: labels,
@@ -72,7 +72,7 @@ func Fill(store block.Store, upstream block.Source, cfg FillConfig) block.Source
 }
 
 // Fetch implements [block.Source].
-func (f *filler) Fetch(ctx context.Context, req block.Request, sink block.Sink) error {
+func (f *readThrough) Fetch(ctx context.Context, req block.Request, sink block.Sink) error {
 	if req.Count == 0 {
 		return nil
 	}
@@ -106,12 +106,12 @@ func (f *filler) Fetch(ctx context.Context, req block.Request, sink block.Sink) 
 	return worst
 }
 
-func (f *filler) fetch(ctx context.Context, req block.Request, d *delivery) error {
+func (f *readThrough) fetch(ctx context.Context, req block.Request, d *delivery) error {
 	return f.upstream.Fetch(ctx, req, func(k block.Key, data []byte) error {
 		f.misses.Inc()
 		if err := f.store.Put(ctx, k, data); err != nil && ctx.Err() == nil {
-			if f.cfg.Else != nil && req.Class != block.ClassFill {
-				err = errors.Join(err, f.cfg.Else.Put(ctx, k, data))
+			if f.cfg.FallbackStore != nil && req.Class != block.ClassFill {
+				err = errors.Join(err, f.cfg.FallbackStore.Put(ctx, k, data))
 			}
 			f.report(ctx, k, err)
 		}
@@ -119,7 +119,7 @@ func (f *filler) fetch(ctx context.Context, req block.Request, d *delivery) erro
 	})
 }
 
-func (f *filler) report(ctx context.Context, k block.Key, err error) {
+func (f *readThrough) report(ctx context.Context, k block.Key, err error) {
 	f.refused.Inc()
 	last, now := f.lastLog.Load(), time.Now().UnixNano()
 	if last != 0 && now-last < int64(putLogInterval) || !f.lastLog.CompareAndSwap(last, now) {

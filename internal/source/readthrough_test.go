@@ -27,7 +27,7 @@ func TestFill(t *testing.T) {
 		disk, up := newStore(), blocktest.NewSource(fx)
 		up.Frame(4)
 		reg := prometheus.NewRegistry()
-		f := source.Fill(disk, up, source.FillConfig{Name: "disk", Registerer: reg})
+		f := source.ReadThrough(disk, up, source.ReadThroughConfig{Name: "disk", Registerer: reg})
 		mustFetch(t, fx, f, part(r, 1, 1))
 		mustFetch(t, fx, f, part(r, 0, 4))
 		if n := len(up.Requests()); n != 1 {
@@ -48,7 +48,7 @@ func TestFill(t *testing.T) {
 			if refuses {
 				disk.refuse = errors.New("no space left on device")
 			}
-			f := source.Fill(disk, up, source.FillConfig{Name: "disk", Else: memory})
+			f := source.ReadThrough(disk, up, source.ReadThroughConfig{Name: "disk", FallbackStore: memory})
 			for i, class := range []block.Class{block.ClassFill, block.ClassTail, block.ClassRead} {
 				delivered := 0
 				want := part(r, uint32(i), 1)
@@ -72,7 +72,7 @@ func TestFill(t *testing.T) {
 			disk.refuse = errors.New("no space left on device")
 			var log bytes.Buffer
 			reg := prometheus.NewRegistry()
-			f := source.Fill(disk, up, source.FillConfig{
+			f := source.ReadThrough(disk, up, source.ReadThroughConfig{
 				Name: "disk", Registerer: reg, Logger: slog.New(slog.NewTextHandler(&log, nil)),
 			})
 			mustFetch(t, fx, f, r)
@@ -93,7 +93,7 @@ func TestFill(t *testing.T) {
 			block.Source
 			*refusing
 		}{sourceFunc(func(context.Context, block.Request, block.Sink) error { return errors.New("i/o error") }), nil}
-		mustFetch(t, fx, source.Fill(broken, up, source.FillConfig{}), r)
+		mustFetch(t, fx, source.ReadThrough(broken, up, source.ReadThroughConfig{}), r)
 	})
 
 	t.Run("one part missing upstream", func(t *testing.T) {
@@ -102,7 +102,7 @@ func TestFill(t *testing.T) {
 			t.Fatal(err)
 		}
 		up.Drop(r.Key(0))
-		got, err := blocktest.Fetch(t.Context(), t, fx, source.Fill(disk, up, source.FillConfig{}), r)
+		got, err := blocktest.Fetch(t.Context(), t, fx, source.ReadThrough(disk, up, source.ReadThroughConfig{}), r)
 		if !errors.Is(err, block.ErrNotFound) || len(got) != 15 {
 			t.Errorf("%d blocks, error %v; want 15 and ErrNotFound", len(got), err)
 		}

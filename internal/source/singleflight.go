@@ -18,24 +18,24 @@ import (
 type SingleFlightConfig struct {
 	// Timeout is how long a shared fetch may take. Default 30 s.
 	Timeout time.Duration
-	// Patience is how long a request waits for a block that a less urgent request
+	// HedgeDelay is how long a request waits for a block that a less urgent request
 	// is fetching, before it fetches the block itself. Default 50 ms: longer than an
 	// idle link needs for a block, and short compared with a queue of background fill.
-	Patience time.Duration
-	// Near is the maximum distance, in blocks, from the last delivered block to the wanted
-	// one for which the request continues to wait while blocks arrive within Patience of
+	HedgeDelay time.Duration
+	// JoinDistance is the maximum distance, in blocks, from the last delivered block to the wanted
+	// one for which the request continues to wait while blocks arrive within HedgeDelay of
 	// each other. Fetching such a block twice would hardly be faster. Default 16, an extent.
-	Near uint32
+	JoinDistance uint32
 	// Window is the maximum number of blocks that a request has in flight. A longer
 	// request is served window by window, so it never needs memory for more than Window
 	// blocks. Default 64, 16 MiB.
 	Window uint32
-	// Along returns the range of all blocks in the frames of a range, which arrive at no
+	// ExpandToFrames returns the range of all blocks in the frames of a range, which arrive at no
 	// extra cost. They are fetched as well, so that a concurrent request for one of them
 	// joins the fetch instead of starting another one for the same frames. The request that
 	// started the fetch returns when the fetch has ended, so that it can store all of them.
 	// At most Window blocks are added. Nil adds none.
-	Along func(block.Range) block.Range
+	ExpandToFrames func(block.Range) block.Range
 	// Name is the name in metrics. Required if Registerer is set.
 	Name string
 	// Registerer takes the metrics, nil for none.
@@ -54,10 +54,10 @@ type SingleFlightConfig struct {
 // once more for what it holds already:
 //
 //	shared := NewSingleFlight(Fill(store, upstream, FillConfig{}), SingleFlightConfig{})
-//	all := Chain(Link{Name: "store", Source: store}, Link{Name: "upstream", Source: shared})
+//	all := Chain(Tier{Name: "store", Source: store}, Tier{Name: "upstream", Source: shared})
 //
 // A request that waits for a less urgent one, such as a read for background fill,
-// fetches its missing blocks itself after [SingleFlightConfig.Patience], unless they
+// fetches its missing blocks itself after [SingleFlightConfig.HedgeDelay], unless they
 // are about to come; whichever comes first is passed on. So a block is fetched at most once for each class at
 // a time. A request whose block failed in a fetch that it had only joined tries
 // once more, unless the block was not found.
@@ -82,14 +82,14 @@ func NewSingleFlight(src block.Source, cfg SingleFlightConfig) *SingleFlight {
 	if cfg.Timeout <= 0 {
 		cfg.Timeout = 30 * time.Second
 	}
-	if cfg.Patience <= 0 {
-		cfg.Patience = 50 * time.Millisecond
+	if cfg.HedgeDelay <= 0 {
+		cfg.HedgeDelay = 50 * time.Millisecond
 	}
 	if cfg.Window == 0 {
 		cfg.Window = 64
 	}
-	if cfg.Near == 0 {
-		cfg.Near = block.ExtentBlocks
+	if cfg.JoinDistance == 0 {
+		cfg.JoinDistance = block.ExtentBlocks
 	}
 	metrics := promauto.With(cfg.Registerer)
 	return &SingleFlight{
@@ -198,7 +198,7 @@ func (s *SingleFlight) finish(f *flight, err error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.cfg.Along != nil {
+	if s.cfg.ExpandToFrames != nil {
 		f.owner.owned--
 		f.owner.signal()
 	}

@@ -157,7 +157,7 @@ func TestSingleFlightReadOvertakes(t *testing.T) {
 				<-queue
 			}
 			return src.Fetch(ctx, req, sink)
-		}), source.SingleFlightConfig{Patience: 50 * time.Millisecond})
+		}), source.SingleFlightConfig{HedgeDelay: 50 * time.Millisecond})
 		var wg sync.WaitGroup
 		wg.Go(func() {
 			if err := s.Fetch(t.Context(), block.Request{Range: r, Class: block.ClassFill}, discard); err != nil {
@@ -213,7 +213,7 @@ func TestSingleFlightReadWaitsForNearBlocks(t *testing.T) {
 						}
 						return sink(k, data)
 					})
-				}), source.SingleFlightConfig{Patience: 50 * time.Millisecond, Near: 8})
+				}), source.SingleFlightConfig{HedgeDelay: 50 * time.Millisecond, JoinDistance: 8})
 				var fill sync.WaitGroup
 				fill.Go(func() {
 					if err := s.Fetch(t.Context(), block.Request{Range: r, Class: block.ClassFill}, discard); err != nil {
@@ -292,7 +292,7 @@ func TestSingleFlightFinishes(t *testing.T) {
 				return sink(k, data)
 			})
 		})
-		s := source.NewSingleFlight(source.Fill(disk, slow, source.FillConfig{}), source.SingleFlightConfig{})
+		s := source.NewSingleFlight(source.ReadThrough(disk, slow, source.ReadThroughConfig{}), source.SingleFlightConfig{})
 		mustFetch(t, fx, s, part(r, 0, 1))
 		<-time.After(time.Minute)
 		for i := range uint32(8) {
@@ -314,7 +314,7 @@ func TestSingleFlightUnderFaults(t *testing.T) {
 		for range 40 {
 			src.Fail(block.ErrUnavailable, nil, nil)
 		}
-		s := source.NewSingleFlight(src, source.SingleFlightConfig{Window: 5, Patience: 3 * time.Millisecond})
+		s := source.NewSingleFlight(src, source.SingleFlightConfig{Window: 5, HedgeDelay: 3 * time.Millisecond})
 		var wg sync.WaitGroup
 		for i := range 60 {
 			wg.Go(func() {

@@ -40,7 +40,7 @@ func framed(fx *blocktest.Fixture) (*blocktest.Source, *source.SingleFlight) {
 			}
 		})
 	})
-	return src, source.NewSingleFlight(slow, source.SingleFlightConfig{Along: wholeFrames})
+	return src, source.NewSingleFlight(slow, source.SingleFlightConfig{ExpandToFrames: wholeFrames})
 }
 
 // arrivals fetches r and returns which blocks came, each with its second.
@@ -164,7 +164,7 @@ func TestSingleFlightDistrustsAlong(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			src := blocktest.NewSource(fx)
 			s := source.NewSingleFlight(src, source.SingleFlightConfig{
-				Window: 8, Along: func(block.Range) block.Range { return along },
+				Window: 8, ExpandToFrames: func(block.Range) block.Range { return along },
 			})
 			mustFetch(t, fx, s, part(r, 4, 1))
 			if diff := cmp.Diff([]block.Range{part(r, 4, 1)}, ranges(src.Requests())); diff != "" {

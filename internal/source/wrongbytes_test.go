@@ -42,10 +42,10 @@ func TestWrongBytesReachNobody(t *testing.T) {
 					}
 				}
 				verified := source.Chain(
-					source.Link{Name: "peer", Source: source.Verify(peer, fx, source.VerifyConfig{Name: "peer"})},
-					source.Link{Name: "registry", Source: source.Verify(registry, fx, source.VerifyConfig{Name: "registry"})},
+					source.Tier{Name: "peer", Source: source.Verify(peer, fx, source.VerifyConfig{Name: "peer"})},
+					source.Tier{Name: "registry", Source: source.Verify(registry, fx, source.VerifyConfig{Name: "registry"})},
 				)
-				filled := source.Fill(disk, source.Retry(verified, source.RetryConfig{}), source.FillConfig{})
+				filled := source.ReadThrough(disk, source.Retry(verified, source.RetryConfig{}), source.ReadThroughConfig{})
 				shared := source.NewSingleFlight(filled, source.SingleFlightConfig{})
 				for _, l := range fx.Layers() {
 					// Fetch fails the test for any wrong byte.

@@ -46,7 +46,7 @@ func (s *Set) differs(k block.Key, data []byte) bool {
 	}
 	for off, end := k.Offset(), k.Offset()+int64(len(data)); off < end; {
 		n, state := s.Locate(k.Layer, off, end-off)
-		if state == stream.PagesHere {
+		if state == stream.PagesPresent {
 			got := make([]byte, n)
 			if err := s.read(k.Layer, got, off); err == nil && !bytes.Equal(got, data[off-k.Offset():off-k.Offset()+n]) {
 				return true

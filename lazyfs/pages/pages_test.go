@@ -120,7 +120,7 @@ func (s *sample) check(t *testing.T, set *pages.Set) (here int64) {
 			if n <= 0 {
 				t.Fatalf("%d bytes at %d", n, off)
 			}
-			if state == stream.PagesHere {
+			if state == stream.PagesPresent {
 				p := make([]byte, n)
 				if err := set.ReadAt(id, p, off); err != nil || !bytes.Equal(p, layer[off:off+n]) {
 					t.Fatalf("%d bytes at %d differ: %v", n, off, err)
@@ -264,7 +264,7 @@ func TestReadWaitsForTheFasterWay(t *testing.T) {
 			t.Error("what is not on its way has arrived")
 		}
 		end := set.BeginDownload()
-		if _, state := set.Locate(last.Layer, last.Offset, last.Length); state != stream.PagesComing {
+		if _, state := set.Locate(last.Layer, last.Offset, last.Length); state != stream.PagesDownloading {
 			t.Errorf("state %d while it is on its way", state)
 		}
 		start := time.Now()

@@ -134,9 +134,9 @@ func (s *Set) stateOf(i int) stream.PageState {
 	case removed:
 		return stream.PagesAbsent
 	case state == present:
-		return stream.PagesHere
+		return stream.PagesPresent
 	case coming:
-		return stream.PagesComing
+		return stream.PagesDownloading
 	default:
 		return stream.PagesAbsent
 	}

@@ -50,7 +50,7 @@ func newSetting(t *testing.T, dir string, fx *blocktest.Fixture) *setting {
 		t.Fatal(err)
 	}
 	s.cfg = scrub.Config{
-		Disk: s.disk, Source: source.Fill(s.disk, s.upstream, source.FillConfig{}), Path: filepath.Join(dir, "scrub.json"), Interval: week,
+		Disk: s.disk, Source: source.ReadThrough(s.disk, s.upstream, source.ReadThroughConfig{}), Path: filepath.Join(dir, "scrub.json"), Interval: week,
 		Open: func(_ context.Context, layer block.Digest) (scrub.Layer, error) {
 			s.mu.Lock()
 			defer s.mu.Unlock()

@@ -29,18 +29,18 @@ type FillConfig struct {
 	Parallel int
 	// BytesPerSecond limits the rate; zero means no limit.
 	BytesPerSecond int64
-	// First is the start-up trace: it is fetched before anything else, in this order, at a
+	// Trace is the start-up trace: it is fetched before anything else, in this order, at a
 	// higher priority. Ranges of layers that the filler does not have are ignored.
-	First []block.Range `json:"-"`
-	// Start is what the start of the image reads as far as that is known: First, and what
+	Trace []block.Range `json:"-"`
+	// StartReads is what the start of the image reads as far as that is known: First, and what
 	// comes some other way, such as in a bundle. Nil is First.
-	Start []block.Range `json:"-"`
-	// Guessed says that First is not known from starts, so that it has only a part of what a start
+	StartReads []block.Range `json:"-"`
+	// Predicted says that First is not known from starts, so that it has only a part of what a start
 	// reads: once it is there, the fill may work beside the start as if none were known.
-	Guessed bool `json:"-"`
-	// After, if set, is closed when what goes before the fill has been loaded; the fill waits
+	Predicted bool `json:"-"`
+	// WaitFor, if set, is closed when what goes before the fill has been loaded; the fill waits
 	// for it.
-	After <-chan struct{} `json:"-"`
+	WaitFor <-chan struct{} `json:"-"`
 	// OnlyTrace stops the filler after First.
 	OnlyTrace bool `json:"-"`
 }
@@ -48,7 +48,7 @@ type FillConfig struct {
 // Filler fetches the missing blocks of a set of layers in the background. It requests each
 // extent once, in this order:
 //
-//  1. the ranges of [FillConfig.First];
+//  1. the ranges of [FillConfig.Trace];
 //  2. extents where a read has waited, the most recent one first;
 //  3. the extents after the last of those, to the end of its layer, then from its start;
 //  4. the other layers from the top down, because the program of an image is usually in its
@@ -65,7 +65,7 @@ type Filler struct {
 	cfg     FillConfig
 	limiter *rate.Limiter
 	lane    *lane
-	start   *start
+	start   *activeStart
 	done    atomic.Int64
 
 	mu            sync.Mutex     // guards the fields below
@@ -87,12 +87,12 @@ func (r *Reader) NewFiller(layers []*Layer, cfg FillConfig) *Filler {
 		}
 		f.unrequested = append(f.unrequested, extents)
 	}
-	known := cfg.Start
+	known := cfg.StartReads
 	if known == nil {
-		known = cfg.First
+		known = cfg.Trace
 	}
 	f.start = r.starts.begin(layers, known, f.leaveTrace)
-	f.prefetchQueue = newPrefetchQueue(cfg.First, layers, r.cfg.Along, r.has())
+	f.prefetchQueue = newPrefetchQueue(cfg.Trace, layers, r.cfg.ExpandToFrames, r.has())
 	if cfg.BytesPerSecond > 0 {
 		f.limiter = rate.NewLimiter(rate.Limit(cfg.BytesPerSecond), block.ExtentSize)
 	}
@@ -130,11 +130,11 @@ func (f *Filler) RunWorker(ctx context.Context) error {
 
 // await waits for what goes before the fill.
 func (f *Filler) await(ctx context.Context) error {
-	if f.cfg.After == nil {
+	if f.cfg.WaitFor == nil {
 		return nil
 	}
 	select {
-	case <-f.cfg.After:
+	case <-f.cfg.WaitFor:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()

@@ -120,7 +120,7 @@ func TestFillBeginsWithTheTrace(t *testing.T) {
 		src := blocktest.NewSource(fx)
 		kept := newKeeper(src)
 		r := newReader(t, stream.Config{Source: kept, Local: kept, ReadAhead: -1})
-		f := r.NewFiller([]*stream.Layer{open(r, low), open(r, high)}, stream.FillConfig{Parallel: 1, First: first, OnlyTrace: only})
+		f := r.NewFiller([]*stream.Layer{open(r, low), open(r, high)}, stream.FillConfig{Parallel: 1, Trace: first, OnlyTrace: only})
 		if err := f.Prefetch(t.Context()); err != nil {
 			t.Fatal(err)
 		}

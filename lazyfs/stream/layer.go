@@ -48,7 +48,7 @@ func (l *Layer) ReadLocal(p []byte, off int64) bool {
 		l.advance(off, len(p))
 		return false
 	}
-	l.done(ReadResult{Offset: off, Length: int64(len(p)), Took: time.Since(start), Pages: !cached}, resultLocal)
+	l.done(ReadResult{Offset: off, Length: int64(len(p)), Duration: time.Since(start), Pages: !cached}, resultLocal)
 	expected := l.reader.starts.local(block.Covering(l.id, off, int64(len(p))), len(p))
 	if cached && !expected {
 		l.advance(off, len(p))
@@ -107,10 +107,10 @@ func (l *Layer) Fetch(ctx context.Context, p []byte, off int64) error {
 		l.fail(off, len(p))
 	}
 	if err != nil {
-		l.done(ReadResult{Offset: off, Length: int64(len(p)), Took: time.Since(start), Waited: true, Failed: true, Pages: l.pages != nil}, resultError)
+		l.done(ReadResult{Offset: off, Length: int64(len(p)), Duration: time.Since(start), Waited: true, Failed: true, Pages: l.pages != nil}, resultError)
 		return fmt.Errorf("reading %d bytes at %d of layer %s: %w", len(p), off, l.id.Short(), err)
 	}
-	l.done(ReadResult{Offset: off, Length: int64(len(p)), Took: time.Since(start), Waited: true, Pages: l.pages != nil}, resultFetched)
+	l.done(ReadResult{Offset: off, Length: int64(len(p)), Duration: time.Since(start), Waited: true, Pages: l.pages != nil}, resultFetched)
 	return nil
 }
 
@@ -120,7 +120,7 @@ func (l *Layer) done(read ReadResult, result string) {
 	if read.Failed {
 		bytes = 0
 	}
-	l.reader.metrics.read(result, bytes, read.Took)
+	l.reader.metrics.read(result, bytes, read.Duration)
 	if tell := l.reader.cfg.OnReadDone; tell != nil && read.Length > 0 {
 		read.Layer = l.id
 		tell(read)
@@ -267,8 +267,8 @@ func (l *Layer) readAround(off int64, n int) {
 	}
 	first := want.First - want.First%aroundBlocks
 	end := min(first+aroundBlocks, block.Count(l.size))
-	if r.cfg.Along != nil {
-		want = r.cfg.Along(want)
+	if r.cfg.ExpandToFrames != nil {
+		want = r.cfg.ExpandToFrames(want)
 	}
 	for _, near := range []block.Range{
 		{Layer: l.id, First: first, Count: max(first, want.First) - first},

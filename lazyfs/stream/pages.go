@@ -15,10 +15,10 @@ type PageState uint8
 const (
 	// PagesAbsent says that they are nowhere: only blocks have them.
 	PagesAbsent PageState = iota
-	// PagesHere says that they can be read.
-	PagesHere
-	// PagesComing says that they are on their way.
-	PagesComing
+	// PagesPresent says that they can be read.
+	PagesPresent
+	// PagesDownloading says that they are on their way.
+	PagesDownloading
 )
 
 // Pages holds parts of the layer streams of an image that are smaller than blocks: what its
@@ -52,7 +52,7 @@ func (l *Layer) readPieces(p []byte, off int64) bool {
 }
 
 func (l *Layer) readPiece(p []byte, off int64, state PageState) bool {
-	return l.readLocal(p, off) || state == PagesHere && l.pages.ReadAt(l.id, p, off) == nil
+	return l.readLocal(p, off) || state == PagesPresent && l.pages.ReadAt(l.id, p, off) == nil
 }
 
 // piece is a part of a read that lies in one block: bytes of the layer.
@@ -92,7 +92,7 @@ func (l *Layer) missingPieces(p []byte, off int64) (missing, coming []piece) {
 	for at, end := off, off+int64(len(p)); at < end; {
 		n, state := l.pages.Locate(l.id, at, min(end, (at/block.Size+1)*block.Size)-at)
 		if !l.readPiece(p[at-off:at-off+n], at, state) {
-			next := piece{at, at + n, state == PagesComing}
+			next := piece{at, at + n, state == PagesDownloading}
 			left = append(left, next)
 			wanted[next.block()] = wanted[next.block()] || !next.coming
 		}

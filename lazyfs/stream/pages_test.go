@@ -44,8 +44,8 @@ func (s *somePages) Await(_ context.Context, _ block.Digest, off int64, _ time.D
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.waited++
-	for i := off / page; s.arrive && s.states[i] == stream.PagesComing; i++ {
-		s.states[i] = stream.PagesHere
+	for i := off / page; s.arrive && s.states[i] == stream.PagesDownloading; i++ {
+		s.states[i] = stream.PagesPresent
 	}
 	return s.arrive
 }
@@ -72,14 +72,14 @@ func TestPagesAndBlocksTogether(t *testing.T) {
 			}
 		}
 		before := src.Requests()
-		state := stream.PagesHere
+		state := stream.PagesPresent
 		for i := range int64(len(layer.Data)/page) + 1 {
 			if rng.IntN(9) == 0 {
 				state = stream.PageState(rng.IntN(3))
 			}
 			some.states[i] = state
 			key := block.Key{Layer: layer.ID, Index: uint32(i * page / block.Size)}
-			if (i+1)*page > off && i*page < off+int64(len(p)) && !k.Has(key) && (state == stream.PagesAbsent || state == stream.PagesComing && !some.arrive) {
+			if (i+1)*page > off && i*page < off+int64(len(p)) && !k.Has(key) && (state == stream.PagesAbsent || state == stream.PagesDownloading && !some.arrive) {
 				wanted[key.Index] = true
 			}
 		}

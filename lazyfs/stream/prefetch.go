@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	// headBlocks is how many blocks at the start of [FillConfig.First] have class
+	// headBlocks is how many blocks at the start of [FillConfig.Trace] have class
 	// block.ClassHead: 8 MiB, which a program reads before it does anything that takes time.
 	headBlocks = 32
 	// prefetchAttempts is how often a range of the trace is requested before it is left to the
@@ -116,7 +116,7 @@ func (q *prefetchQueue) whole(r block.Range) block.Range {
 	return all
 }
 
-// Prefetch fetches the ranges of [FillConfig.First] and returns when they are local, or when
+// Prefetch fetches the ranges of [FillConfig.Trace] and returns when they are local, or when
 // what is not is left to the fill after several attempts. It may run at the same time as Run and
 // RunWorker. It has as many bytes in flight as the rate and the delay that it sees make worth it;
 // fillers that prefetch at the same time share that.
@@ -147,7 +147,7 @@ func (f *Filler) Prefetch(ctx context.Context) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	if err := ctx.Err(); err != nil || !f.cfg.Guessed {
+	if err := ctx.Err(); err != nil || !f.cfg.Predicted {
 		return err
 	}
 	f.reader.starts.forget(f.start)

@@ -37,7 +37,7 @@ func TestStartsReadNeighbours(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				kept := newKeeper(newSlowLink(fx, 10*time.Millisecond, test.perBlock))
-				r := newReader(t, stream.Config{Source: kept, Local: kept, Along: test.along})
+				r := newReader(t, stream.Config{Source: kept, Local: kept, ExpandToFrames: test.along})
 				image := open(r, layer)
 				if test.starts {
 					r.NewFiller([]*stream.Layer{image}, stream.FillConfig{})

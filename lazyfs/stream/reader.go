@@ -43,7 +43,7 @@ type Local interface {
 type ReadResult struct {
 	Layer          block.Digest
 	Offset, Length int64
-	Took           time.Duration
+	Duration       time.Duration
 	// Waited says that not all was in the local cache, Failed that it ended with an error.
 	Waited, Failed bool
 	// Pages says that the image has [Pages], and that the local cache did not have everything.
@@ -73,9 +73,9 @@ type Config struct {
 	// ReadAhead is the most bytes that read-ahead keeps on their way for one
 	// sequential reader; zero means 16 MiB, a negative value none.
 	ReadAhead int64
-	// Along returns which blocks come along at no cost when those of a range are fetched, such
+	// ExpandToFrames returns which blocks come along at no cost when those of a range are fetched, such
 	// as the rest of their frames; the range is among them. Nil means that none do.
-	Along func(block.Range) block.Range
+	ExpandToFrames func(block.Range) block.Range
 	// OnRead is called with the bytes of every read that the kernel asks for, in that order,
 	// wherever they come from; nil if nobody wants to know. It must not wait.
 	OnRead func(layer block.Digest, offset, length int64)
@@ -95,7 +95,7 @@ type Reader struct {
 	pages   PageReleaser // cfg.Local if it is one, else nil
 	waiting waitCounter
 	flows   *flows
-	starts  *starts
+	starts  *fillThrottle
 	turns   *turns
 	ahead   chan block.Range
 	metrics *metrics
@@ -119,7 +119,7 @@ func New(cfg Config) (*Reader, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	r := &Reader{cfg: cfg, flows: newFlows(), starts: newStarts(), turns: newTurns(), ahead: make(chan block.Range, 2*aheadWorkers)}
+	r := &Reader{cfg: cfg, flows: newFlows(), starts: newFillThrottle(), turns: newTurns(), ahead: make(chan block.Range, 2*aheadWorkers)}
 	if h, ok := cfg.Local.(block.Holder); ok {
 		r.holder = h
 	}
@@ -158,8 +158,8 @@ func (r *Reader) Open(id block.Digest, size int64, pages Pages) *Layer {
 	return &Layer{reader: r, id: id, size: size, pages: pages}
 }
 
-// Waiting returns how many reads wait for blocks now.
-func (r *Reader) Waiting() int { return r.waiting.count() }
+// WaitingReads returns how many reads wait for blocks now.
+func (r *Reader) WaitingReads() int { return r.waiting.count() }
 
 // background fetches what is missing of req and reports whether it succeeded.
 func (r *Reader) background(ctx context.Context, req block.Request, arrived func(n int)) bool {

@@ -55,7 +55,7 @@ func TestPrefetchTakesTurns(t *testing.T) {
 		r := newReader(t, stream.Config{Source: newSlowLink(fx, time.Millisecond, time.Millisecond), ReadAhead: -1})
 		defer r.Urgent()()
 		first := []block.Range{{Layer: layer.ID, First: 0, Count: 100}, {Layer: layer.ID, First: 150, Count: 100}}
-		f := r.NewFiller([]*stream.Layer{open(r, layer)}, stream.FillConfig{OnlyTrace: true, First: first})
+		f := r.NewFiller([]*stream.Layer{open(r, layer)}, stream.FillConfig{OnlyTrace: true, Trace: first})
 		begun := time.Now()
 		if err := f.Run(t.Context()); err != nil {
 			t.Fatal(err)

@@ -50,8 +50,8 @@ func (r *Registry) RevokeTokens() {
 	clear(r.tokens.valid)
 }
 
-// TokensGiven counts the bearer tokens given so far.
-func (r *Registry) TokensGiven() int {
+// TokensIssued counts the bearer tokens given so far.
+func (r *Registry) TokensIssued() int {
 	r.tokens.mu.Lock()
 	defer r.tokens.mu.Unlock()
 	return r.tokens.given

@@ -92,9 +92,9 @@ func compressible(rng *rand.Rand, size int) []byte {
 	return data[:size]
 }
 
-// Prose returns size bytes of words of a small vocabulary: gzip refers far back in it, so that the
+// RandomText returns size bytes of words of a small vocabulary: gzip refers far back in it, so that the
 // checkpoints of an index have large windows. The same seed gives the same bytes.
-func Prose(seed uint64, size int) []byte {
+func RandomText(seed uint64, size int) []byte {
 	rng := rand.New(rand.NewPCG(seed, seed)) //nolint:gosec // test data must be the same in every run
 	words := make([]string, 4000)
 	for i := range words {

@@ -267,9 +267,9 @@ func send(w io.Writer, data []byte) {
 	}
 }
 
-// Oddity is a way in which registries and proxies fail to serve ranges of blobs correctly, while a
+// Quirk is a way in which registries and proxies fail to serve ranges of blobs correctly, while a
 // plain pull gets the right blob.
-type Oddity struct {
+type Quirk struct {
 	Name  string
 	Fault Fault
 	// Shown is true if one response to a range request shows that ranges are not served.
@@ -278,15 +278,15 @@ type Oddity struct {
 	Streamed bool
 }
 
-// Oddities returns all quirks.
-func Oddities() []Oddity {
-	ranges := func(name string, fault Fault) Oddity {
-		return Oddity{Name: name, Fault: OnRanges(fault), Streamed: true}
+// Quirks returns all quirks.
+func Quirks() []Quirk {
+	ranges := func(name string, fault Fault) Quirk {
+		return Quirk{Name: name, Fault: OnRanges(fault), Streamed: true}
 	}
-	shown := func(name string, fault Fault) Oddity {
-		return Oddity{Name: name, Fault: OnRanges(fault), Shown: true, Streamed: true}
+	shown := func(name string, fault Fault) Quirk {
+		return Quirk{Name: name, Fault: OnRanges(fault), Shown: true, Streamed: true}
 	}
-	return []Oddity{
+	return []Quirk{
 		shown("ignored", IgnoreRange()),
 		shown("not satisfiable", Status(http.StatusRequestedRangeNotSatisfiable)),
 		shown("multipart", Multipart()),

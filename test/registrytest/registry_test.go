@@ -220,12 +220,12 @@ func TestTokensExpire(t *testing.T) {
 	if _, err := puller.Get(t.Context(), ref); err != nil {
 		t.Fatal(err)
 	}
-	before := r.TokensGiven()
+	before := r.TokensIssued()
 	r.RevokeTokens()
 	if _, err := puller.Get(t.Context(), ref); err != nil {
 		t.Fatal(err)
 	}
-	if got := r.TokensGiven(); got != before+1 {
+	if got := r.TokensIssued(); got != before+1 {
 		t.Errorf("%d tokens given after the first %d were revoked, want one", got, before)
 	}
 }

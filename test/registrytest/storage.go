@@ -27,8 +27,8 @@ func (r *Registry) ExpireRedirects() {
 	clear(r.storage.valid)
 }
 
-// RedirectsGiven counts the signed URLs given so far.
-func (r *Registry) RedirectsGiven() int {
+// RedirectsIssued counts the signed URLs given so far.
+func (r *Registry) RedirectsIssued() int {
 	r.storage.mu.Lock()
 	defer r.storage.mu.Unlock()
 	return r.storage.given

@@ -38,7 +38,7 @@ const (
 // nothing yet.
 type flow struct {
 	rate  float64   // bytes of blocks a second, the highest of late
-	took  batch     // by the first block of requests, of which some are on their way for another one
+	took  minMedian // by the first block of requests, of which some are on their way for another one
 	start time.Time // of the sample
 	bytes int
 	last  time.Time // when a block came
@@ -48,7 +48,7 @@ type flow struct {
 func (f *flow) begin(now time.Time) {
 	f.start, f.bytes = now, 0
 	if now.Sub(f.last) > flowForget {
-		f.took = batch{}
+		f.took = minMedian{}
 	}
 }
 

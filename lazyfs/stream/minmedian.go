@@ -5,14 +5,14 @@ import "slices"
 // batchSize is of how many values a median is taken: a few of them are always far off.
 const batchSize = 5
 
-// batch is the least median of a few values each. The zero value has none yet.
-type batch struct {
+// minMedian is the least median of a few values each. The zero value has none yet.
+type minMedian struct {
 	values []float64
 	least  float64
 }
 
 // add takes a value.
-func (b *batch) add(v float64) {
+func (b *minMedian) add(v float64) {
 	if b.values = append(b.values, v); len(b.values) < batchSize {
 		return
 	}
@@ -24,7 +24,7 @@ func (b *batch) add(v float64) {
 }
 
 // early returns the least value before there is a median, and the median after that.
-func (b *batch) early() float64 {
+func (b *minMedian) early() float64 {
 	if b.least == 0 && len(b.values) > 0 {
 		return slices.Min(b.values)
 	}
@@ -32,4 +32,4 @@ func (b *batch) early() float64 {
 }
 
 // median returns the least median so far, 0 before there is one.
-func (b *batch) median() float64 { return b.least }
+func (b *minMedian) median() float64 { return b.least }

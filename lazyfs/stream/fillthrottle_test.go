@@ -112,9 +112,9 @@ func TestFillComesAfterTheStart(t *testing.T) {
 				line := newTimeline(newSlowLink(fx, 10*time.Millisecond, test.perBlock))
 				r := newReader(t, stream.Config{Source: line, ReadAhead: -1})
 				image := open(r, layer)
-				cfg := stream.FillConfig{Guessed: test.guessed}
+				cfg := stream.FillConfig{Predicted: test.guessed}
 				if test.trace {
-					cfg.First = []block.Range{{Layer: layer.ID, First: 0, Count: 64}}
+					cfg.Trace = []block.Range{{Layer: layer.ID, First: 0, Count: 64}}
 				}
 				ctx, cancel := context.WithCancel(t.Context())
 				var wg sync.WaitGroup
@@ -146,7 +146,7 @@ func TestFillComesAfterABundledStart(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		loaded := make(chan struct{})
 		close(loaded)
-		cfg := stream.FillConfig{Start: []block.Range{{Layer: layer.ID, First: 0, Count: 64}}, After: loaded}
+		cfg := stream.FillConfig{StartReads: []block.Range{{Layer: layer.ID, First: 0, Count: 64}}, WaitFor: loaded}
 		image := open(r, layer)
 		var wg sync.WaitGroup
 		wg.Go(func() { _ = r.NewFiller([]*stream.Layer{image}, cfg).Run(ctx) }) //nolint:errcheck // it is cancelled
@@ -184,7 +184,7 @@ func TestFillWaitsForOtherStarts(t *testing.T) {
 		wg.Go(func() { _ = r.NewFiller([]*stream.Layer{filled}, stream.FillConfig{}).Run(ctx) }) //nolint:errcheck // it is cancelled
 		<-time.After(4 * time.Second)
 		begun := time.Since(line.begin)
-		f := r.NewFiller([]*stream.Layer{starts}, stream.FillConfig{OnlyTrace: true, First: []block.Range{{Layer: starts.ID(), First: 0, Count: 200}}})
+		f := r.NewFiller([]*stream.Layer{starts}, stream.FillConfig{OnlyTrace: true, Trace: []block.Range{{Layer: starts.ID(), First: 0, Count: 200}}})
 		if err := f.Run(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -228,7 +228,7 @@ func TestStartLeavesItsTrace(t *testing.T) {
 				kept := newKeeper(newSlowLink(fx, time.Millisecond, 10*time.Millisecond))
 				r := newReader(t, stream.Config{Source: kept, Local: kept, ReadAhead: -1})
 				a, b := open(r, traced), open(r, other)
-				f := r.NewFiller([]*stream.Layer{a, b}, stream.FillConfig{OnlyTrace: true, First: []block.Range{{Layer: traced.ID, First: 0, Count: 400}}})
+				f := r.NewFiller([]*stream.Layer{a, b}, stream.FillConfig{OnlyTrace: true, Trace: []block.Range{{Layer: traced.ID, First: 0, Count: 400}}})
 				var wg sync.WaitGroup
 				wg.Go(func() {
 					if err := f.Run(t.Context()); err != nil {

@@ -31,7 +31,7 @@ type sent struct {
 
 // send notes a request of the fill for n bytes. The context ends when it has to be given up, which it is
 // not if it stays.
-func (s *starts) send(ctx context.Context, n int, stays bool) (context.Context, *sent) {
+func (s *fillThrottle) send(ctx context.Context, n int, stays bool) (context.Context, *sent) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	f := &sent{left: n, cancel: cancel, stays: stays}
 	s.mu.Lock()
@@ -41,14 +41,14 @@ func (s *starts) send(ctx context.Context, n int, stays bool) (context.Context, 
 }
 
 // arrived notes that n bytes of a request have come.
-func (s *starts) arrived(f *sent, n int) {
+func (s *fillThrottle) arrived(f *sent, n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f.left -= n
 }
 
 // end ends a request.
-func (s *starts) end(f *sent) {
+func (s *fillThrottle) end(f *sent) {
 	f.cancel(nil)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -56,7 +56,7 @@ func (s *starts) end(f *sent) {
 }
 
 // longLocked reports whether the link needs long for what is in flight of the fill.
-func (s *starts) longLocked() bool {
+func (s *fillThrottle) longLocked() bool {
 	left := 0
 	for f := range s.fills {
 		if !f.stays {
@@ -68,7 +68,7 @@ func (s *starts) longLocked() bool {
 
 // yieldLocked gives up what is in flight of the fill, if the link needs long for it. Closed connections
 // bring nothing more after a round trip. What others wait for comes all the same.
-func (s *starts) yieldLocked() {
+func (s *fillThrottle) yieldLocked() {
 	if !s.longLocked() {
 		return
 	}
@@ -81,7 +81,7 @@ func (s *starts) yieldLocked() {
 
 // yieldSoonLocked gives it up when a read has waited for a round trip: it may come sooner, and by then it
 // has joined what it needs of it.
-func (s *starts) yieldSoonLocked() (timer *time.Timer) {
+func (s *fillThrottle) yieldSoonLocked() (timer *time.Timer) {
 	if !s.longLocked() {
 		return nil
 	}
@@ -97,7 +97,7 @@ func (s *starts) yieldSoonLocked() (timer *time.Timer) {
 }
 
 // rest waits until no read waits, or for a while.
-func (s *starts) rest(ctx context.Context) {
+func (s *fillThrottle) rest(ctx context.Context) {
 	end := time.NewTimer(yieldRest)
 	defer end.Stop()
 	look := time.NewTicker(fillLook)

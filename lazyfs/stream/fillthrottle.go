@@ -28,8 +28,8 @@ const (
 	driftMost  = driftReads * 3 / 4
 )
 
-// start is the start of an image, as far as others have to stand back for it.
-type start struct {
+// activeStart is the start of an image, as far as others have to stand back for it.
+type activeStart struct {
 	layers  map[block.Digest]struct{}
 	trace   map[block.Key]struct{} // nil if none is known, or the start has left it
 	loading int                    // calls that load its trace
@@ -47,17 +47,17 @@ type start struct {
 }
 
 // active reports whether the start goes on.
-func (s *start) active(now time.Time) bool {
+func (s *activeStart) active(now time.Time) bool {
 	return s.loading > 0 || !s.over(now) && (s.reading > 0 || now.Sub(s.last) < startQuiet)
 }
 
 // readsAhead reports whether reads wait, or did a moment ago, for what lies together.
-func (s *start) readsAhead(now time.Time) bool {
+func (s *activeStart) readsAhead(now time.Time) bool {
 	return s.locality.together() && (s.reading > 0 || now.Sub(s.ended) < 2*fillLook)
 }
 
 // over reports whether the start is over for good.
-func (s *start) over(now time.Time) bool {
+func (s *activeStart) over(now time.Time) bool {
 	since := s.began
 	if !s.waited.IsZero() {
 		since = s.waited
@@ -67,7 +67,7 @@ func (s *start) over(now time.Time) bool {
 
 // read notes a read. It reports whether the trace has expected it, and whether the start has left its
 // trace by now.
-func (s *start) read(r block.Range, waits bool) (expected, left bool) {
+func (s *activeStart) read(r block.Range, waits bool) (expected, left bool) {
 	if s.trace == nil {
 		return false, false
 	}
@@ -84,27 +84,27 @@ func (s *start) read(r block.Range, waits bool) (expected, left bool) {
 	return expected, left
 }
 
-// starts decides what the fill may fetch while images start: nothing, because whatever takes link or
+// fillThrottle decides what the fill may fetch while images start: nothing, because whatever takes link or
 // processors makes a start longer. Where reads wait for what lies together, however, and no trace says what
 // comes next, the fill reads ahead for them: they have nothing else to wait for.
-type starts struct {
+type fillThrottle struct {
 	mu      sync.Mutex // guards the fields below
 	link    pace
-	all     map[*start]struct{}
+	all     map[*activeStart]struct{}
 	filling int // bytes of the fill in flight
 	fills   map[*sent]struct{}
 	waiting int // reads
 }
 
-func newStarts() *starts {
-	return &starts{all: make(map[*start]struct{}), fills: make(map[*sent]struct{})}
+func newFillThrottle() *fillThrottle {
+	return &fillThrottle{all: make(map[*activeStart]struct{}), fills: make(map[*sent]struct{})}
 }
 
 // begin adds a start, with the blocks of its trace if that is known. leave is called if the start
 // turns out to read other ones.
-func (s *starts) begin(layers []*Layer, trace []block.Range, leave func()) *start {
+func (s *fillThrottle) begin(layers []*Layer, trace []block.Range, leave func()) *activeStart {
 	now := time.Now()
-	begun := &start{layers: make(map[block.Digest]struct{}, len(layers)), began: now, last: now, leave: leave}
+	begun := &activeStart{layers: make(map[block.Digest]struct{}, len(layers)), began: now, last: now, leave: leave}
 	for _, l := range layers {
 		begun.layers[l.id] = struct{}{}
 	}
@@ -128,7 +128,7 @@ func (s *starts) begin(layers []*Layer, trace []block.Range, leave func()) *star
 
 // ofLocked returns the starts to which a layer belongs, nil for none, and forgets those that are
 // over.
-func (s *starts) ofLocked(now time.Time, layer *block.Digest) (of []*start) {
+func (s *fillThrottle) ofLocked(now time.Time, layer *block.Digest) (of []*activeStart) {
 	for begun := range s.all {
 		if begun.over(now) {
 			delete(s.all, begun)
@@ -145,7 +145,7 @@ func (s *starts) ofLocked(now time.Time, layer *block.Digest) (of []*start) {
 }
 
 // mounted says that programs can read the image now.
-func (s *starts) mounted(of *start) {
+func (s *fillThrottle) mounted(of *activeStart) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	of.began, of.last = time.Now(), time.Now()
@@ -153,14 +153,14 @@ func (s *starts) mounted(of *start) {
 }
 
 // standBackLocked gives up what is in flight of the fill if it may have nothing in flight any more.
-func (s *starts) standBackLocked(now time.Time) {
+func (s *fillThrottle) standBackLocked(now time.Time) {
 	if s.allowanceLocked(now) == 0 {
 		s.yieldLocked()
 	}
 }
 
 // load says that the trace is being loaded until done is called.
-func (s *starts) load(of *start) (done func()) {
+func (s *fillThrottle) load(of *activeStart) (done func()) {
 	change := func(by int) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -172,7 +172,7 @@ func (s *starts) load(of *start) (done func()) {
 }
 
 // forget makes a start one of which no trace is known.
-func (s *starts) forget(of *start) {
+func (s *fillThrottle) forget(of *activeStart) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	of.trace = nil
@@ -180,7 +180,7 @@ func (s *starts) forget(of *start) {
 
 // local notes a read of n bytes that did not have to wait, and reports whether the trace of a start has
 // expected it.
-func (s *starts) local(r block.Range, n int) (expected bool) {
+func (s *fillThrottle) local(r block.Range, n int) (expected bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.all) == 0 {
@@ -198,9 +198,9 @@ func (s *starts) local(r block.Range, n int) (expected bool) {
 }
 
 // wait notes a read of n bytes that waits until done is called.
-func (s *starts) wait(r block.Range, n int) (done func()) {
+func (s *fillThrottle) wait(r block.Range, n int) (done func()) {
 	now := time.Now()
-	var left []*start
+	var left []*activeStart
 	s.mu.Lock()
 	s.waiting++
 	yield := s.yieldSoonLocked()
@@ -237,7 +237,7 @@ func (s *starts) wait(r block.Range, n int) (done func()) {
 }
 
 // allowanceLocked returns how many bytes the fill may have in flight.
-func (s *starts) allowanceLocked(now time.Time) int {
+func (s *fillThrottle) allowanceLocked(now time.Time) int {
 	s.ofLocked(now, nil) // forgets those that are over
 	least := math.MaxInt
 	for begun := range s.all {
@@ -254,10 +254,10 @@ func (s *starts) allowanceLocked(now time.Time) int {
 
 // readsAround reports whether a layer belongs to a start without a trace, and the link carries n bytes of
 // blocks in the time of a round trip, as far as that is known.
-func (s *starts) readsAround(layer block.Digest, n int) bool {
+func (s *fillThrottle) readsAround(layer block.Digest, n int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	untraced := func(begun *start) bool { return begun.trace == nil }
+	untraced := func(begun *activeStart) bool { return begun.trace == nil }
 	if !slices.ContainsFunc(s.ofLocked(time.Now(), &layer), untraced) {
 		return false
 	}
@@ -267,7 +267,7 @@ func (s *starts) readsAround(layer block.Digest, n int) bool {
 
 // acquire waits until the fill may send a request, and returns for how many bytes, at most n; zero
 // once nothing is needed any more.
-func (s *starts) acquire(ctx context.Context, n int, needed func() bool) (int, error) {
+func (s *fillThrottle) acquire(ctx context.Context, n int, needed func() bool) (int, error) {
 	for {
 		if !needed() {
 			return 0, ctx.Err()
@@ -292,7 +292,7 @@ func (s *starts) acquire(ctx context.Context, n int, needed func() bool) (int, e
 }
 
 // release gives back what acquire has returned.
-func (s *starts) release(n int) {
+func (s *fillThrottle) release(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.filling -= n
@@ -300,7 +300,7 @@ func (s *starts) release(n int) {
 
 // measure returns a sink that measures what comes of a request that is sent now, and what
 // to call when it has ended.
-func (s *starts) measure(sink block.Sink) (block.Sink, func()) {
+func (s *fillThrottle) measure(sink block.Sink) (block.Sink, func()) {
 	sent := time.Now()
 	var first, last time.Time
 	bytes := 0
@@ -324,7 +324,7 @@ func (s *starts) measure(sink block.Sink) (block.Sink, func()) {
 // pace measures single requests: how long their first block takes, and how fast the others follow.
 // That shows what a link carries even if never more than one request is in flight.
 type pace struct {
-	delays, perByte batch
+	delays, perByte minMedian
 }
 
 func (p *pace) add(delay time.Duration, bytes int, took time.Duration) {

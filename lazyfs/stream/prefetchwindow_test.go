@@ -91,7 +91,7 @@ func TestPrefetchFillsTheLink(t *testing.T) {
 				link := newSlowLink(fx, test.roundTrip, test.perBlock)
 				r := newReader(t, stream.Config{Source: link, ReadAhead: -1})
 				trace, blocks := most(fx.Layers()[0])
-				f := r.NewFiller([]*stream.Layer{open(r, fx.Layers()[0])}, stream.FillConfig{First: trace, OnlyTrace: true})
+				f := r.NewFiller([]*stream.Layer{open(r, fx.Layers()[0])}, stream.FillConfig{Trace: trace, OnlyTrace: true})
 				start := time.Now()
 				if err := f.Prefetch(t.Context()); err != nil {
 					t.Fatal(err)
@@ -145,8 +145,8 @@ func TestPrefetchJoinsFrames(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			src := blocktest.NewSource(fx)
-			r := newReader(t, stream.Config{Source: src, Along: test.along, ReadAhead: -1})
-			f := r.NewFiller([]*stream.Layer{open(r, layer)}, stream.FillConfig{First: test.trace, OnlyTrace: true})
+			r := newReader(t, stream.Config{Source: src, ExpandToFrames: test.along, ReadAhead: -1})
+			f := r.NewFiller([]*stream.Layer{open(r, layer)}, stream.FillConfig{Trace: test.trace, OnlyTrace: true})
 			if err := f.Prefetch(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -177,7 +177,7 @@ func TestPrefetchesShare(t *testing.T) {
 		var wg sync.WaitGroup
 		prefetch := func(l *blocktest.Layer) {
 			trace, _ := most(l)
-			f := r.NewFiller([]*stream.Layer{open(r, l)}, stream.FillConfig{First: trace, OnlyTrace: true})
+			f := r.NewFiller([]*stream.Layer{open(r, l)}, stream.FillConfig{Trace: trace, OnlyTrace: true})
 			if err := f.Prefetch(t.Context()); err != nil {
 				t.Error(err)
 			}
