@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/spf13/cobra"
 
@@ -28,12 +30,13 @@ type inspection struct {
 	Digest   string `json:"digest"`
 	Platform string `json:"platform"`
 	// Mode is "full" for an image in full mode, Source the manifest that it was made from.
-	Mode         string            `json:"mode"`
-	Source       string            `json:"source,omitempty"`
-	Artifact     string            `json:"artifact"`
-	Predicted    []traceInspection `json:"predictedTraces"`
-	Startup      *startupInspect   `json:"startup,omitempty"`
-	Signatures   signatureCounts   `json:"signatures"`
+	Mode      string            `json:"mode"`
+	Source    string            `json:"source,omitempty"`
+	Artifact  string            `json:"artifact"`
+	Predicted []traceInspection `json:"predictedTraces"`
+	Startup   *startupInspect   `json:"startup,omitempty"`
+	// Signatures is nil if the registry does not say in time which signatures it has.
+	Signatures   *signatureCounts  `json:"signatures,omitempty"`
 	StoredSize   int64             `json:"storedSize"`
 	StreamSize   int64             `json:"streamSize"`
 	IndexSize    int64             `json:"indexSize"`
@@ -126,17 +129,35 @@ func (c *imageClient) inspect(ctx context.Context, image string, platform v1.Pla
 	}
 	report := describe(found)
 	report.Image = c.files.Text(report.Image)
-	count := func(digest block.Digest, n *int) {
-		if err == nil {
-			*n, err = upkeep.Signatures(ctx, c.Client, ref.Context(), digest)
-		}
-	}
-	count(found.image.Digest, &report.Signatures.Image)
-	count(found.artifact.Digest, &report.Signatures.Index)
-	if s := found.artifact.Startup; s != nil {
-		count(s.Digest, &report.Signatures.Startup)
+	if report.Signatures, err = c.countSignatures(ctx, ref.Context(), found); errors.Is(err, block.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) {
+		err = ctx.Err()
 	}
 	return report, err
+}
+
+// signaturesTimeout bounds how long inspect waits for the signatures of an image: a registry may never say what
+// refers to a manifest.
+const signaturesTimeout = 3 * time.Second
+
+func (c *imageClient) countSignatures(ctx context.Context, repo name.Repository, found *indexed) (*signatureCounts, error) {
+	ctx, cancel := context.WithTimeout(ctx, signaturesTimeout)
+	defer cancel()
+	image, err := upkeep.Signatures(ctx, c.Client, repo, found.image.Digest)
+	if err != nil {
+		return nil, err
+	}
+	index, err := upkeep.Signatures(ctx, c.Client, repo, found.artifact.Digest)
+	if err != nil {
+		return nil, err
+	}
+	counts := &signatureCounts{Image: image, Index: index}
+	if s := found.artifact.Startup; s != nil {
+		counts.Startup, err = upkeep.Signatures(ctx, c.Client, repo, s.Digest)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return counts, nil
 }
 
 func describe(found *indexed) *inspection {
@@ -229,7 +250,11 @@ func (r *inspection) writeTable(out io.Writer) error {
 	for _, t := range traces {
 		about.Row("trace", strings.TrimSpace(fmt.Sprintf("%s, %s %s", t.Kind, units.Size(t.Size), t.Command)))
 	}
-	about.Row("signatures", fmt.Sprintf("%d of the image, %d of the index, %d of the start-up artifact", r.Signatures.Image, r.Signatures.Index, r.Signatures.Startup))
+	signatures := "not known, the registry does not say in time"
+	if s := r.Signatures; s != nil {
+		signatures = fmt.Sprintf("%d of the image, %d of the index, %d of the start-up artifact", s.Image, s.Index, s.Startup)
+	}
+	about.Row("signatures", signatures)
 	about.Row("size", fmt.Sprintf("%s compressed, %s uncompressed, index %s (%.2f %% of compressed)\n",
 		units.Size(r.StoredSize), units.Size(r.StreamSize), units.Size(r.IndexSize), r.IndexPercent))
 	if err := about.Flush(); err != nil {

@@ -24,7 +24,7 @@ func TestInspectAll(t *testing.T) {
 		image := pushImage(t, reg, "app:v1")
 		run(t, "convert", image)
 		bare := inspected(t, image)
-		if bare.Mode != "index" || bare.Source != "" || bare.Startup != nil || bare.Signatures != (signatureCounts{}) {
+		if bare.Mode != "index" || bare.Source != "" || bare.Startup != nil || *bare.Signatures != (signatureCounts{}) {
 			t.Errorf("before: %+v", bare)
 		}
 		run(t, "trace", "push", "--bundle", image, writeFile(t, "trace", []byte(filePath("1"))))
@@ -46,7 +46,7 @@ func TestInspectAll(t *testing.T) {
 		if kinds["recorded"] != 1 || kinds["list"] != 1 || seen.Startup.Bundle == 0 || seen.Startup.PrefetchList == 0 || seen.Startup.Created.IsZero() {
 			t.Errorf("start-up artifact %+v, traces %v", seen.Startup, kinds)
 		}
-		if seen.Signatures != (signatureCounts{Image: 2, Index: 2, Startup: 1}) {
+		if *seen.Signatures != (signatureCounts{Image: 2, Index: 2, Startup: 1}) {
 			t.Errorf("signatures %+v", seen.Signatures)
 		}
 		requireOutput(t, run(t, "inspect", image), "mode", "index", "start-up", "bundle", "prefetch list", "recorded, ", "list, ",
@@ -66,7 +66,7 @@ func TestInspectFiles(t *testing.T) {
 	dir := t.TempDir()
 	for _, file := range []string{"oci:" + filepath.Join(dir, "layout") + ":v1", "oci-archive:" + filepath.Join(dir, "app.tar") + ":v1"} {
 		run(t, "convert", image, file)
-		if seen := inspected(t, file); seen.Image != file || len(seen.Layers) != 2 || seen.Signatures != (signatureCounts{}) {
+		if seen := inspected(t, file); seen.Image != file || len(seen.Layers) != 2 || *seen.Signatures != (signatureCounts{}) {
 			t.Errorf("%s: %+v", file, seen)
 		}
 		requireOutput(t, run(t, "verify", file), "2 layers, 10 blocks, every digest is right")
