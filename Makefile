@@ -119,6 +119,7 @@ nightly: ## What is slow and rarely fails: run it every night, not for every cha
 	$(MAKE) test-packages
 	$(MAKE) test-push
 	$(MAKE) test-release
+	$(GO) test -timeout 20m -count=1 $(TEST_FLAGS) -run '^TestConvertLarge$$' ./bench
 	$(GO) test -timeout 60m -count=5 $(TEST_FLAGS) -run 'Kill|Keeper' ./lazyfs/... ./node ./cmd/brisk-node
 	$(MAKE) fuzz FUZZTIME=10s
 

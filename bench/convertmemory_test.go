@@ -128,13 +128,13 @@ func (s *scale) writeLayer(path string, n int) error {
 	return file.Close()
 }
 
-// TestConvertScale converts an image of 4 GiB with 150,000 files: 200 MB of memory for its indexes, 500 MB in
-// full mode, predictions included.
-func TestConvertScale(t *testing.T) {
+// TestConvertLarge converts an image of 4 GiB with 150,000 files: 200 MB of memory for its indexes, 500 MB in
+// full mode, predictions included. It takes minutes, and is part of "make nightly".
+func TestConvertLarge(t *testing.T) {
 	testMemory(t, &scale{files: 150_000, bytes: 4 << 30, indexRSS: 200e6, fullRSS: 500e6, leastPredictedSize: 25 << 20})
 }
 
-// TestConvertMemory is TestConvertScale with small files, for every change.
+// TestConvertMemory is TestConvertLarge with small files, for every change.
 func TestConvertMemory(t *testing.T) {
 	testMemory(t, &scale{files: 150_000, bytes: 150_000 * 600, indexRSS: 190e6, fullRSS: 200e6, leastPredictedSize: 2 << 20})
 }
