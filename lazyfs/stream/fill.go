@@ -91,7 +91,7 @@ func (r *Reader) NewFiller(layers []*Layer, cfg FillConfig) *Filler {
 	if known == nil {
 		known = cfg.Trace
 	}
-	f.start = r.starts.begin(layers, known, f.leaveTrace)
+	f.start = r.starts.begin(layers, known, !cfg.OnlyTrace, f.leaveTrace)
 	f.prefetchQueue = newPrefetchQueue(cfg.Trace, layers, r.cfg.ExpandToFrames, r.has())
 	if cfg.BytesPerSecond > 0 {
 		f.limiter = rate.NewLimiter(rate.Limit(cfg.BytesPerSecond), block.ExtentSize)

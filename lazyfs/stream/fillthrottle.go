@@ -32,6 +32,7 @@ const (
 type activeStart struct {
 	layers  map[block.Digest]struct{}
 	trace   map[block.Key]struct{} // nil if none is known, or the start has left it
+	fills   bool                   // all of the image is going to be loaded
 	loading int                    // calls that load its trace
 	began   time.Time              // or when it was mounted
 	waited  time.Time              // when a read of it first waited
@@ -102,9 +103,9 @@ func newFillThrottle() *fillThrottle {
 
 // begin adds a start, with the blocks of its trace if that is known. leave is called if the start
 // turns out to read other ones.
-func (s *fillThrottle) begin(layers []*Layer, trace []block.Range, leave func()) *activeStart {
+func (s *fillThrottle) begin(layers []*Layer, trace []block.Range, fills bool, leave func()) *activeStart {
 	now := time.Now()
-	begun := &activeStart{layers: make(map[block.Digest]struct{}, len(layers)), began: now, last: now, leave: leave}
+	begun := &activeStart{layers: make(map[block.Digest]struct{}, len(layers)), began: now, last: now, fills: fills, leave: leave}
 	for _, l := range layers {
 		begun.layers[l.id] = struct{}{}
 	}
@@ -252,12 +253,12 @@ func (s *fillThrottle) allowanceLocked(now time.Time) int {
 	return least
 }
 
-// readsAround reports whether a layer belongs to a start without a trace, and the link carries n bytes of
+// readsAround reports whether a layer belongs to a start without a trace whose image is filled later, and the link carries n bytes of
 // blocks in the time of a round trip, as far as that is known.
 func (s *fillThrottle) readsAround(layer block.Digest, n int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	untraced := func(begun *activeStart) bool { return begun.trace == nil }
+	untraced := func(begun *activeStart) bool { return begun.trace == nil && begun.fills }
 	if !slices.ContainsFunc(s.ofLocked(time.Now(), &layer), untraced) {
 		return false
 	}

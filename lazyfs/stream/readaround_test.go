@@ -26,12 +26,14 @@ func TestStartsReadNeighbours(t *testing.T) {
 		perBlock time.Duration
 		along    func(block.Range) block.Range
 		starts   bool
+		lazy     bool
 		brings   bool
 	}{
-		"fast":              {500 * time.Microsecond, nil, true, true},
-		"slow":              {25 * time.Millisecond, nil, true, false},
-		"fast, come anyway": {500 * time.Microsecond, extent, true, false},
-		"no start":          {500 * time.Microsecond, nil, false, false},
+		"fast":              {500 * time.Microsecond, nil, true, false, true},
+		"slow":              {25 * time.Millisecond, nil, true, false, false},
+		"fast, come anyway": {500 * time.Microsecond, extent, true, false, false},
+		"no start":          {500 * time.Microsecond, nil, false, false, false},
+		"only what is read": {500 * time.Microsecond, nil, true, true, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -40,7 +42,7 @@ func TestStartsReadNeighbours(t *testing.T) {
 				r := newReader(t, stream.Config{Source: kept, Local: kept, ExpandToFrames: test.along})
 				image := open(r, layer)
 				if test.starts {
-					r.NewFiller([]*stream.Layer{image}, stream.FillConfig{})
+					r.NewFiller([]*stream.Layer{image}, stream.FillConfig{OnlyTrace: test.lazy})
 				}
 				ctx, cancel := context.WithCancel(t.Context())
 				var wg sync.WaitGroup
