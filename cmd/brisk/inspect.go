@@ -142,15 +142,15 @@ const signaturesTimeout = 3 * time.Second
 func (c *imageClient) countSignatures(ctx context.Context, repo name.Repository, found *indexed) (*signatureCounts, error) {
 	ctx, cancel := context.WithTimeout(ctx, signaturesTimeout)
 	defer cancel()
-	image, err := upkeep.Signatures(ctx, c.Client, repo, found.image.Digest)
+	ofImage, err := upkeep.Signatures(ctx, c.Client, repo, found.image.Digest)
 	if err != nil {
 		return nil, err
 	}
-	index, err := upkeep.Signatures(ctx, c.Client, repo, found.artifact.Digest)
+	ofIndex, err := upkeep.Signatures(ctx, c.Client, repo, found.artifact.Digest)
 	if err != nil {
 		return nil, err
 	}
-	counts := &signatureCounts{Image: image, Index: index}
+	counts := &signatureCounts{Image: ofImage, Index: ofIndex}
 	if s := found.artifact.Startup; s != nil {
 		counts.Startup, err = upkeep.Signatures(ctx, c.Client, repo, s.Digest)
 	}
