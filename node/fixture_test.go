@@ -16,7 +16,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/authn"
 	"go.uber.org/goleak"
 
 	"github.com/brisk-project/brisk/image/convert"
@@ -138,17 +137,10 @@ func blockOf(stream []byte, i uint32) []byte {
 	return stream[off : off+int64(block.Length(int64(len(stream)), i))]
 }
 
-// keychain has the credentials of registrytest for every registry.
-type keychain struct{}
-
-func (keychain) Resolve(authn.Resource) (authn.Authenticator, error) {
-	return &authn.Basic{Username: registrytest.User, Password: registrytest.Password}, nil
-}
-
 // newClient makes a registry client for one test.
 func newClient(t *testing.T) *registry.Client {
 	t.Helper()
-	client, err := registry.NewClient(registry.Config{Keychain: keychain{}})
+	client, err := registry.NewClient(registry.Config{Keychain: registrytest.Keychain(registrytest.User)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -39,7 +39,7 @@ func runWorker(dir string) int {
 	defer stop()
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelInfo})).With("pid", os.Getpid())
 	err := func() error {
-		client, err := registry.NewClient(registry.Config{Keychain: keychain{}})
+		client, err := registry.NewClient(registry.Config{Keychain: registrytest.Keychain(registrytest.User)})
 		if err != nil {
 			return err
 		}

@@ -9,7 +9,6 @@ import (
 	labels "github.com/containerd/containerd/v2/pkg/snapshotters"
 
 	"github.com/brisk-project/brisk/image/index/indextest"
-	"github.com/brisk-project/brisk/image/registry"
 	"github.com/brisk-project/brisk/node/agent"
 	"github.com/brisk-project/brisk/test/containerdtest"
 	"github.com/brisk-project/brisk/test/registrytest"
@@ -20,11 +19,7 @@ import (
 func (s *site) pushWithSetuid(ref string, base, top registrytest.Layer) string {
 	s.t.Helper()
 	image := s.push(ref, false, base, top)
-	client, err := registry.NewClient(registry.Config{Keychain: pusher{}})
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer client.Close()
+	client := pushClient(s.t)
 	lie := indextest.Build(s.t, shellWithMode(s.t, 0o4755).Tar)
 	forged := indextest.WithEntries(s.t, indextest.Build(s.t, registrytest.Compress(s.t, base)).Encoded, lie.Encoded)
 	indextest.Push(s.t, client, s.reg.Ref(s.t, ref), forged, indextest.Build(s.t, registrytest.Compress(s.t, top)).Encoded)

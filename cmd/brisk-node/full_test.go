@@ -12,7 +12,6 @@ import (
 	"github.com/opencontainers/image-spec/identity"
 
 	"github.com/brisk-project/brisk/image/convert"
-	"github.com/brisk-project/brisk/image/registry"
 	"github.com/brisk-project/brisk/test/containerdtest"
 	"github.com/brisk-project/brisk/test/fstree"
 	"github.com/brisk-project/brisk/test/registrytest"
@@ -52,11 +51,7 @@ func treeOf(t *testing.T, d *containerdtest.Daemon, image containerd.Image, snap
 // it, and lazily: it is the same as its base.
 func TestFullMode(t *testing.T) {
 	s := newSite(t, "--mode", "lazy")
-	client, err := registry.NewClient(registry.Config{Keychain: pusher{}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
+	client := pushClient(t)
 	plain := containerdtest.Start(t, containerdtest.Config{Plain: true})
 	plain.Snapshotter = "overlayfs"
 	for _, image := range torture.Images() {

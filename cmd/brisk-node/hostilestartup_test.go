@@ -13,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/klauspost/compress/zstd"
 
@@ -183,24 +182,13 @@ func TestHostileStartups(t *testing.T) {
 	s := newSite(t, "--mode", "lazy")
 	data, file, sum := files(t, 1, 4<<20)
 	ref := s.push("app:v1", true, shell(t), data)
-	client, err := registry.NewClient(registry.Config{Keychain: pusher{}})
+	h := &hostile{t: t, tar: data.Tar}
+	h.client, h.image = resolveToPush(t, ref)
+	found, err := h.client.FindArtifact(t.Context(), h.image)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer client.Close()
-	parsed, err := client.ParseReference(ref)
-	if err != nil {
-		t.Fatal(err)
-	}
-	h := &hostile{t: t, client: client, tar: data.Tar}
-	if h.image, err = client.Resolve(t.Context(), parsed, v1.Platform{OS: "linux", Architecture: "amd64"}); err != nil {
-		t.Fatal(err)
-	}
-	found, err := client.FindArtifact(t.Context(), h.image)
-	if err != nil {
-		t.Fatal(err)
-	}
-	layers, err := client.LayerIndexes(t.Context(), h.image, found)
+	layers, err := h.client.LayerIndexes(t.Context(), h.image, found)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -208,7 +196,7 @@ func TestHostileStartups(t *testing.T) {
 	now, refused := time.Now(), make(map[string]int)
 	for name, wrong := range h.startups() {
 		now = now.Add(time.Minute)
-		if _, err := client.PushStartup(t.Context(), h.image, wrong, nil, now); err != nil {
+		if _, err := h.client.PushStartup(t.Context(), h.image, wrong, nil, now); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
 		switch name {
@@ -245,7 +233,7 @@ func TestHostileStartups(t *testing.T) {
 	}
 	// The same image with what is right, so that the others were looked at.
 	good := h.built(h.layer.StreamID(), func(*bundle.Bundle) {})
-	if _, err := client.PushStartup(t.Context(), h.image, good, nil, now.Add(time.Minute)); err != nil {
+	if _, err := h.client.PushStartup(t.Context(), h.image, good, nil, now.Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	image := s.Pull(ref)

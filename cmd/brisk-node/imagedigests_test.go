@@ -13,7 +13,6 @@ import (
 
 	"github.com/brisk-project/brisk/api/v1alpha1"
 	"github.com/brisk-project/brisk/image/convert"
-	"github.com/brisk-project/brisk/image/registry"
 	"github.com/brisk-project/brisk/internal/block"
 	"github.com/brisk-project/brisk/node/agent"
 	containerdapi "github.com/brisk-project/brisk/node/containerd"
@@ -84,11 +83,7 @@ func TestMultiPlatform(t *testing.T) {
 	image := registrytest.Image{Layers: []registrytest.Layer{shell(t), data}, Platform: v1.Platform{OS: "linux", Architecture: runtime.GOARCH}}
 	other := registrytest.Image{Layers: []registrytest.Layer{data}, Platform: v1.Platform{OS: "linux", Architecture: "s390x"}}
 	index := s.reg.PushIndex(t, "app:v1", image, other)
-	client, err := registry.NewClient(registry.Config{Keychain: pusher{}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
+	client := pushClient(t)
 	if _, err := convert.Convert(t.Context(), client, index, convert.Config{}); err != nil {
 		t.Fatal(err)
 	}

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/authn"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"go.uber.org/goleak"
 
 	"github.com/brisk-project/brisk/image/convert"
@@ -184,14 +184,6 @@ func (s *site) mounts() []string {
 	return points
 }
 
-// pusher is the keychain of what tests push themselves.
-type pusher struct{}
-
-// Resolve implements [authn.Keychain].
-func (pusher) Resolve(authn.Resource) (authn.Authenticator, error) {
-	return &authn.Basic{Username: registrytest.Pusher, Password: registrytest.Password}, nil
-}
-
 // holdBlocks keeps the registry from answering with blocks until it is told to.
 func (s *site) holdBlocks() (release func()) {
 	held := make(chan struct{})
@@ -212,6 +204,32 @@ func (s *site) holdBlocks() (release func()) {
 	return func() { close(held); s.reg.ClearFaults() }
 }
 
+// pushClient returns a client that may push.
+func pushClient(t *testing.T) *registry.Client {
+	t.Helper()
+	client, err := registry.NewClient(registry.Config{Keychain: registrytest.Keychain(registrytest.Pusher)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	return client
+}
+
+// resolveToPush resolves an image, with a client that may push.
+func resolveToPush(t *testing.T, ref string) (*registry.Client, *registry.Image) {
+	t.Helper()
+	client := pushClient(t)
+	parsed, err := client.ParseReference(ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, err := client.Resolve(t.Context(), parsed, v1.Platform{OS: "linux", Architecture: "amd64"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client, image
+}
+
 // push puts an image into the registry, with an index or without.
 func (s *site) push(ref string, indexed bool, layers ...registrytest.Layer) string {
 	s.t.Helper()
@@ -220,11 +238,7 @@ func (s *site) push(ref string, indexed bool, layers ...registrytest.Layer) stri
 	}
 	s.reg.Push(s.t, ref, registrytest.Image{Layers: layers})
 	if indexed {
-		client, err := registry.NewClient(registry.Config{Keychain: pusher{}})
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		defer client.Close()
+		client := pushClient(s.t)
 		if _, err := convert.Convert(s.t.Context(), client, s.reg.Ref(s.t, ref), convert.Config{}); err != nil {
 			s.t.Fatal(err)
 		}

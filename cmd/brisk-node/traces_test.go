@@ -8,7 +8,6 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
-	"github.com/brisk-project/brisk/image/registry"
 	"github.com/brisk-project/brisk/image/startup"
 	"github.com/brisk-project/brisk/image/startup/artifact"
 	"github.com/brisk-project/brisk/image/startup/prefetch"
@@ -73,19 +72,7 @@ func pushLearnt(t *testing.T, s *site, ref string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	client, err := registry.NewClient(registry.Config{Keychain: pusher{}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
-	parsed, err := client.ParseReference(ref)
-	if err != nil {
-		t.Fatal(err)
-	}
-	image, err := client.Resolve(t.Context(), parsed, platform)
-	if err != nil {
-		t.Fatal(err)
-	}
+	client, image := resolveToPush(t, ref)
 	if _, err := artifact.Push(t.Context(), client, image, nil, artifact.Config{Files: []startup.File{file}, Now: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
@@ -139,19 +126,7 @@ func setList(t *testing.T, ref, content string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	client, err := registry.NewClient(registry.Config{Keychain: pusher{}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
-	parsed, err := client.ParseReference(ref)
-	if err != nil {
-		t.Fatal(err)
-	}
-	image, err := client.Resolve(t.Context(), parsed, v1.Platform{OS: "linux", Architecture: "amd64"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	client, image := resolveToPush(t, ref)
 	set, err := artifact.Update(t.Context(), client, image, artifact.UpdateConfig{List: list, Now: time.Now()})
 	if err != nil || set.Prefetch.Files != 1 || len(set.Prefetch.Unmatched) != 1 {
 		t.Fatalf("%+v, %v", set, err)

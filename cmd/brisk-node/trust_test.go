@@ -6,7 +6,6 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 
-	"github.com/brisk-project/brisk/image/registry"
 	"github.com/brisk-project/brisk/image/signature"
 	"github.com/brisk-project/brisk/image/signature/signaturetest"
 	"github.com/brisk-project/brisk/image/signing"
@@ -17,11 +16,7 @@ import (
 // sign signs the index of an image.
 func (s *site) sign(ref name.Reference, pair signaturetest.Pair) {
 	s.t.Helper()
-	client, err := registry.NewClient(registry.Config{Keychain: pusher{}})
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer client.Close()
+	client := pushClient(s.t)
 	artifacts, err := signing.Find(s.t.Context(), client, ref)
 	if err != nil {
 		s.t.Fatal(err)

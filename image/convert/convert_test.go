@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"go.uber.org/goleak"
@@ -22,15 +21,9 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m, registrytest.LeakOptions()...) }
 
-type keychain struct{}
-
-func (keychain) Resolve(authn.Resource) (authn.Authenticator, error) {
-	return &authn.Basic{Username: registrytest.User, Password: registrytest.Password}, nil
-}
-
 func newClient(t *testing.T) *registry.Client {
 	t.Helper()
-	c, err := registry.NewClient(registry.Config{Keychain: keychain{}, StallTimeout: 30 * time.Second})
+	c, err := registry.NewClient(registry.Config{Keychain: registrytest.Keychain(registrytest.User), StallTimeout: 30 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	"go.uber.org/goleak"
 
@@ -22,18 +21,11 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m, registrytest.LeakOptions()...) }
 
-// keychain has the credentials of registrytest for every registry.
-type keychain struct{}
-
-func (keychain) Resolve(authn.Resource) (authn.Authenticator, error) {
-	return &authn.Basic{Username: registrytest.User, Password: registrytest.Password}, nil
-}
-
 // newClient returns a client with its own connections, which end with the test.
 func newClient(t *testing.T, cfg registry.Config) *registry.Client {
 	t.Helper()
 	if cfg.Keychain == nil {
-		cfg.Keychain = keychain{}
+		cfg.Keychain = registrytest.Keychain(registrytest.User)
 	}
 	c, err := registry.NewClient(cfg)
 	if err != nil {
