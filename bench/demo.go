@@ -99,22 +99,30 @@ func (d *demo) prepare(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.registry.Close()) }()
-	if d.ref, err = name.ParseReference(d.registry.Addr() + "/" + repository); err != nil {
-		return fmt.Errorf("naming the demo image: %w", err)
-	}
 	image, err := d.image(ctx)
 	if err != nil {
 		return err
 	}
 	d.say("pushing it to a registry on %s", d.registry.Addr())
-	if err := remote.Write(d.ref, image, remote.WithContext(ctx)); err != nil {
-		return fmt.Errorf("pushing the demo image: %w", err)
+	if err := d.push(ctx, image); err != nil {
+		return err
 	}
 	if d.config, err = image.ConfigFile(); err != nil {
 		return fmt.Errorf("reading configuration of the image: %w", err)
 	}
 	d.say("making its index")
 	return d.convert(ctx)
+}
+
+// push puts the image into the registry.
+func (d *demo) push(ctx context.Context, image v1.Image) (err error) {
+	if d.ref, err = name.ParseReference(d.registry.Addr() + "/" + repository); err != nil {
+		return fmt.Errorf("naming the demo image: %w", err)
+	}
+	if err := remote.Write(d.ref, image, remote.WithContext(ctx)); err != nil {
+		return fmt.Errorf("pushing the demo image: %w", err)
+	}
+	return nil
 }
 
 func (d *demo) image(ctx context.Context) (v1.Image, error) {

@@ -3,10 +3,6 @@ package bench
 import (
 	"context"
 	"errors"
-	"fmt"
-
-	"github.com/google/go-containerregistry/pkg/name"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/brisk-project/brisk/internal/localregistry"
 )
@@ -21,15 +17,12 @@ func Serve(ctx context.Context, cfg DemoConfig, addr string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.registry.Close()) }()
-	if d.ref, err = name.ParseReference(d.registry.Addr() + "/" + repository); err != nil {
-		return fmt.Errorf("naming the demo image: %w", err)
-	}
 	image, err := d.image(ctx)
 	if err != nil {
 		return err
 	}
-	if err := remote.Write(d.ref, image, remote.WithContext(ctx)); err != nil {
-		return fmt.Errorf("pushing the demo image: %w", err)
+	if err := d.push(ctx, image); err != nil {
+		return err
 	}
 	d.say("serving %s until interrupted", d.ref)
 	<-ctx.Done()
