@@ -10,8 +10,8 @@ import (
 // turnWait bounds how long background work waits for its turn.
 const turnWait = time.Second
 
-// turns leave a processor to what a start waits for while others decode what comes in the background. They
-// never hold up what a read waits for.
+// turns leave a processor to what a start waits for while others decode what comes in the background. A read
+// takes none, but it may have to wait for a request in the background that it has joined, [turnWait] at most.
 type turns struct {
 	mu      sync.Mutex // guards the fields below
 	urgent  int
@@ -36,21 +36,20 @@ func (r *Reader) Urgent() (done func()) {
 func (r *Reader) TakeTurn(ctx context.Context) (done func()) {
 	t := r.turns
 	limit := max(1, runtime.GOMAXPROCS(0)-1)
-	timeout := time.NewTimer(turnWait)
-	defer timeout.Stop()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for waits := true; waits && t.urgent > 0 && t.running >= limit; {
-		changed := t.changed
-		t.mu.Unlock()
-		select {
-		case <-changed:
-		case <-timeout.C:
-			waits = false
-		case <-ctx.Done():
-			waits = false
+	if t.urgent > 0 && t.running >= limit {
+		waiting, cancel := context.WithTimeout(ctx, turnWait)
+		defer cancel()
+		for t.urgent > 0 && t.running >= limit && waiting.Err() == nil {
+			changed := t.changed
+			t.mu.Unlock()
+			select {
+			case <-changed:
+			case <-waiting.Done():
+			}
+			t.mu.Lock()
 		}
-		t.mu.Lock()
 	}
 	t.running++
 	return sync.OnceFunc(func() { t.lower(&t.running) })
