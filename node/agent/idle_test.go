@@ -139,8 +139,8 @@ func (n *idleNode) use(image int) uint64 {
 			lower = path
 		}
 	}
-	var stat unix.Statx_t
-	if err := unix.Statx(unix.AT_FDCWD, lower, 0, unix.STATX_MNT_ID, &stat); err != nil {
+	var stat unix.Statx_t // Linux before 6.8 has only numbers that it uses again
+	if err := unix.Statx(unix.AT_FDCWD, lower, 0, unix.STATX_MNT_ID|unix.STATX_MNT_ID_UNIQUE, &stat); err != nil {
 		n.t.Fatal(err)
 	}
 	remove(n.t, n, "used")
